@@ -1,0 +1,51 @@
+"""What can go wrong, one class per kind of mistake; the command line prints each as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class DeepCustomError(Exception):
+    """Base of every error this package raises on purpose.
+
+    ``exit_code`` is what the command line ends with: 1 for a failure, 2 where the user erred.
+    """
+
+    exit_code = 1
+
+
+class UserError(DeepCustomError):
+    """Something the user named or wrote is wrong; the message says what is allowed."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UserError):
+    """A name that is not registered; the message lists the ones that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+
+
+class ParamsError(UserError):
+    """A key of ``params.yaml`` is missing, misspelt, or out of range."""
+
+
+class InputError(UserError):
+    """A file that a command needs is missing, corrupted, or of another shape than expected."""
+
+
+class SourceError(UserError):
+    """A data set could not be had from any of its sources; the message names each and why."""
+
+
+class LossError(UserError):
+    """A custom loss cannot be built or does not keep to its interface."""
+
+
+class ThreatModelError(DeepCustomError):
+    """An image lies outside the threat model's ball or range."""
+
+
+class TrackingError(DeepCustomError):
+    """The tracking server could not be reached; what was to be sent lies on disk."""
