@@ -1,0 +1,203 @@
+"""The command line: one command per stage, and the helpers around them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepcustom.errors import DeepCustomError
+
+if TYPE_CHECKING:
+    from deepcustom.pipeline.workspace import Workspace
+
+app = typer.Typer(
+    help="Adversarial images from trained generators: make them, harden with them, "
+    "and say honestly how robust the result is.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+runs = typer.Typer(help="Records of stage runs.", no_args_is_help=True)
+app.add_typer(runs, name="runs")
+
+STAGES, HELPERS = "Stages (what dvc repro calls)", "Helpers"
+Dataset = Annotated[str, typer.Option(help="Data set, such as mnist.")]
+Loss = Annotated[str, typer.Option(help="Bank of DGNs: its section below train_dgn in params.yaml.")]
+Attack = Annotated[str, typer.Option(help="Its section below attack in params.yaml.")]
+Split = Annotated[str, typer.Option(help="train, val or test.")]
+Network = Annotated[str, typer.Option(help="Its section below adversarial_train in params.yaml.")]
+Profile = Annotated[str, typer.Option(help="Set of settings: default, paper or smoke.")]
+Folder = Annotated[
+    Path | None,
+    typer.Option(help="Folder to work in; by default workspaces/PROFILE, for default this one."),
+]
+
+
+def _here() -> Workspace:
+    from deepcustom.pipeline.workspace import Workspace
+
+    return Workspace.here()
+
+
+@app.command("prepare", rich_help_panel=STAGES)
+def prepare(dataset: Dataset) -> None:
+    """Fetch and verify a data set; carve train, val and test."""
+    from deepcustom.stages import prepare as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("train_target", rich_help_panel=STAGES)
+def train_target(dataset: Dataset) -> None:
+    """Train the network under attack."""
+    from deepcustom.stages import train_target as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("relevance", rich_help_panel=STAGES)
+def relevance(dataset: Dataset) -> None:
+    """Find each class's most relevant pixels (LRP)."""
+    from deepcustom.stages import relevance as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("suspiciousness", rich_help_panel=STAGES)
+def suspiciousness(dataset: Dataset) -> None:
+    """Find each class's most suspicious units (hit spectra)."""
+    from deepcustom.stages import suspiciousness as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("train_dgn", rich_help_panel=STAGES)
+def train_dgn(dataset: Dataset, loss: Loss) -> None:
+    """Train one bank of DGNs, a generator per class."""
+    from deepcustom.stages import train_dgn as stage
+
+    stage.run(_here(), dataset, loss)
+
+
+@app.command("generate", rich_help_panel=STAGES)
+def generate(dataset: Dataset, loss: Loss, split: Split) -> None:
+    """Make an adversarial set with a bank of DGNs."""
+    from deepcustom.stages import generate as stage
+
+    stage.run(_here(), dataset, loss, split)
+
+
+@app.command("attack", rich_help_panel=STAGES)
+def attack(dataset: Dataset, attack: Attack, split: Split) -> None:
+    """Make an adversarial set with ART's FGSM or PGD."""
+    from deepcustom.stages import attack as stage
+
+    stage.run(_here(), dataset, attack, split)
+
+
+@app.command("adversarial_train", rich_help_panel=STAGES)
+def adversarial_train(dataset: Dataset, network: Network) -> None:
+    """Train a robust network."""
+    from deepcustom.stages import adversarial_train as stage
+
+    stage.run(_here(), dataset, network)
+
+
+@app.command("evaluate", rich_help_panel=STAGES)
+def evaluate(dataset: Dataset) -> None:
+    """Score every network; print and save the tables."""
+    from deepcustom.stages import evaluate as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("report", rich_help_panel=STAGES)
+def report(dataset: Dataset) -> None:
+    """Write the page and its figures."""
+    from deepcustom.stages import report as stage
+
+    stage.run(_here(), dataset)
+
+
+@app.command("repro", rich_help_panel=HELPERS)
+def repro(
+    targets: Annotated[list[str] | None, typer.Argument(help="Stages; all by default.")] = None,
+    profile: Profile = "default",
+    folder: Folder = None,
+) -> None:
+    """Run dvc repro under a profile."""
+    from deepcustom.pipeline.profile import reproduce, workspace
+
+    code = reproduce(workspace(_here(), profile, folder), targets or [])
+    raise typer.Exit(code)
+
+
+@app.command("results", rich_help_panel=HELPERS)
+def results(profile: Profile = "default", folder: Folder = None) -> None:
+    """Print the tables of robust accuracies that evaluate saved."""
+    from deepcustom.errors import InputError
+    from deepcustom.report import print_tables
+    from deepcustom.results import read_csv
+
+    root = _folder(profile, folder)
+    files = sorted((root / "reports/results").glob("*.csv"))
+    if not files:
+        raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
+    print_tables([result for file in files for result in read_csv(file)])
+
+
+@app.command("losses", rich_help_panel=HELPERS)
+def losses() -> None:
+    """List the losses that a DGN can be trained on."""
+    from rich.console import Console
+
+    from deepcustom.losses.listing import losses_table
+
+    Console().print(losses_table())
+
+
+@app.command("ui", rich_help_panel=HELPERS)
+def ui(
+    profile: Profile = "default",
+    folder: Folder = None,
+    host: Annotated[str, typer.Option(help="Address to bind to.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; the first free one from 5000.")] = None,
+) -> None:
+    """Start the MLflow UI on the runs."""
+    from deepcustom.tracking_ui import serve_ui
+
+    serve_ui(_folder(profile, folder), host, port)
+
+
+@runs.command("sync")
+def sync(profile: Profile = "default", folder: Folder = None) -> None:
+    """Send the runs that the tracking store lacks, once each."""
+    from deepcustom.tracking import sync as send_missing
+
+    root = _folder(profile, folder)
+    sent = send_missing(root / "reports/runs", root)
+    for run in sent:
+        print(f"{run.name}  {run.run_id}  {'sent' if run.new else 'there already'}")
+    print(f"{sum(run.new for run in sent)} sent, {sum(not run.new for run in sent)} there already")
+
+
+def _folder(profile: str, folder: Path | None) -> Path:
+    """Where a profile's files lie, without making anything."""
+    from deepcustom.pipeline import profile as profiles
+
+    return profiles.folder_of(_here(), profile, folder)
+
+
+def main() -> None:
+    """Run; every mistake is one line, never a traceback."""
+    try:
+        app()
+    except DeepCustomError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written is left", file=sys.stderr)
+        sys.exit(130)

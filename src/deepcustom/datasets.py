@@ -1,0 +1,298 @@
+"""Data sets and the arrays made from them: splits, and adversarial versions of splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import mode
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from deepcustom import sources
+from deepcustom.errors import InputError, ParamsError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {"x": np.uint8, "x_adv": np.float32, "y": np.uint8, "index": np.int64}
+_IMAGES = ("x", "x_adv")
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What the program knows about a data set before it has any of it.
+
+    Attributes:
+        name: what the user calls it.
+        title: what tables and figures call it.
+        shape: (C, H, W) of an image.
+        classes: their names; the position is the label.
+        splits: size and sha256 of the official ``train`` and ``test``.
+    """
+
+    name: str
+    title: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    splits: Mapping[str, sources.SplitFacts]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+
+def _known(name: str, title: str, classes: str) -> DatasetSpec:
+    raw = sources.source(name)
+    return DatasetSpec(name, title, raw.shape, tuple(classes.split()), raw.splits)
+
+
+SPECS = {
+    known.name: known
+    for known in (
+        _known("mnist", "MNIST", "0 1 2 3 4 5 6 7 8 9"),
+        _known(
+            "cifar10",
+            "CIFAR-10",
+            "airplane automobile bird cat deer dog frog horse ship truck",
+        ),
+    )
+}
+"""The data sets there are, by name."""
+
+
+def spec(name: str) -> DatasetSpec:
+    """The spec called ``name``.
+
+    Raises:
+        UnknownNameError: no such data set.
+    """
+    if name not in SPECS:
+        raise UnknownNameError("data set", name, SPECS)
+    return SPECS[name]
+
+
+@dataclass(frozen=True, eq=False)
+class _Arrays:
+    """Arrays of one length; each field is a file of that name in a folder."""
+
+    def __len__(self) -> int:
+        return len(self._arrays()["y"])
+
+    def _arrays(self) -> dict[str, Array]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, rows: Array) -> Self:
+        """The images at ``rows``, in that order; ``index`` keeps pointing at the official split."""
+        return type(self)(**{name: array[rows] for name, array in self._arrays().items()})
+
+    def save(self, folder: Path) -> None:
+        """Write one ``.npy`` file per array; the same arrays give the same bytes.
+
+        Args:
+            folder: made if need be. Its files may be the ones these arrays are mapped from.
+
+        Raises:
+            InputError: an array has another dtype or shape than belongs in the file.
+        """
+        arrays = self._arrays()
+        for name, array in arrays.items():
+            shape = arrays["x"].shape[1:] if name in _IMAGES else ()
+            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            part = folder / f"{name}.npy.part"
+            with part.open("wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            part.replace(folder / f"{name}.npy")
+
+    @classmethod
+    def load(cls, folder: Path, spec: DatasetSpec) -> Self:
+        """Map the files of ``folder`` into memory, read-only.
+
+        Raises:
+            InputError: a file is missing or no ``.npy`` file, or an array has another dtype, shape,
+                length or range than expected.
+        """
+        paths = {field.name: folder / f"{field.name}.npy" for field in fields(cls)}
+        arrays = {name: _map(path) for name, path in paths.items()}
+        # The length that most have: so the file that differs is the one that is named.
+        n = mode(len(array) if array.ndim else 0 for array in arrays.values())
+        for name, path in paths.items():
+            shape = spec.shape if name in _IMAGES else ()
+            _check_form(path, name, arrays[name], (n, *shape))
+            _check_range(path, name, arrays[name], spec)
+        return cls(**arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class Split(_Arrays):
+    """Clean images.
+
+    Attributes:
+        x: images, uint8 (N, C, H, W) in 0..255.
+        y: labels, uint8 (N,).
+        index: row of each image in the official split, int64 (N,), no row twice.
+    """
+
+    x: Array
+    y: Array
+    index: Array
+
+    @classmethod
+    def whole(cls, x: Array, y: Array) -> Split:
+        """An official split, as :func:`deepcustom.sources.fetch` gives it."""
+        return cls(x, y, np.arange(len(y), dtype=np.int64))
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,), in memory."""
+        return images(self.x), labels(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialSet(_Arrays):
+    """Images that one attack made from a split, or from some of it; there may be none.
+
+    Attributes:
+        x: the images they were made from, uint8 (N, C, H, W) in 0..255.
+        x_adv: adversarial images, float32 (N, C, H, W) in [0, 1].
+        y: true labels, uint8 (N,).
+        index: row of each image in the official split, int64 (N,), no row twice.
+    """
+
+    x: Array
+    x_adv: Array
+    y: Array
+    index: Array
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean and adversarial images float32 (N, C, H, W) in [0, 1], labels int64 (N,)."""
+        return images(self.x), images(self.x_adv), labels(self.y)
+
+
+def images(x: Array) -> Tensor:
+    """Images as the networks take them, a copy in memory.
+
+    Args:
+        x: uint8 in 0..255, or float32 in [0, 1]; any shape.
+
+    Returns:
+        float32 in [0, 1], same shape.
+    """
+    import torch
+
+    if x.dtype == np.uint8:
+        return torch.from_numpy(x.astype(np.float32)).div_(255)
+    return torch.from_numpy(np.array(x, dtype=np.float32))
+
+
+def labels(y: Array) -> Tensor:
+    """Labels as the losses take them, int64, a copy in memory."""
+    import torch
+
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def carve(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
+    """Split validation images off, stratified by class.
+
+    Args:
+        train: what to split.
+        val_size: number of images to split off; 0 gives an empty split.
+        seed: of the draw.
+
+    Returns:
+        What remains of ``train`` and the validation split, each in the order of the official split.
+
+    Raises:
+        ParamsError: ``val_size`` leaves either side without an image of some class.
+    """
+    chosen, rest = _draw(train, val_size, seed, key="val_size", trivial=0)
+    return train.take(rest), train.take(chosen)
+
+
+def subset(split: Split, size: int | None, seed: int) -> Split:
+    """Some images of ``split``, stratified by class, in the order of the official split.
+
+    Args:
+        split: what to draw from.
+        size: number of images; None keeps all.
+        seed: of the draw.
+
+    Raises:
+        ParamsError: ``size`` is neither that of ``split`` nor one that has every class inside and
+            outside.
+    """
+    if size is None:
+        return split
+    chosen, _ = _draw(split, size, seed, key="size", trivial=len(split))
+    return split.take(chosen)
+
+
+def _draw(split: Split, size: int, seed: int, *, key: str, trivial: int) -> tuple[Array, Array]:
+    """Rows of ``size`` stratified images and of the others, each sorted by official index.
+
+    ``trivial`` is a size, 0 or all, that needs no draw.
+    """
+    rows = np.argsort(split.index, kind="stable")
+    if size == trivial:
+        return rows[:size], rows[size:]
+    n, present = len(split), len(np.unique(split.y))
+    if not present <= size <= n - present:
+        allowed = f"{trivial}, or {present} (one per class) to {n - present}"
+        raise ParamsError(f"{key} is {size}, of {n} images: allowed is {allowed}")
+    from sklearn.model_selection import train_test_split
+
+    try:
+        rest, chosen = train_test_split(
+            rows, test_size=size, random_state=seed, stratify=split.y[rows]
+        )
+    except ValueError as error:
+        raise ParamsError(f"{key} {size}: {error}") from error
+    return _sorted(chosen, split.index), _sorted(rest, split.index)
+
+
+def _sorted(rows: Array, index: Array) -> Array:
+    return rows[np.argsort(index[rows], kind="stable")]
+
+
+def _map(path: Path) -> Array:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected an array (.npy)") from None
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path}: no whole .npy file of numbers ({problem})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an archive of arrays, expected one array (.npy)")
+    return array
+
+
+def _check_form(path: Path, name: str, array: Array, shape: tuple[int, ...]) -> None:
+    dtype = np.dtype(_DTYPES[name])
+    if array.dtype != dtype or array.shape != shape:
+        found = f"{array.dtype} of shape {array.shape}"
+        raise InputError(f"{path}: {found}, expected {dtype} of shape {shape}")
+
+
+def _check_range(path: Path, name: str, array: Array, spec: DatasetSpec) -> None:
+    """Every value is one that the data set can have; the array is read a chunk at a time."""
+    if name == "x":  # any byte is a pixel
+        return
+    rows = max(facts.size for facts in spec.splits.values())
+    low, high = {"x_adv": (0, 1), "y": (0, spec.num_classes - 1), "index": (0, rows - 1)}[name]
+    for start in range(0, len(array), _CHUNK):
+        chunk = array[start : start + _CHUNK]
+        least, most = chunk.min(), chunk.max()
+        if not (low <= least and most <= high):  # so that nan fails as well
+            found = f"values from {least} to {most}"
+            raise InputError(f"{path}: {found}, expected {low} to {high}, all finite")
+    if name == "index" and len(np.unique(array)) < len(array):
+        raise InputError(f"{path}: a row occurs twice, expected each at most once")

@@ -1,0 +1,126 @@
+"""Adversarial training: a fresh network that also sees adversarial images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.compute import Compute
+from deepcustom.nets import Classifier
+from deepcustom.params import AdversarialTrainParams, TrainingParams
+from deepcustom.threat import ThreatModel
+from deepcustom.training import History, Terms, accuracy, fit
+
+
+def train_gf(
+    net: Classifier,
+    train: tuple[Tensor, Tensor],
+    adversarial: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    params: TrainingParams,
+    *,
+    clean_weight: float,
+    seed: int,
+    compute: Compute,
+    advance: Callable[[str], None] = lambda note: None,
+) -> History:
+    """Train on clean and adversarial images at once (Goodfellow et al. 2015, section 6).
+
+    The loss is r * CE(clean) + (1 - r) * CE(adversarial), with r = ``clean_weight``.
+
+    Args:
+        net: a fresh network, trained in place.
+        train: clean images (N, C, H, W) in [0, 1] and labels (N,).
+        adversarial: images (N, C, H, W) and, for each, its row in ``train``; it may hold fewer than
+            ``train``, which are then used in turn.
+        val: clean images and labels to watch; may be empty.
+        params: the training budget.
+        clean_weight: r, in [0, 1].
+        seed: of the order of the images.
+        compute: device and precision.
+        advance: called after every epoch with how it stands.
+
+    Returns:
+        The history: ``loss``, ``clean`` and ``adversarial`` (weighted), ``val_accuracy``.
+    """
+    (x, y), (x_adv, row) = train, adversarial
+    partner = _partners(row, len(x))
+
+    def terms(clean: Tensor, labels: Tensor, at: Tensor) -> Terms:
+        cross_entropy = torch.nn.functional.cross_entropy
+        on_clean = cross_entropy(net(clean), labels, reduction="none")
+        on_adv = cross_entropy(net(x_adv[at]), y[row[at]], reduction="none")
+        return {"clean": clean_weight * on_clean, "adversarial": (1 - clean_weight) * on_adv}
+
+    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
+        seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
+        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
+        return seen
+
+    data = [x, y, partner]
+    return fit(net, terms, data, params, seed=seed, compute=compute, after_epoch=watch)
+
+
+def _partners(row: Tensor, count: int) -> Tensor:
+    """Which adversarial image goes with each clean one: its own where there is one, else in turn."""
+    partner = torch.arange(count, device=row.device) % max(len(row), 1)
+    partner[row] = torch.arange(len(row), device=row.device)
+    return partner
+
+
+def train_with_art(
+    net: Classifier,
+    train: tuple[Tensor, Tensor],
+    val: tuple[Tensor, Tensor],
+    params: AdversarialTrainParams,
+    threat: ThreatModel,
+    *,
+    num_classes: int,
+    compute: Compute,
+    advance: Callable[[str], None] = lambda note: None,
+) -> History:
+    """Train with ART's own AdversarialTrainer, which attacks the network as it learns.
+
+    Args:
+        net: a fresh network, trained in place.
+        train: clean images (N, C, H, W) in [0, 1] and labels (N,).
+        val: clean images and labels to watch; may be empty.
+        params: budget, ``attack`` and ``ratio``, the share of each batch that is replaced.
+        threat: ball and range of the attack.
+        num_classes: how many classes.
+        compute: device; ART computes in float32.
+        advance: called after every epoch with how it stands.
+
+    Returns:
+        The history: ``val_accuracy`` per epoch (ART reports no loss).
+    """
+    from art.defences.trainer import AdversarialTrainer
+
+    from deepcustom.attacks import art_attack, art_classifier
+
+    budget = params.training
+    optimizer = torch.optim.Adam(
+        net.parameters(),
+        lr=budget.learning_rate,
+        betas=(budget.momentum, 0.999),
+        weight_decay=budget.weight_decay,
+    )
+    shape = tuple(train[0].shape[1:])
+    estimator = art_classifier(net, shape, num_classes, compute.device, optimizer)
+    assert params.attack is not None and params.ratio is not None  # narrowed by the params model
+    attack = art_attack(estimator, params.attack, threat)
+    trainer = AdversarialTrainer(estimator, attack, ratio=params.ratio)
+    x, y = train[0].cpu().numpy(), np.eye(num_classes, dtype=np.float32)[train[1].cpu().numpy()]
+    history: History = {}
+    for _ in range(budget.epochs):
+        trainer.fit(x, y, batch_size=budget.batch_size, nb_epochs=1)
+        note = ""
+        if len(val[0]):
+            history.setdefault("val_accuracy", []).append(accuracy(net, *val))
+            note = f"val_accuracy {history['val_accuracy'][-1]:.4f}"
+        advance(note)
+    net.eval()
+    return history

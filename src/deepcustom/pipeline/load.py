@@ -1,0 +1,38 @@
+"""Loading what several stages need: splits as tensors, networks as they were stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.run import StageRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deepcustom.compute import Compute
+    from deepcustom.datasets import DatasetSpec, Split
+    from deepcustom.nets import Classifier
+
+
+def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
+    """A prepared split, checked."""
+    from deepcustom.datasets import Split
+
+    return Split.load(stage.read(workspace.split(spec.name, name)), spec)
+
+
+def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) in [0, 1] and labels (N,) on the device, moved once."""
+    x, y = split.tensors()
+    return x.to(compute.device), y.to(compute.device)
+
+
+def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Classifier:
+    """A network by its name in the tables, frozen, in eval mode."""
+    from deepcustom import nets
+    from deepcustom.weights import load_network
+
+    net = nets.classifier(spec.name)
+    load_network(stage.read(workspace.network(spec.name, name)), net)
+    return net.to(compute.device)

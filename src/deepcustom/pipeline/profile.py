@@ -1,0 +1,124 @@
+"""Profiles: whole sets of settings, each run in a folder of its own.
+
+``default`` is ``params.yaml`` in the project's folder. Any other profile is a file in ``profiles/`` that
+is laid over it; it runs in a workspace with its own params, models, data and DVC cache, so that it never
+touches the results of the default profile.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepcustom.errors import DeepCustomError, UnknownNameError
+from deepcustom.params import read_params
+from deepcustom.pipeline.workspace import Workspace
+
+COPIED = ("src", "examples", "dvc.yaml")
+
+
+def names(ws: Workspace) -> list[str]:
+    """The profiles there are, ``default`` first."""
+    return ["default", *sorted(file.stem for file in (ws.root / "profiles").glob("*.yaml"))]
+
+
+def settings(ws: Workspace, profile: str) -> dict[str, Any]:
+    """The whole params of ``profile``.
+
+    Raises:
+        UnknownNameError: there is no such profile; the message lists the ones there are.
+        ParamsError: a file is not a YAML mapping.
+    """
+    if profile not in names(ws):
+        raise UnknownNameError("profile", profile, names(ws))
+    base = read_params(ws.params)
+    if profile == "default":
+        return base
+    return _overlay(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
+
+
+def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over``; mappings are merged, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def folder_of(ws: Workspace, profile: str, folder: Path | None = None) -> Path:
+    """Where ``profile`` runs: ``folder``, or the project for ``default``, or ``workspaces/<profile>``.
+
+    Raises:
+        UnknownNameError: there is no such profile.
+    """
+    if profile not in names(ws):
+        raise UnknownNameError("profile", profile, names(ws))
+    if folder is not None:
+        return folder.resolve()
+    return ws.root if profile == "default" else ws.root / "workspaces" / profile
+
+
+def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Workspace:
+    """The folder that ``profile`` runs in, made or brought up to date.
+
+    Args:
+        ws: the project.
+        profile: a name of :func:`names`.
+        folder: where; by default the project itself for ``default``, else ``workspaces/<profile>``.
+
+    Returns:
+        A workspace with the profile's params and a copy of the code as it now stands.
+
+    Raises:
+        UnknownNameError, ParamsError: as :func:`settings`.
+    """
+    tree = settings(ws, profile)
+    root = folder_of(ws, profile, folder)
+    if root == ws.root:
+        return ws
+    root.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        _copy(ws.root / name, root / name)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    raw = root / "data/raw"
+    if not raw.exists():
+        (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
+    if not (root / ".dvc").exists():
+        _dvc(root, ["init", "--quiet", "--no-scm"])
+    return Workspace(root)
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Make ``copy`` the same as ``source``."""
+    if not source.is_dir():
+        shutil.copy2(source, copy)
+        return
+    if copy.exists():
+        shutil.rmtree(copy)
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+
+
+def reproduce(ws: Workspace, targets: Sequence[str]) -> int:
+    """``dvc repro`` in a workspace; returns its exit code."""
+    return _dvc(ws.root, ["repro", *targets], check=False)
+
+
+def _dvc(root: Path, words: Sequence[str], *, check: bool = True) -> int:
+    scripts = str(Path(sys.executable).parent)
+    env = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
+    env.setdefault("DVC_NO_ANALYTICS", "1")
+    code = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, env=env).returncode
+    if check and code:
+        raise DeepCustomError(f"dvc {' '.join(words)} failed in {root.name}, see above")
+    return code

@@ -1,0 +1,84 @@
+"""Where a result came from: hashes as DVC counts them, the code's commit, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+# What decides a result, next to its inputs; a change elsewhere does not make a run dirty.
+CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
+PACKAGES = (
+    "deepcustom",
+    "torch",
+    "numpy",
+    "adversarial-robustness-toolbox",
+    "captum",
+    "scikit-learn",
+    "safetensors",
+    "dvc",
+    "mlflow",
+)
+
+
+def dvc_md5(path: Path) -> str:
+    """The hash that DVC gives a file or a folder.
+
+    Returns:
+        32 hexadecimal digits; for a folder those of its sorted list of files, and ``.dir``.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        entries = [
+            {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
+        ]
+        entries.sort(key=lambda entry: entry["relpath"])
+        listing = json.dumps(entries, sort_keys=True).encode()
+        return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+    return _md5(path)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """The commit checked out around ``folder``, and whether code or settings differ from it.
+
+    Returns:
+        ``(None, None)`` outside a git repository, or where git is not installed.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if commit is None or top is None:
+        return None, None
+    changed = _git(Path(top), "status", "--porcelain", "--", *CODE)
+    return commit, bool(changed)
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def machine() -> dict[str, str]:
+    """Kind of machine, without anything that names this one."""
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "python": platform.python_version(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {name: metadata.version(name) for name in PACKAGES}

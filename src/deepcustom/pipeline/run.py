@@ -1,0 +1,206 @@
+"""One run of a stage: declared inputs and outputs, all written or none, and a record of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deepcustom import params as settings
+from deepcustom.errors import InputError, TrackingError
+from deepcustom.params import ComputeParams, Params, ThreatParams
+from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking import RunRecord, send
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from deepcustom.compute import Compute
+    from deepcustom.threat import ThreatModel
+
+P = TypeVar("P", bound=Params)
+
+
+class StageRun:
+    """A context: what is written inside it appears when it ends well, and not at all otherwise.
+
+    Attributes:
+        seed: of this stage and item alone, derived from ``seed`` in ``params.yaml``.
+    """
+
+    def __init__(self, ws: Workspace, stage: str, dataset: str, *parts: str) -> None:
+        self.ws, self.stage, self.dataset, self.parts = ws, stage, dataset, parts
+        self.item = "-".join([dataset, *parts])
+        self._tree = settings.read_params(ws.params)
+        self._used: dict[str, Any] = {}
+        self._inputs: list[str] = []
+        self._pending: dict[str, Path] = {}
+        self._metrics: dict[str, float] = {}
+        self._history: dict[str, list[float]] = {}
+        self._figures: dict[str, Figure] = {}
+        self._machine = provenance.machine()
+        self._start = time.monotonic()
+        self._started = datetime.now(UTC)
+
+    def __enter__(self) -> StageRun:
+        from deepcustom.compute import derive_seed, seed_everything
+
+        base = settings.section(self._tree, "seed")
+        if not isinstance(base, int) or isinstance(base, bool) or base < 0:
+            raise settings.ParamsError(f"params.yaml: seed must be an integer >= 0, found {base!r}")
+        self._used["seed"] = base
+        self.seed = derive_seed(base, self.stage, self.item)
+        seed_everything(self.seed)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            for partial in self._pending.values():
+                _remove(partial)
+
+    def params(self, model: type[P], *keys: str) -> P:
+        """This stage's section for the data set, or what lies below ``keys`` in it, checked."""
+        return self._section(model, self.stage, self.dataset, *keys)
+
+    def threat(self) -> ThreatModel:
+        """The data set's threat model."""
+        from deepcustom.threat import ThreatModel
+
+        return ThreatModel(self._section(ThreatParams, "threat", self.dataset).eps)
+
+    def compute(self) -> Compute:
+        """Device and precision; what ``auto`` became goes into the record."""
+        from deepcustom.compute import Compute
+
+        chosen = Compute.of(self._section(ComputeParams, "compute"))
+        self._machine |= chosen.describe()
+        return chosen
+
+    def _section(self, model: type[P], *keys: str) -> P:
+        value = settings.validate(model, settings.section(self._tree, *keys), ".".join(keys))
+        self._used[".".join(keys)] = value.model_dump(mode="json", exclude_none=True)
+        return value
+
+    def read(self, path: str) -> Path:
+        """Declare an input.
+
+        Raises:
+            InputError: it is not there; the message says which stage makes it.
+        """
+        full = self.ws.root / path
+        if not full.exists():
+            maker = workspace.producer(path)
+            hint = f": `dvc repro {maker}` makes it" if maker else ""
+            raise InputError(f"{path} is missing{hint}")
+        self._inputs.append(path)
+        return full
+
+    def write(self, path: str) -> Path:
+        """Declare an output.
+
+        Returns:
+            Where to write it: a place beside ``path`` that takes its name when the stage ends well.
+        """
+        full = self.ws.root / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        partial = full.with_name(f".{full.name}.partial")
+        _remove(partial)
+        self._pending[path] = partial
+        return partial
+
+    def log(
+        self,
+        metrics: Mapping[str, float] | None = None,
+        history: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        """Record final metrics and curves by epoch; nan, where nothing was measured, is left out."""
+        final = (metrics or {}).items()
+        self._metrics |= {name: float(value) for name, value in final if not math.isnan(value)}
+        self._history |= {name: [float(v) for v in curve] for name, curve in (history or {}).items()}
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Record a picture, for the tracking server."""
+        self._figures[f"{name}.png"] = figure
+
+    def _finish(self) -> None:
+        item = (self.dataset, self.stage, *self.parts)
+        kept = {"metrics": self._metrics, "history": self._history}
+        text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        self.write(workspace.metrics(*item)).write_text(text)
+        for path, partial in self._pending.items():
+            _replace(partial, self.ws.root / path)
+        folder = self.ws.root / workspace.record(*item)
+        _remove(folder)
+        self._record().write(folder)
+        self._save_figures(folder)
+        try:
+            send(folder, self.ws.root)
+        except TrackingError as error:
+            print(f"warning: {error}", file=sys.stderr)
+
+    def _save_figures(self, folder: Path) -> None:
+        if self._figures:
+            from deepcustom.figures import save_figure
+        for name, figure in self._figures.items():
+            save_figure(figure, folder / name)
+
+    def _record(self) -> RunRecord:
+        root = self.ws.root
+        commit, dirty = provenance.git_state(root)
+        return RunRecord(
+            schema_version=1,
+            run_key=uuid.uuid4().hex,
+            stage=self.stage,
+            item=self.item,
+            dataset=self.dataset,
+            dvc_stage=os.environ.get("DVC_STAGE"),
+            dvc_exp=os.environ.get("DVC_EXP_NAME"),
+            params=self._used,
+            metrics=self._metrics,
+            history=self._history,
+            inputs={path: provenance.dvc_md5(root / path) for path in self._inputs},
+            outputs={path: provenance.dvc_md5(root / path) for path in self._pending},
+            git_commit=commit,
+            git_dirty=dirty,
+            started=self._started,
+            seconds=time.monotonic() - self._start,
+            machine=self._machine,
+            packages=provenance.packages(),
+            figures=list(self._figures),
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace(partial: Path, final: Path) -> None:
+    """Give ``partial`` its name; an older folder of that name makes way in one rename."""
+    if final.is_dir():
+        old = final.with_name(f".{final.name}.partial-old")
+        _remove(old)
+        final.rename(old)
+        partial.rename(final)
+        _remove(old)
+    else:
+        partial.replace(final)

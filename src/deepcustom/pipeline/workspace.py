@@ -1,0 +1,127 @@
+"""Where every file of a project lies; the only place that spells a path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepcustom.errors import InputError
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with ``dvc.yaml`` and ``params.yaml``; paths are relative to it."""
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> Workspace:
+        """The current folder.
+
+        Raises:
+            InputError: it is not a project's top folder.
+        """
+        root = Path.cwd()
+        for name in ("dvc.yaml", "params.yaml"):
+            if not (root / name).is_file():
+                raise InputError(f"no {name} here: run this from the project's top folder")
+        return cls(root)
+
+    @property
+    def params(self) -> Path:
+        """The settings."""
+        return self.root / "params.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """Every stage's record lies below."""
+        return self.root / "reports/runs"
+
+    def raw(self, dataset: str) -> Path:
+        """Downloads, kept for the next time; no output of any stage."""
+        return self.root / "data/raw" / dataset
+
+
+def split(dataset: str, name: str) -> str:
+    """A prepared split: ``train``, ``val`` or ``test``."""
+    return f"data/prepared/{dataset}/{name}"
+
+
+def analysis(dataset: str, name: str) -> str:
+    """What an analysis of the target network found."""
+    return f"data/analysis/{dataset}/{name}.safetensors"
+
+
+def target(dataset: str) -> str:
+    """The network under attack."""
+    return f"models/target/{dataset}.safetensors"
+
+
+def bank(dataset: str, name: str) -> str:
+    """A bank of DGNs."""
+    return f"models/dgn/{dataset}/{name}.safetensors"
+
+
+def adversarial(dataset: str, split_name: str, attack: str) -> str:
+    """An adversarial set: a split, perturbed by one attack on the target network."""
+    return f"data/adversarial/{dataset}/{split_name}/{attack}"
+
+
+def robust(dataset: str, name: str) -> str:
+    """A hardened network."""
+    return f"models/robust/{dataset}/{name}.safetensors"
+
+
+def network(dataset: str, name: str) -> str:
+    """Any network by its name in the tables."""
+    return target(dataset) if name == "target" else robust(dataset, name)
+
+
+def results(dataset: str) -> str:
+    """The table of robust accuracies."""
+    return f"reports/results/{dataset}.csv"
+
+
+def metrics(dataset: str, stage: str, *parts: str) -> str:
+    """A stage's metrics and curves, for DVC."""
+    return f"{'/'.join(['reports/metrics', dataset, stage, *_joined(parts)])}.json"
+
+
+def metrics_folder(dataset: str, stage: str) -> str:
+    """Metrics of all the items of one stage."""
+    return f"reports/metrics/{dataset}/{stage}"
+
+
+def record(dataset: str, stage: str, *parts: str) -> str:
+    """The folder of a stage run's record."""
+    return "/".join(["reports/runs", dataset, stage, *_joined(parts)])
+
+
+def _joined(parts: tuple[str, ...]) -> list[str]:
+    return ["-".join(parts)] if parts else []
+
+
+def page(dataset: str) -> str:
+    """The report."""
+    return f"reports/{dataset}.md"
+
+
+def figures(dataset: str) -> str:
+    """The report's pictures."""
+    return f"reports/figures/{dataset}"
+
+
+def producer(path: str) -> str:
+    """The DVC stage that makes ``path``, for messages; empty where none does."""
+    parts = Path(path).with_suffix("").parts
+    makers = {
+        ("data", "prepared"): "prepare@{2}",
+        ("data", "analysis"): "{3}@{2}",
+        ("data", "adversarial"): "--glob '*@{2}-{4}-{3}'",
+        ("models", "target"): "train_target@{2}",
+        ("models", "dgn"): "train_dgn@{2}-{3}",
+        ("models", "robust"): "adversarial_train@{2}-{3}",
+        ("reports", "results"): "evaluate@{2}",
+    }
+    form = makers.get(parts[:2])
+    return form.format(*parts) if form else ""

@@ -1,0 +1,39 @@
+"""Adversarial images from ART's attacks."""
+
+from __future__ import annotations
+
+from deepcustom import datasets
+from deepcustom.attacks import art_classifier, run_attack
+from deepcustom.params import AttackParams
+from deepcustom.pipeline.adversarial_set import finish_set
+from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.progress import progress
+
+
+def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
+    """Perturb a whole split of ``dataset`` with ``attack`` on the target network."""
+    spec = datasets.spec(dataset)
+    with StageRun(ws, "attack", dataset, attack, split_name) as stage:
+        params = stage.params(AttackParams, attack)
+        threat, compute = stage.threat(), stage.compute()
+
+        split = load_split(stage, spec, split_name)
+        target_net = load_classifier(stage, spec, "target", compute)
+
+        x, y = to_device(split, compute)
+        estimator = art_classifier(target_net, spec.shape, spec.num_classes, compute.device)
+        with progress(f"attack@{dataset}-{attack}-{split_name}", len(y)) as advance:
+            x_adv = run_attack(estimator, params, threat, x, y, advance=advance)
+
+        finish_set(
+            stage,
+            spec,
+            split,
+            x_adv,
+            target_net=target_net,
+            threat=threat,
+            compute=compute,
+            only_changed=params.mis_classification_check,
+        )

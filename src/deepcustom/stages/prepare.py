@@ -1,0 +1,40 @@
+"""Raw data to verified splits."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deepcustom import datasets, sources
+from deepcustom.params import PrepareParams
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+
+
+def run(ws: Workspace, dataset: str) -> None:
+    """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits."""
+    datasets.spec(dataset)
+    with StageRun(ws, "prepare", dataset) as stage:
+        params = stage.params(PrepareParams)
+
+        named = os.environ.get("DEEPCUSTOM_DATA_DIR")
+        raw = sources.fetch(dataset, ws.raw(dataset), data_dir=Path(named) if named else None)
+
+        official = {name: datasets.Split.whole(*arrays) for name, arrays in raw.items()}
+        kept = datasets.subset(official["train"], params.train_size, stage.seed)
+        train, val = datasets.carve(kept, params.val_size, stage.seed)
+        test = datasets.subset(official["test"], params.test_size, stage.seed)
+
+        for name, split in {"train": train, "val": val, "test": test}.items():
+            split.save(stage.write(workspace.split(dataset, name)))
+
+        stage.log(
+            {
+                "train_images": len(train.y),
+                "val_images": len(val.y),
+                "test_images": len(test.y),
+                "train_mean": float(train.x.mean() / 255),
+                "train_std": float(train.x.std() / 255),
+            }
+        )

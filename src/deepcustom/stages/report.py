@@ -1,0 +1,105 @@
+"""The page of a data set: tables, pictures, and what they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepcustom import datasets
+from deepcustom.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
+from deepcustom.params import ReportParams
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.adversarial_set import first_rows
+from deepcustom.pipeline.load import load_classifier
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.report import page
+from deepcustom.results import PROTOCOLS, Result, pivot, read_csv
+from deepcustom.training import predict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def run(ws: Workspace, dataset: str) -> None:
+    """Write the report of ``dataset`` and its pictures."""
+    spec = datasets.spec(dataset)
+    with StageRun(ws, "report", dataset) as stage:
+        params = stage.params(ReportParams)
+
+        results = read_csv(stage.read(workspace.results(dataset)))
+        heatmaps = {name: accuracy_heatmap(results, dataset, name) for name in PROTOCOLS}
+        grids = _image_grids(stage, spec, results, params.grid_columns)
+        curves = _training_curves(stage, spec)
+
+        folder = stage.write(workspace.figures(dataset))
+        folder.mkdir()
+        text = page(
+            spec.title,
+            results,
+            dataset,
+            heatmaps=_save(heatmaps, folder, dataset, "accuracy"),
+            grids=_save(grids, folder, dataset, "images"),
+            curves=_save(curves, folder, dataset, "curves"),
+            facts={"Threat model": f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"},
+        )
+        stage.write(workspace.page(dataset)).write_text(text)
+
+        stage.log({"pictures": len(heatmaps) + len(grids) + len(curves)})
+
+
+def _image_grids(
+    stage: StageRun, spec: datasets.DatasetSpec, results: Sequence[Result], columns: int
+) -> dict[str, Figure]:
+    """Attack → clean and adversarial images, one of each class."""
+    compute, eps = stage.compute(), stage.threat().eps
+    target_net = load_classifier(stage, spec, "target", compute)
+    figures = {}
+    for attack in pivot(results, spec.name, "transfer")[1]:
+        if attack == "clean":
+            continue
+        path = stage.read(workspace.adversarial(spec.name, "test", attack))
+        made = datasets.AdversarialSet.load(path, spec)
+        x, x_adv, y = made.take(first_rows(made.y, spec.num_classes)).tensors()
+        before, after = (
+            predict(target_net, images.to(compute.device)).argmax(1).cpu() for images in (x, x_adv)
+        )
+        figures[attack] = image_grid(
+            x.numpy(),
+            x_adv.numpy(),
+            y.numpy(),
+            class_names=spec.classes,
+            predicted=before.numpy(),
+            predicted_adv=after.numpy(),
+            eps=eps,
+            title=f"{spec.title}: {attack} against the target network",
+            columns=columns,
+        )
+    return figures
+
+
+def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, Figure]:
+    """What was trained → its curves over the epochs."""
+    files = [stage.read(workspace.metrics(spec.name, "train_target"))]
+    for name in ("train_dgn", "adversarial_train"):
+        files += sorted(stage.read(workspace.metrics_folder(spec.name, name)).glob("*.json"))
+    figures = {}
+    for file in files:
+        what = "target" if file.stem == "train_target" else f"{file.parent.name}-{file.stem}"
+        history = json.loads(file.read_text())["history"]
+        figures[what] = loss_curves(history, f"{spec.title}: {what}")
+    return figures
+
+
+def _save(
+    figures: dict[str, Figure], folder: Path, dataset: str, prefix: str
+) -> dict[str, str]:
+    """Save every picture; returns caption → link from the page."""
+    links = {}
+    for caption, figure in figures.items():
+        name = f"{prefix}-{caption}.png"
+        save_figure(figure, folder / name)
+        links[caption] = f"{Path(workspace.figures(dataset)).relative_to('reports')}/{name}"
+    return links

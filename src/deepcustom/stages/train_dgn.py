@@ -1,0 +1,56 @@
+"""One bank of DGNs."""
+
+from __future__ import annotations
+
+from deepcustom import datasets
+from deepcustom.dgn import train_bank
+from deepcustom.figures import loss_curves
+from deepcustom.losses import find_loss
+from deepcustom.params import TrainDgnParams
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.progress import progress
+from deepcustom.weights import load_tensors
+
+
+def run(ws: Workspace, dataset: str, name: str) -> None:
+    """Train the bank ``name`` of ``dataset`` against the target network."""
+    spec = datasets.spec(dataset)
+    with StageRun(ws, "train_dgn", dataset, name) as stage:
+        params = stage.params(TrainDgnParams, name)
+        threat, compute = stage.threat(), stage.compute()
+        needed = find_loss(params.loss).requires
+
+        train = to_device(load_split(stage, spec, "train"), compute)
+        val = to_device(load_split(stage, spec, "val"), compute)
+        target_net = load_classifier(stage, spec, "target", compute)
+        analysis = {
+            what: {
+                key: array.to(compute.device)
+                for key, array in load_tensors(stage.read(workspace.analysis(dataset, what)))[0].items()
+            }
+            for what in needed
+        }
+
+        total = params.training.epochs * spec.num_classes
+        with progress(f"train_dgn@{dataset}-{name}", total) as advance:
+            bank, history = train_bank(
+                dataset,
+                target_net,
+                train,
+                val,
+                analysis,
+                params,
+                threat,
+                num_classes=spec.num_classes,
+                seed=stage.seed,
+                compute=compute,
+                advance=advance,
+            )
+
+        bank.save(stage.write(workspace.bank(dataset, name)))
+
+        stage.log({key: curve[-1] for key, curve in history.items()}, history)
+        stage.figure("curves", loss_curves(history, f"{spec.title}: DGNs on {name}"))

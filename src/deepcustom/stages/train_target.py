@@ -1,0 +1,38 @@
+"""The network under attack."""
+
+from __future__ import annotations
+
+from deepcustom import datasets, nets
+from deepcustom.figures import loss_curves
+from deepcustom.params import TrainingParams
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.progress import progress
+from deepcustom.training import train_classifier
+from deepcustom.weights import save_network
+
+
+def run(ws: Workspace, dataset: str) -> None:
+    """Train the classifier of ``dataset`` on clean images."""
+    spec = datasets.spec(dataset)
+    with StageRun(ws, "train_target", dataset) as stage:
+        params = stage.params(TrainingParams)
+        compute = stage.compute()
+
+        train = to_device(load_split(stage, spec, "train"), compute)
+        val = to_device(load_split(stage, spec, "val"), compute)
+
+        net = nets.classifier(dataset).to(compute.device)
+        with progress(f"train_target@{dataset}", params.epochs) as advance:
+            history = train_classifier(
+                net, train, val, params, seed=stage.seed, compute=compute, advance=advance
+            )
+
+        about = {"kind": "classifier", "dataset": dataset, "network": "target"}
+        save_network(stage.write(workspace.target(dataset)), net, about)
+
+        final = {name: curve[-1] for name, curve in history.items()}
+        stage.log({**final, "parameters": nets.parameter_count(net)}, history)
+        stage.figure("curves", loss_curves(history, f"{spec.title}: target network"))

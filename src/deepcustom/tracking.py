@@ -1,0 +1,411 @@
+"""What a stage leaves behind in ``run.json``, and the MLflow run that is made from that file.
+
+The files are the truth and MLflow is a view of them: everything a run shows can be made anew from
+its ``run.json`` (see ``sync``). This is the only module that imports MLflow, and it does so inside
+functions, for that costs two seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from deepcustom.errors import InputError, TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+T = TypeVar("T")
+
+RUN_FILE = "run.json"
+KEY_TAG = "deepcustom.run_key"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOCK_SECONDS = 60
+LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
+METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
+
+# MLflow's own defaults wait for minutes; what the user has set wins over these.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def _relative(path: str) -> str:
+    pure = PurePosixPath(path)
+    outside = pure.is_absolute() or ".." in pure.parts or PureWindowsPath(path).drive
+    if outside or "\\" in path or path == "." or str(pure) != path:
+        raise ValueError(f"{path!r} is not a plain relative path with forward slashes")
+    return path
+
+
+def _plain_name(name: str) -> str:
+    if name == "" or name.startswith(".") or re.search(r"[/\\:\x00-\x1f]", name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+
+
+class RunRecord(BaseModel):
+    """One execution of one stage: the content of ``run.json``.
+
+    Attributes:
+        run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
+        item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
+        metrics: Final values.
+        history: Curves; the value at position i belongs to step i + 1.
+        inputs: Path from the repository's root to md5 as DVC counts it; ``outputs`` likewise.
+        seconds: Wall-clock time from ``started``.
+        figures: Names of image files beside ``run.json``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    schema_version: Literal[1] = 1
+    run_key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    stage: Annotated[str, Field(min_length=1)]
+    item: str
+    dataset: str
+    dvc_stage: str | None
+    dvc_exp: str | None
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    history: dict[str, list[float]]
+    inputs: dict[RelativePath, Md5]
+    outputs: dict[RelativePath, Md5]
+    git_commit: str | None
+    git_dirty: bool | None
+    started: AwareDatetime
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    machine: dict[str, str]
+    packages: dict[str, str]
+    figures: list[FileName]
+
+    @property
+    def name(self) -> str:
+        """Name of the DVC stage and of the MLflow run, such as ``train_dgn@mnist-lrp``."""
+        return f"{self.stage}@{self.item}" if self.item else self.stage
+
+    def write(self, folder: Path) -> None:
+        """Writes ``folder/run.json`` whole or not at all; keys are sorted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(json.loads(self.model_dump_json()), indent=2, sort_keys=True) + "\n"
+        partial = folder / f".{RUN_FILE}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / RUN_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Reads ``folder/run.json``.
+
+        Raises:
+            InputError: The file is missing, or is not a run record.
+        """
+        path = folder / RUN_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = "".join(f"{part}: " for part in first["loc"])
+            message = " ".join(f"{path}: not a run record: {where}{first['msg']}".split())
+            raise InputError(message) from error
+
+
+class Sent(NamedTuple):
+    """What ``sync`` did with one ``run.json``; ``new`` is false where MLflow had the run."""
+
+    name: str
+    run_id: str
+    new: bool
+
+
+def tracking_uri(root: Path) -> str:
+    """Where runs are sent: ``MLFLOW_TRACKING_URI``, else an SQLite file in ``root``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def shown(uri: str) -> str:
+    """The address without user, password and query, fit for a message."""
+    return re.sub(r"://.*@", "://", uri.split("?")[0], flags=re.DOTALL)
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where a new experiment of an SQLite store keeps its files; None: the server decides."""
+    database = _sqlite_file(uri)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
+def send(folder: Path, root: Path, *, restored: bool = False) -> str:
+    """Makes a finished MLflow run from ``folder/run.json``, unless there is one already.
+
+    Args:
+        folder: Holds ``run.json`` and the figures it names.
+        root: The repository's root, where the default store lies.
+        restored: Tags the run as made afterwards from the file.
+
+    Returns:
+        The MLflow run's id.
+
+    Raises:
+        InputError: ``run.json`` is missing or broken.
+        TrackingError: MLflow could not take the run; the message says how to send it later.
+    """
+    return _send(folder, root, restored).run_id
+
+
+def sync(runs_dir: Path, root: Path) -> list[Sent]:
+    """Sends every run below ``runs_dir`` that MLflow lacks; raises as ``send`` does.
+
+    A broken ``run.json`` is reported before anything is sent.
+    """
+    folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
+    for folder in folders:
+        RunRecord.read(folder)
+    return [_send(folder, root, restored=True) for folder in folders]
+
+
+def experiment_id(root: Path) -> str:
+    """Id of the experiment that holds the runs; makes the store and the experiment if need be.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    with _connection(root, "no runs can be shown") as client:
+        return _experiment(client, root)
+
+
+def _send(folder: Path, root: Path, restored: bool) -> Sent:
+    record = RunRecord.read(folder)
+    kept = f"the run is kept in {folder} and 'deepcustom runs sync' sends it later"
+    with _connection(root, kept) as client:
+        experiment = _experiment(client, root)
+        found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{record.run_key}'")
+        for run in found:
+            if run.info.status == "FINISHED":
+                return Sent(record.name, run.info.run_id, new=False)
+        for run in found:  # what a broken-off send left
+            client.delete_run(run.info.run_id)
+        return Sent(record.name, _make_run(client, experiment, record, folder, restored), new=True)
+
+
+def _make_run(
+    client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
+) -> str:
+    """Finished is set last, so that a broken-off run shows as such."""
+    from mlflow.entities import Param, RunTag
+
+    begin, end = _span(record)
+    run = client.create_run(experiment, begin, {KEY_TAG: record.run_key}, record.name)
+    run_id = str(run.info.run_id)
+    tags = [RunTag(_key(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
+    params = [Param(_key(k), v[:LONGEST_PARAM]) for k, v in _flat(record.params)]
+    for some_tags in _chunks(tags, PAIRS_PER_BATCH):
+        client.log_batch(run_id, tags=some_tags)
+    for some_params in _chunks(params, PAIRS_PER_BATCH):
+        client.log_batch(run_id, params=some_params)
+    for some_metrics in _chunks(_metrics(record), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=some_metrics)
+    client.log_artifact(run_id, str(folder / RUN_FILE))
+    for figure in record.figures:
+        if (folder / figure).is_file():
+            client.log_artifact(run_id, str(folder / figure), "figures")
+    client.set_terminated(run_id, "FINISHED", end)
+    return run_id
+
+
+def _span(record: RunRecord) -> tuple[int, int]:
+    """First and last moment in milliseconds since 1970."""
+    begin = round(record.started.timestamp() * 1000)
+    return begin, begin + round(record.seconds * 1000)
+
+
+def _metrics(record: RunRecord) -> list[Metric]:
+    """Curves first, then final values at their curve's last step, where they win on the run page.
+
+    A final value that its curve ends with already is not sent twice.
+    """
+    from mlflow.entities import Metric
+
+    begin, end = _span(record)
+    points = [
+        Metric(_key(name), value, begin + (end - begin) * step // len(curve), step)
+        for name, curve in record.history.items()
+        for step, value in enumerate(curve, start=1)
+    ]
+    for name, value in {"seconds": record.seconds, **record.metrics}.items():
+        curve = record.history.get(name, [])
+        if not curve or repr(curve[-1]) != repr(value):
+            points.append(Metric(_key(name), value, end + 1, len(curve)))
+    return points
+
+
+def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
+    dirty = None if record.git_dirty is None else json.dumps(record.git_dirty)
+    tags = {
+        "deepcustom.stage": record.stage,
+        "deepcustom.item": record.item,
+        "deepcustom.dataset": record.dataset,
+        "deepcustom.restored": json.dumps(restored),
+        "dvc.stage": record.dvc_stage,
+        "dvc.exp": record.dvc_exp,
+        "git.commit": record.git_commit,
+        "git.dirty": dirty,
+        "mlflow.source.git.commit": record.git_commit,
+        "mlflow.source.name": f"deepcustom {record.stage}",
+        "mlflow.source.type": "LOCAL",
+    }
+    groups = {
+        "input": record.inputs,
+        "output": record.outputs,
+        "machine": record.machine,
+        "package": record.packages,
+    }
+    for prefix, group in groups.items():
+        tags.update({f"{prefix}.{name}": value for name, value in group.items()})
+    return {name: value for name, value in tags.items() if value}
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested params as ``a.b.c`` and text; lists, numbers, true, false and null as JSON."""
+    for name, value in params.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def _key(name: str) -> str:
+    """``name`` where MLflow takes it for a key, else a near one that no other name has."""
+    clean = re.sub(r"[^\w.\- :/]", "_", name)
+    unique = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    if clean == name and unique and name != "." and len(name) <= LONGEST_KEY:
+        return name
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{clean.replace('/', '_')[: LONGEST_KEY - 9]}-{digest[:8]}"
+
+
+def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+@contextmanager
+def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
+    """A client of the store; whatever fails inside becomes one line that ends in ``otherwise``.
+
+    An SQLite store is held by one process at a time: two that create it at once would crash, and
+    two that send one run would make it twice.
+    """
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    from alembic.util import CommandError
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
+    uri = tracking_uri(root)
+    try:
+        with _quiet(), _lock(uri):
+            _probe(uri)
+            yield MlflowClient(tracking_uri=uri)
+    except expected as error:
+        cause = _cause(error, uri)
+        raise TrackingError(f"MLflow at {shown(uri)}: {cause}; {otherwise}") from error
+
+
+def _experiment(client: MlflowClient, root: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "deepcustom"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_root(tracking_uri(root)))
+        except MlflowException:  # on a server another process may have been quicker
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _probe(uri: str) -> None:
+    """Connects to a database once, for MLflow itself would try for 100 seconds."""
+    if not uri.startswith(DATABASES):
+        return
+    import sqlalchemy
+
+    wait = {"connect_timeout": 5} if uri.startswith(("postgresql", "mysql")) else {}
+    engine = sqlalchemy.create_engine(uri, connect_args=wait)
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    name = uri.removeprefix("sqlite:///").split("?")[0]
+    is_file = uri.startswith("sqlite:///") and name not in ("", ":memory:")
+    return Path(name).absolute() if is_file else None
+
+
+@contextmanager
+def _lock(uri: str) -> Iterator[None]:
+    from filelock import FileLock
+
+    database = _sqlite_file(uri)
+    if database:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{database}.lock", timeout=LOCK_SECONDS) if database else nullcontext():
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps MLflow's, alembic's and urllib3's chatter off stderr, unless the user asked for it."""
+    names = [] if "MLFLOW_LOGGING_LEVEL" in os.environ else ["mlflow", "alembic", "urllib3"]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException, uri: str) -> str:
+    """One short line without a password: the system's own error if there is one below ``error``."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner if isinstance(inner, OSError) else error
+        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = re.sub(r"://\S*@", "://", first)
+    secret = uri.rpartition("@")[0].partition("://")[2]
+    for part in filter(None, (*re.split(r"[/?#]", secret), secret.partition(":")[2])):
+        first = first.replace(part, "***")
+    return first[:200]

