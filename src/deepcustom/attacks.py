@@ -100,7 +100,7 @@ def run_attack(
     return done
 
 
-class DGNAttack(EvasionAttack):
+class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
     """A bank of DGNs as an ART evasion attack, usable wherever ART takes one.
 
     The DGN of each image is picked by the label given to :meth:`generate`, or by the class that the
@@ -143,9 +143,7 @@ class DGNAttack(EvasionAttack):
         self.compute = compute
         self._check_params()
 
-    def generate(
-        self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any
-    ) -> np.ndarray:
+    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """Adversarial images.
 
         Args:

@@ -25,7 +25,9 @@ app.add_typer(runs, name="runs")
 
 STAGES, HELPERS = "Stages (what dvc repro calls)", "Helpers"
 Dataset = Annotated[str, typer.Option(help="Data set, such as mnist.")]
-Loss = Annotated[str, typer.Option(help="Bank of DGNs: its section below train_dgn in params.yaml.")]
+Loss = Annotated[
+    str, typer.Option(help="Bank of DGNs: its section below train_dgn in params.yaml.")
+]
 Attack = Annotated[str, typer.Option(help="Its section below attack in params.yaml.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Network = Annotated[str, typer.Option(help="Its section below adversarial_train in params.yaml.")]

@@ -85,7 +85,7 @@ class DGNBank:
         x_adv = torch.empty_like(x)
         for label, net in enumerate(self.generators):
             rows = torch.nonzero(labels == label).flatten()
-            for chunk in rows.split(batch_size):
+            for chunk in torch.split(rows, batch_size):
                 batch = x[chunk].to(compute.device)
                 with compute.autocast():
                     g = propose(net, batch, self.output, threat)
@@ -233,9 +233,7 @@ def train_dgn(
         advance(_note(context.label, {**means, **seen}))
         return seen
 
-    history = fit(
-        net, terms, [x], params.training, seed=seed, compute=compute, after_epoch=watch
-    )
+    history = fit(net, terms, [x], params.training, seed=seed, compute=compute, after_epoch=watch)
     net.load_state_dict({k: _stored(k, t).to(t.dtype) for k, t in net.state_dict().items()})
     return _ready(net, compute.device), history
 
@@ -251,9 +249,7 @@ def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
     return terms
 
 
-def _rows(
-    analysis: Mapping[str, Mapping[str, Tensor]], label: int
-) -> dict[str, dict[str, Tensor]]:
+def _rows(analysis: Mapping[str, Mapping[str, Tensor]], label: int) -> dict[str, dict[str, Tensor]]:
     """One class's row of every array."""
     return {
         name: {key: array[label] for key, array in arrays.items()}

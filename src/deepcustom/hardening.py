@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from deepcustom.compute import Compute
 from deepcustom.nets import Classifier
-from deepcustom.params import AdversarialTrainParams, TrainingParams
+from deepcustom.params import AttackParams, TrainingParams
 from deepcustom.threat import ThreatModel
-from deepcustom.training import History, Terms, accuracy, fit
+from deepcustom.training import History, Terms, accuracy, fit, watch_accuracy
 
 
 def train_gf(
@@ -37,7 +37,7 @@ def train_gf(
         adversarial: images (N, C, H, W) and, for each, its row in ``train``; it may hold fewer than
             ``train``, which are then used in turn.
         val: clean images and labels to watch; may be empty.
-        params: the training budget.
+        params: the training params.
         clean_weight: r, in [0, 1].
         seed: of the order of the images.
         compute: device and precision.
@@ -55,13 +55,16 @@ def train_gf(
         on_adv = cross_entropy(net(x_adv[at]), y[row[at]], reduction="none")
         return {"clean": clean_weight * on_clean, "adversarial": (1 - clean_weight) * on_adv}
 
-    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
-        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
-        return seen
-
     data = [x, y, partner]
-    return fit(net, terms, data, params, seed=seed, compute=compute, after_epoch=watch)
+    return fit(
+        net,
+        terms,
+        data,
+        params,
+        seed=seed,
+        compute=compute,
+        after_epoch=watch_accuracy(net, val, advance),
+    )
 
 
 def _partners(row: Tensor, count: int) -> Tensor:
@@ -75,9 +78,11 @@ def train_with_art(
     net: Classifier,
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
-    params: AdversarialTrainParams,
-    threat: ThreatModel,
+    params: TrainingParams,
     *,
+    attack: AttackParams,
+    ratio: float,
+    threat: ThreatModel,
     num_classes: int,
     compute: Compute,
     advance: Callable[[str], None] = lambda note: None,
@@ -88,7 +93,9 @@ def train_with_art(
         net: a fresh network, trained in place.
         train: clean images (N, C, H, W) in [0, 1] and labels (N,).
         val: clean images and labels to watch; may be empty.
-        params: budget, ``attack`` and ``ratio``, the share of each batch that is replaced.
+        params: the training budget; ART keeps the learning rate constant.
+        attack: made on the network at every step.
+        ratio: share of each batch that is replaced by adversarial images, in (0, 1].
         threat: ball and range of the attack.
         num_classes: how many classes.
         compute: device; ART computes in float32.
@@ -101,22 +108,19 @@ def train_with_art(
 
     from deepcustom.attacks import art_attack, art_classifier
 
-    budget = params.training
     optimizer = torch.optim.Adam(
         net.parameters(),
-        lr=budget.learning_rate,
-        betas=(budget.momentum, 0.999),
-        weight_decay=budget.weight_decay,
+        lr=params.learning_rate,
+        betas=(params.momentum, 0.999),
+        weight_decay=params.weight_decay,
     )
     shape = tuple(train[0].shape[1:])
     estimator = art_classifier(net, shape, num_classes, compute.device, optimizer)
-    assert params.attack is not None and params.ratio is not None  # narrowed by the params model
-    attack = art_attack(estimator, params.attack, threat)
-    trainer = AdversarialTrainer(estimator, attack, ratio=params.ratio)
+    trainer = AdversarialTrainer(estimator, art_attack(estimator, attack, threat), ratio=ratio)
     x, y = train[0].cpu().numpy(), np.eye(num_classes, dtype=np.float32)[train[1].cpu().numpy()]
     history: History = {}
-    for _ in range(budget.epochs):
-        trainer.fit(x, y, batch_size=budget.batch_size, nb_epochs=1)
+    for _ in range(params.epochs):
+        trainer.fit(x, y, batch_size=params.batch_size, nb_epochs=1)
         note = ""
         if len(val[0]):
             history.setdefault("val_accuracy", []).append(accuracy(net, *val))

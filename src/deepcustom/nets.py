@@ -7,6 +7,7 @@ the suspiciousness loss look at. A generator is one DGN: images in, images of th
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TypeVar
 
 import torch.nn.functional as F
@@ -41,9 +42,8 @@ class MnistClassifier(Classifier):
     def __init__(self) -> None:
         super().__init__()
         sizes = [28 * 28, 30, 30, 30, 30, 30]
-        pairs = list(zip(sizes, sizes[1:], strict=False))
         self.hidden = nn.ModuleDict(
-            {f"dense{i}": nn.Linear(a, b) for i, (a, b) in enumerate(pairs, 1)}
+            {f"dense{i}": nn.Linear(a, b) for i, (a, b) in enumerate(pairwise(sizes), 1)}
         )
         # Modules of their own, one per layer: Captum hooks each.
         self.relu = nn.ModuleDict({name: nn.ReLU() for name in self.hidden})

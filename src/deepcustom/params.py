@@ -139,18 +139,20 @@ class AdversarialTrainParams(Params):
 
     type: Literal["gf", "default"]
     training: TrainingParams
-    clean_weight: float | None = Field(default=None, ge=0, le=1)
-    ratio: float | None = Field(default=None, gt=0, le=1)
+    clean_weight: float = Field(default=0.5, ge=0, le=1)
+    ratio: float = Field(default=0.5, gt=0, le=1)
     attack: AttackParams | None = None
 
     @model_validator(mode="after")
     def _each_type_has_its_own_settings(self) -> AdversarialTrainParams:
-        own = {"gf": ["clean_weight"], "default": ["ratio", "attack"]}
-        for kind, keys in own.items():
-            wrong = [key for key in keys if (getattr(self, key) is None) == (self.type == kind)]
-            if wrong:
-                need = "needs" if self.type == kind else "does not take"
-                raise ValueError(f"type {self.type} {need} {', '.join(wrong)}")
+        foreign = {"gf": {"ratio", "attack"}, "default": {"clean_weight"}}[self.type]
+        wrong = sorted(foreign & self.model_fields_set)
+        if wrong:
+            raise ValueError(f"type {self.type} does not take {', '.join(wrong)}")
+        if self.type == "default" and self.attack is None:
+            raise ValueError("type default needs attack")
+        if self.type == "default" and self.training.schedule != "constant":
+            raise ValueError("type default trains at a constant rate: schedule must be constant")
         return self
 
 

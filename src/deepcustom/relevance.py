@@ -53,7 +53,9 @@ def lrp_epsilon(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
 
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            module.rule = EpsilonRule(epsilon=epsilon)  # type: ignore[assignment]  # Captum's way, forgotten after each call
+            # Captum forgets a rule after every call, so it is set anew.
+            module.rule = EpsilonRule(epsilon=epsilon)
+    x = x.detach().requires_grad_()  # Captum would, with a warning
     return cast(Tensor, LRP(net).attribute(x, target=y)).detach()
 
 

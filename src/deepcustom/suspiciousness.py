@@ -121,7 +121,9 @@ def suspicious_units(
         failures.append(failed)
         for layer, spectrum in spectra.items():
             score = FORMULAS[formula](spectrum)
-            rows.setdefault(layer, []).append(score.flatten(1).mean(1) if score.dim() > 1 else score)
+            rows.setdefault(layer, []).append(
+                score.flatten(1).mean(1) if score.dim() > 1 else score
+            )
     scores = {layer: torch.stack(values).float() for layer, values in rows.items()}
     failures_seen = torch.tensor(failures)
     dense = [layer for layer in scores if layer.startswith("dense")]
@@ -157,4 +159,4 @@ def _choose(scores: dict[str, Tensor], k: int, has_spectrum: Tensor) -> dict[str
     chosen = torch.zeros_like(together, dtype=torch.bool).scatter_(1, order, True)
     chosen &= has_spectrum.view(-1, 1).to(chosen.device)
     widths = [values.shape[1] for values in scores.values()]
-    return dict(zip(scores, chosen.split(widths, dim=1), strict=True))
+    return dict(zip(scores, torch.split(chosen, widths, dim=1), strict=True))

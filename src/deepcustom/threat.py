@@ -48,6 +48,7 @@ class ThreatModel:
         Args:
             x_adv: adversarial images (N, C, H, W), float.
             x: clean images in [0, 1], same shape, float; or uint8 in 0..255.
+            chunk: images looked at at a time.
 
         Raises:
             ThreatModelError: shapes differ, a value is not finite, or an image lies outside; the
@@ -76,4 +77,5 @@ class ThreatModel:
             distance = np.abs(wide - clean.astype(np.float64).reshape(len(x), -1))
             over = np.maximum(over, distance - self.eps)
         over = np.where(np.isfinite(wide), over, np.inf)
-        return np.maximum(over.max(axis=1, initial=0.0), 0.0)
+        farthest: np.ndarray = over.max(axis=1, initial=0.0)
+        return farthest

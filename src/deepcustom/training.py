@@ -114,6 +114,19 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
     return float((predict(net, x).argmax(1) == y).float().mean()) if len(x) else float("nan")
 
 
+def watch_accuracy(
+    net: nn.Module, val: tuple[Tensor, Tensor], advance: Callable[[str], None]
+) -> Callable[[int, Mapping[str, float]], Mapping[str, float]]:
+    """For ``fit``'s ``after_epoch``: ``val_accuracy`` where ``val`` is not empty, said to ``advance``."""
+
+    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
+        seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
+        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
+        return seen
+
+    return watch
+
+
 def train_classifier(
     net: nn.Module,
     train: tuple[Tensor, Tensor],
@@ -139,14 +152,15 @@ def train_classifier(
         The history, with ``val_accuracy`` in 0..1 per epoch where ``val`` is not empty.
     """
 
-    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
-        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
-        return seen
-
     def cross_entropy(x: Tensor, y: Tensor) -> Terms:
         return {"cross_entropy": nn.functional.cross_entropy(net(x), y, reduction="none")}
 
     return fit(
-        net, cross_entropy, train, params, seed=seed, compute=compute, after_epoch=watch
+        net,
+        cross_entropy,
+        train,
+        params,
+        seed=seed,
+        compute=compute,
+        after_epoch=watch_accuracy(net, val, advance),
     )

@@ -104,7 +104,9 @@ def find_loss(name: str) -> type[CustomLoss]:
     if ":" in name:
         return _import_loss(name)
     if name not in REGISTRY:
-        raise UnknownNameError("loss", name, [*sorted(REGISTRY), "or your own package.module:Class"])
+        raise UnknownNameError(
+            "loss", name, [*sorted(REGISTRY), "or your own package.module:Class"]
+        )
     return REGISTRY[name]
 
 
@@ -134,5 +136,7 @@ def build_loss(name: str, options: Mapping[str, Any], context: LossContext) -> C
     cls = find_loss(name)
     missing = [analysis for analysis in cls.requires if analysis not in context.analysis]
     if missing:
-        raise LossError(f"loss {name!r} requires the analysis {', '.join(missing)}, which is not there")
+        raise LossError(
+            f"loss {name!r} requires the analysis {', '.join(missing)}, which is not there"
+        )
     return cls(validate(cls.Options, dict(options), f"options of loss {name!r}"), context)

@@ -54,7 +54,9 @@ def finish_set(
     before = predict(target_net, x.to(compute.device)).argmax(1).cpu()
     after = predict(target_net, torch.from_numpy(x_adv).to(compute.device)).argmax(1).cpu()
     keep = (before != after if only_changed else torch.ones_like(y, dtype=torch.bool)).numpy()
-    made = AdversarialSet(x=split.x[keep], x_adv=x_adv[keep], y=split.y[keep], index=split.index[keep])
+    made = AdversarialSet(
+        x=split.x[keep], x_adv=x_adv[keep], y=split.y[keep], index=split.index[keep]
+    )
     made.save(stage.write(workspace.adversarial(spec.name, split_name, attack)))
 
     change = np.abs(x_adv - x.numpy()).reshape(len(x), -1)

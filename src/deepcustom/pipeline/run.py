@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom import params as settings
-from deepcustom.errors import InputError, TrackingError
+from deepcustom.errors import InputError, ParamsError, TrackingError
 from deepcustom.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.workspace import Workspace
@@ -57,7 +57,7 @@ class StageRun:
 
         base = settings.section(self._tree, "seed")
         if not isinstance(base, int) or isinstance(base, bool) or base < 0:
-            raise settings.ParamsError(f"params.yaml: seed must be an integer >= 0, found {base!r}")
+            raise ParamsError(f"params.yaml: seed must be an integer >= 0, found {base!r}")
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.item)
         seed_everything(self.seed)
@@ -133,7 +133,9 @@ class StageRun:
         """Record final metrics and curves by epoch; nan, where nothing was measured, is left out."""
         final = (metrics or {}).items()
         self._metrics |= {name: float(value) for name, value in final if not math.isnan(value)}
-        self._history |= {name: [float(v) for v in curve] for name, curve in (history or {}).items()}
+        self._history |= {
+            name: [float(v) for v in curve] for name, curve in (history or {}).items()
+        }
 
     def figure(self, name: str, figure: Figure) -> None:
         """Record a picture, for the tracking server."""

@@ -114,7 +114,7 @@ def figures(dataset: str) -> str:
 def producer(path: str) -> str:
     """The DVC stage that makes ``path``, for messages; empty where none does."""
     parts = Path(path).with_suffix("").parts
-    makers = {
+    makers: dict[tuple[str, ...], str] = {
         ("data", "prepared"): "prepare@{2}",
         ("data", "analysis"): "{3}@{2}",
         ("data", "adversarial"): "--glob '*@{2}-{4}-{3}'",

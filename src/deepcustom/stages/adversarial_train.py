@@ -32,7 +32,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
 
         net = nets.classifier(dataset).to(compute.device)
         with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
-            if params.type == "gf":
+            if params.attack is None:
                 folder = stage.read(workspace.adversarial(dataset, "train", name))
                 made = datasets.AdversarialSet.load(folder, spec)
                 row = torch.from_numpy(_rows_of(made.index, split.index, name))
@@ -43,7 +43,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                     (x_adv.to(compute.device), row.to(compute.device)),
                     val,
                     params.training,
-                    clean_weight=params.clean_weight or 0.0,
+                    clean_weight=params.clean_weight,
                     seed=stage.seed,
                     compute=compute,
                     advance=advance,
@@ -53,8 +53,10 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                     net,
                     train,
                     val,
-                    params,
-                    threat,
+                    params.training,
+                    attack=params.attack,
+                    ratio=params.ratio,
+                    threat=threat,
                     num_classes=spec.num_classes,
                     compute=compute,
                     advance=advance,

@@ -93,9 +93,7 @@ def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, F
     return figures
 
 
-def _save(
-    figures: dict[str, Figure], folder: Path, dataset: str, prefix: str
-) -> dict[str, str]:
+def _save(figures: dict[str, Figure], folder: Path, dataset: str, prefix: str) -> dict[str, str]:
     """Save every picture; returns caption → link from the page."""
     links = {}
     for caption, figure in figures.items():

@@ -29,7 +29,9 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         analysis = {
             what: {
                 key: array.to(compute.device)
-                for key, array in load_tensors(stage.read(workspace.analysis(dataset, what)))[0].items()
+                for key, array in load_tensors(stage.read(workspace.analysis(dataset, what)))[
+                    0
+                ].items()
             }
             for what in needed
         }
