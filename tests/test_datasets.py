@@ -12,7 +12,7 @@ import pytest
 from deepcustom import sources
 from deepcustom.datasets import SPECS, AdversarialSet, DatasetSpec, Split, carve, spec, subset
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
-from deepcustom.sources import SplitFacts
+from deepcustom.formats import SplitFacts
 
 TINY = DatasetSpec(
     name="tiny",

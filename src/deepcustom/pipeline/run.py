@@ -20,7 +20,8 @@ from deepcustom.errors import InputError, ParamsError, TrackingError
 from deepcustom.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking import RunRecord, send
+from deepcustom.record import RunRecord
+from deepcustom.tracking import send
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

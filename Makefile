@@ -1,0 +1,65 @@
+# Every target sets up .venv by itself. `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROFILE ?= default
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro evaluate ui test test-slow lint types smoke clean lock
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+setup: $(READY)  ## make .venv from requirements.lock and install this checkout into it
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepCustom needs Python 3.11 or later: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: $(READY)  ## run the pipeline (PROFILE=default, paper or smoke)
+	$(BIN)/deepcustom repro --profile $(PROFILE)
+
+evaluate: $(READY)  ## make what the tables need, and print them
+	$(BIN)/deepcustom repro --profile $(PROFILE) evaluate
+	$(BIN)/deepcustom results --profile $(PROFILE)
+
+ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
+	$(BIN)/deepcustom ui --profile $(PROFILE)
+
+test: $(READY)  ## the fast tests, without network
+	$(BIN)/pytest -m 'not slow and not network' $(ARGS)
+
+	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST)'
+
+test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
+	$(BIN)/pytest -m 'slow or network' $(ARGS)
+
+lint: $(READY)  ## ruff, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+smoke: $(READY)  ## the whole pipeline on a few hundred images, in workspaces/smoke
+	$(BIN)/deepcustom repro --profile smoke
+
+lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-annotate --no-header --quiet --output-file .lock.partial
+	@# The packages of CUDA belong to torch, which pins them itself where its wheel needs them.
+	{ echo '# Made by `make lock` from pyproject.toml; do not edit.'; \
+	  grep -vE '^(nvidia-|cuda-|triton)' .lock.partial; } > requirements.lock
+	@rm .lock.partial
+
+clean:  ## remove .venv, caches and the workspaces of profiles (data, models and results stay)
+	rm -rf $(VENV) workspaces .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
