@@ -35,7 +35,7 @@ def random_arrays(shape: tuple[int, int, int]) -> Arrays:
     }
 
 
-def facts(name: str, shape: tuple[int, int, int], arrays: Arrays) -> DatasetFacts:
+def facts_of(name: str, shape: tuple[int, int, int], arrays: Arrays) -> DatasetFacts:
     splits = {
         split: SplitFacts(
             len(y), hashlib.sha256(x.tobytes()).hexdigest(), hashlib.sha256(y.tobytes()).hexdigest()
@@ -72,7 +72,7 @@ class Mnist:
     files: ClassVar = {
         f"{name}.gz": gzip.compress(content, mtime=0) for name, content in plain.items()
     }
-    facts = facts("mnist", (1, 5, 5), arrays)
+    facts = facts_of("mnist", (1, 5, 5), arrays)
     tarball = tar_gz({f"package/data/{name}": content for name, content in plain.items()})
 
 
@@ -100,7 +100,7 @@ class Cifar10:
 
     shape = (3, 4, 4)
     arrays = random_arrays(shape)
-    facts = facts("cifar10", shape, arrays)
+    facts = facts_of("cifar10", shape, arrays)
     parts: ClassVar = {f"data_batch_{i + 1}": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
     parts["test_batch"] = ("test", slice(None))
 

@@ -138,17 +138,26 @@ def repro(
 
 
 @app.command("results", rich_help_panel=HELPERS)
-def results(profile: Profile = "default", folder: Folder = None) -> None:
+def results(
+    profile: Profile = "default",
+    folder: Folder = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Markdown file whose marked tables are brought up to date.")
+    ] = None,
+) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
     from deepcustom.errors import InputError
-    from deepcustom.report import print_tables
+    from deepcustom.report import fill_tables, print_tables
     from deepcustom.results import read_csv
 
     root = _folder(profile, folder)
     files = sorted((root / "reports/results").glob("*.csv"))
     if not files:
         raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
-    print_tables([result for file in files for result in read_csv(file)])
+    found = [result for file in files for result in read_csv(file)]
+    print_tables(found)
+    if into:
+        into.write_text(fill_tables(into.read_text(), found))
 
 
 @app.command("losses", rich_help_panel=HELPERS)

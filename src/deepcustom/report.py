@@ -5,6 +5,7 @@ Every statement is computed from the results; nothing about any network is writt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+_MARKED = re.compile(r"(<!-- results:(\w+):(\w+) -->).*?(<!-- /results -->)", re.DOTALL)
 
 NAMES = {"transfer": "Transfer protocol", "whitebox": "White-box protocol"}
 
@@ -169,6 +172,18 @@ def markdown_table(results: Iterable[Result], dataset: str, protocol: str) -> st
     lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
     lines.insert(1, "| --- |" + " ---: |" * len(attacks))
     return "\n".join(lines) + "\n"
+
+
+def fill_tables(text: str, results: Sequence[Result]) -> str:
+    """``text`` with a fresh table between each pair of its markers.
+
+    A table stands between ``<!-- results:DATASET:PROTOCOL -->`` and ``<!-- /results -->``.
+    """
+
+    def fresh(block: re.Match[str]) -> str:
+        return f"{block[1]}\n{markdown_table(results, block[2], block[3])}\n{block[4]}"
+
+    return _MARKED.sub(fresh, text)
 
 
 def _footnote(cells: Iterable[Result]) -> str:
