@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepcustom.errors import DeepCustomError
+from deepcustom.errors import DeepCustomError, UnknownNameError
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -23,13 +23,23 @@ app = typer.Typer(
 runs = typer.Typer(help="Records of stage runs.", no_args_is_help=True)
 app.add_typer(runs, name="runs")
 
+SPLITS = ("train", "val", "test")
+INTERRUPTED = 130  # what typer ends with on Ctrl-C
+
+
+def _split(name: str) -> str:
+    if name not in SPLITS:
+        raise UnknownNameError("split", name, SPLITS)
+    return name
+
+
 STAGES, HELPERS = "Stages (what dvc repro calls)", "Helpers"
 Dataset = Annotated[str, typer.Option(help="Data set, such as mnist.")]
 Loss = Annotated[
     str, typer.Option(help="Bank of DGNs: its section below train_dgn in params.yaml.")
 ]
 Attack = Annotated[str, typer.Option(help="Its section below attack in params.yaml.")]
-Split = Annotated[str, typer.Option(help="train, val or test.")]
+Split = Annotated[str, typer.Option(help="train, val or test.", callback=_split)]
 Network = Annotated[str, typer.Option(help="Its section below adversarial_train in params.yaml.")]
 Profile = Annotated[str, typer.Option(help="Set of settings: default, paper or smoke.")]
 Folder = Annotated[
@@ -209,6 +219,7 @@ def main() -> None:
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written is left", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("interrupted; nothing half-written is left", file=sys.stderr)
+        raise

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepcustom import nets
 from deepcustom.compute import Compute, derive_seed
-from deepcustom.errors import InputError
+from deepcustom.errors import InputError, LossError
 from deepcustom.losses import LossContext, build_loss
 from deepcustom.params import TrainDgnParams
 from deepcustom.threat import ThreatModel
@@ -78,8 +78,10 @@ class DGNBank:
             (N, C, H, W) float32 on ``x``'s device, inside the threat model.
 
         Raises:
-            InputError: a label has no DGN.
+            InputError: a label has no DGN, or there are not as many labels as images.
         """
+        if labels.shape != (len(x),):
+            raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
         if len(labels) and not (0 <= int(labels.min()) <= int(labels.max()) < len(self.generators)):
             raise InputError(f"labels must lie in 0..{len(self.generators) - 1}, one DGN a class")
         x_adv = torch.empty_like(x)
@@ -126,7 +128,7 @@ class DGNBank:
 
 
 def _stored(name: str, tensor: Tensor) -> Tensor:
-    """As it goes to disk: weights and biases of convolutions halved, batch norm left as it is."""
+    """As it goes to disk: weights of convolutions halved; biases and batch norm left as they are."""
     return tensor.half() if tensor.dim() > 1 else tensor
 
 
@@ -241,11 +243,11 @@ def train_dgn(
 def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
     """A user's loss may return anything; say what it should be."""
     if not isinstance(terms, Mapping) or not terms:
-        raise InputError(f"loss {loss!r} must return a mapping of named terms")
+        raise LossError(f"loss {loss!r} must return a mapping of named terms")
     for name, term in terms.items():
         if not isinstance(term, Tensor) or term.shape != (n,):
             shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
-            raise InputError(f"loss {loss!r}: term {name!r} is {shape}, expected a ({n},) tensor")
+            raise LossError(f"loss {loss!r}: term {name!r} is {shape}, expected a ({n},) tensor")
     return terms
 
 

@@ -6,6 +6,7 @@ Every statement is computed from the results; nothing about any network is writt
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _MARKED = re.compile(r"(<!-- results:(\w+):(\w+) -->).*?(<!-- /results -->)", re.DOTALL)
+
+WIDTH = 100  # of tables that go to no terminal
 
 NAMES = {"transfer": "Transfer protocol", "whitebox": "White-box protocol"}
 
@@ -54,7 +57,7 @@ Goodfellow and Bengio 2017, [arXiv:1611.01236](https://arxiv.org/abs/1611.01236)
 # --- tables -------------------------------------------------------------------------------------
 
 
-def rich_tables(results: Sequence[Result], dataset: str, width: int = 100) -> list[Table]:
+def rich_tables(results: Sequence[Result], dataset: str, width: int = WIDTH) -> list[Table]:
     """Terminal tables for each protocol under which ``dataset`` has results; none holds both.
 
     With the 95 % interval in each cell where that fits ``width`` characters, else without; a
@@ -151,7 +154,8 @@ def print_tables(results: Sequence[Result], console: Console | None = None) -> N
     """Print the tables of every data set, and below them what is suspicious about the numbers."""
     from rich.console import Console
 
-    console = console or Console()
+    if console is None:
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
     for dataset in datasets_of(results):
         for table in rich_tables(results, dataset, console.width):
             console.print(table, "")

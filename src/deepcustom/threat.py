@@ -38,7 +38,7 @@ class ThreatModel:
             Images whose distance from ``x`` is at most ``eps`` exactly.
         """
         if self.clip:
-            radius = self.eps - _MARGIN
+            radius = max(self.eps - _MARGIN, 0.0)
             x_adv = torch.minimum(torch.maximum(x_adv, x - radius), x + radius)
         return x_adv.clamp(0.0, 1.0)
 
@@ -76,6 +76,6 @@ class ThreatModel:
             clean = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
             distance = np.abs(wide - clean.astype(np.float64).reshape(len(x), -1))
             over = np.maximum(over, distance - self.eps)
-        over = np.where(np.isfinite(wide), over, np.inf)
+        over = np.where(np.isfinite(over), over, np.inf)
         farthest: np.ndarray = over.max(axis=1, initial=0.0)
         return farthest

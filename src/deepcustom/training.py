@@ -67,7 +67,7 @@ def fit(
             scaler.step(optimizer)
             scaler.update()
             scheduler.step()
-            for name, value in [*parts.items(), ("loss", loss.expand(len(batch[0])))]:
+            for name, value in {**parts, "loss": loss.expand(len(batch[0]))}.items():
                 sums[name] += value.detach().float().sum()
         means = {name: float(total) / count for name, total in sums.items()}
         net.eval()

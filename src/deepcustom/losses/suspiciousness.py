@@ -59,7 +59,9 @@ class SuspiciousnessLoss(CustomLoss):
             )
         prefix = "suspicious."
         self.suspicious = {
-            name.removeprefix(prefix): mask for name, mask in arrays.items() if prefix in name
+            name.removeprefix(prefix): mask
+            for name, mask in arrays.items()
+            if name.startswith(prefix)
         }
 
     def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:

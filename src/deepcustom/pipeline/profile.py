@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from deepcustom.errors import DeepCustomError, UnknownNameError
+from deepcustom.errors import DeepCustomError, InputError, UnknownNameError
 from deepcustom.params import read_params
 from deepcustom.pipeline.workspace import Workspace
 
@@ -80,12 +80,16 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
 
     Raises:
         UnknownNameError, ParamsError: as :func:`settings`.
+        InputError: the folder holds something else, which a workspace would overwrite.
     """
     tree = settings(ws, profile)
     root = folder_of(ws, profile, folder)
-    if root == ws.root:
+    if root == ws.root and profile == "default":
         return ws
+    _refuse_foreign(ws, root)
     root.mkdir(parents=True, exist_ok=True)
+    if not (root / ".dvc").exists():
+        _dvc(root, ["init", "--quiet", "--no-scm"])
     for name in COPIED:
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -94,19 +98,33 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
-    if not (root / ".dvc").exists():
-        _dvc(root, ["init", "--quiet", "--no-scm"])
     return Workspace(root)
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """Make ``copy`` the same as ``source``."""
-    if not source.is_dir():
-        shutil.copy2(source, copy)
+def _refuse_foreign(ws: Workspace, root: Path) -> None:
+    """A workspace's ``src`` is replaced, so its folder must be new, empty, or a workspace already.
+
+    Raises:
+        InputError: it is none of these, or lies in the code.
+    """
+    if any(root.is_relative_to(ws.root / name) for name in COPIED):
+        raise InputError(f"{root} lies in the project's code: name a folder elsewhere")
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
-    if copy.exists():
+    project = any((root / name).exists() for name in (".git", "profiles"))
+    if project or not (root / ".dvc").is_dir():
+        raise InputError(f"{root} holds something else: name a new folder or a workspace")
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Make ``copy`` the same as ``source``, or nothing where there is no ``source``."""
+    if copy.is_dir():
         shutil.rmtree(copy)
-    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    if source.is_file():
+        shutil.copy2(source, copy)
+    elif source.is_dir():
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(source, copy, ignore=ignore)
 
 
 def reproduce(ws: Workspace, targets: Sequence[str]) -> int:

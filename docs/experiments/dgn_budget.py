@@ -1,0 +1,126 @@
+"""How long to train DGNs: target accuracy on ``val`` against the training budget.
+
+The control is the same generator trained on the distance from the clean image alone (the suspiciousness
+loss with c = 0): what it breaks is broken by blur, and only what lies below it is a loss's own work.
+
+Run from the project's top folder after ``dvc repro suspiciousness@mnist relevance@mnist``; it writes a CSV
+and a picture beside this file. Nothing here touches the test split.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from deepcustom import datasets, nets
+from deepcustom.compute import Compute
+from deepcustom.dgn import train_bank
+from deepcustom.figures import save_figure
+from deepcustom.params import ComputeParams, ThreatParams, TrainDgnParams, load
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.threat import ThreatModel
+from deepcustom.weights import load_network, load_tensors
+
+HERE = Path(__file__).parent
+DATASET = "mnist"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A loss, and the peak rate of a one-cycle schedule over so many epochs."""
+
+    loss: str
+    learning_rate: float
+    epochs: int
+
+
+BUDGETS = [
+    *(Budget("lrp", 1e-3, epochs) for epochs in (1, 2, 4)),
+    *(Budget("suspiciousness", 1e-3, epochs) for epochs in (1, 2, 3, 6)),
+    *(Budget("control", 1e-3, epochs) for epochs in (1, 6)),
+    Budget("suspiciousness", 3e-3, 12),
+]
+
+
+def settings(ws: Workspace, budget: Budget) -> TrainDgnParams:
+    """The bank's section of ``params.yaml`` with this budget."""
+    control = budget.loss == "control"
+    loss = "suspiciousness" if control else budget.loss
+    base = load(ws.params, TrainDgnParams, "train_dgn", DATASET, loss)
+    changes = {"learning_rate": budget.learning_rate, "epochs": budget.epochs}
+    options = {**base.options, "custom_loss_constant": 0.0} if control else base.options
+    training = base.training.model_copy(update=changes)
+    return base.model_copy(update={"training": training, "options": options})
+
+
+def curves(ws: Workspace) -> dict[Budget, list[float]]:
+    """Budget → target accuracy on the projected validation images after each epoch."""
+    spec = datasets.spec(DATASET)
+    train, val = (
+        datasets.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
+        for name in ("train", "val")
+    )
+    target_net = nets.classifier(DATASET)
+    load_network(ws.root / workspace.target(DATASET), target_net)
+    analyses: dict[str, Any] = {
+        name: load_tensors(ws.root / workspace.analysis(DATASET, name))[0]
+        for name in ("relevance", "suspiciousness")
+    }
+    found = {}
+    for budget in BUDGETS:
+        _, history = train_bank(
+            DATASET,
+            target_net,
+            train,
+            val,
+            analyses,
+            settings(ws, budget),
+            ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps),
+            num_classes=spec.num_classes,
+            seed=1,
+            compute=Compute.of(load(ws.params, ComputeParams, "compute")),
+        )
+        found[budget] = history["val_target_accuracy"]
+        print(budget, [round(value, 4) for value in found[budget]], flush=True)
+    return found
+
+
+def draw(found: dict[Budget, list[float]]) -> Figure:
+    """A panel per loss, a line per budget, and the control dashed in both."""
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, loss in zip(panels, ("lrp", "suspiciousness"), strict=True):
+        for budget, curve in found.items():
+            if budget.loss not in (loss, "control"):
+                continue
+            control = budget.loss == "control"
+            label = f"{budget.epochs} at {budget.learning_rate:g}" + " (control)" * control
+            values = [100 * value for value in curve]
+            style = {"linestyle": "--", "color": "grey"} if control else {}
+            axes.plot(range(1, len(curve) + 1), values, marker="o", ms=4, label=label, **style)
+        axes.set(xlabel="epoch", ylim=(0, 100))
+        axes.set_title(loss, fontsize=10)
+        axes.legend(title="epochs, peak rate", fontsize=7.5, title_fontsize=8)
+    panels[0].set_ylabel("target accuracy on val, %")
+    return figure
+
+
+def main() -> None:
+    """Train, write the table and draw it."""
+    found = curves(Workspace.here())
+    with (HERE / "dgn_budget.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow([*(field.name for field in fields(Budget)), "epoch", "val_target_accuracy"])
+        for budget, curve in found.items():
+            for epoch, value in enumerate(curve, 1):
+                table.writerow([*astuple(budget), epoch, f"{value:.6f}"])
+    save_figure(draw(found), HERE / "dgn_budget.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Example of a loss of one's own: the margin of Carlini and Wagner 2017, in a file outside the package.
+
+Copy this file, change the mathematics, and name the class where the losses are named. In ``params.yaml``,
+a section of ``train_dgn`` (its name, here ``margin``, is yours to choose)::
+
+    train_dgn:
+      mnist:
+        margin:
+          loss: examples.margin_loss:MarginLoss
+          output: image
+          training: {learning_rate: 1.0e-3, epochs: 3, batch_size: 128, schedule: one_cycle}
+          options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
+
+In ``dvc.yaml``, a line of ``banks``, so that DVC trains the bank and does so anew when this file changes::
+
+    - banks:
+        mnist-margin:
+          dataset: mnist
+          loss: margin
+          code: examples/margin_loss.py
+          signal: src/deepcustom/losses/__init__.py  # it reads no analysis
+
+``dvc repro train_dgn@mnist-margin`` trains it. To make its adversarial sets too, add ``margin`` to
+``losses`` in ``dvc.yaml``; to harden a network with them, add a line of ``robust_networks`` there and a
+section of ``adversarial_train``; to score it, add the names to ``evaluate``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from deepcustom.losses import CustomLoss
+from deepcustom.params import Params
+
+
+def margin_terms(
+    x: Tensor,
+    g: Tensor,
+    net: nn.Module,
+    label: int,
+    kappa: float,
+    margin_weight: float,
+    mse_weight: float,
+) -> dict[str, Tensor]:
+    """How far the true class leads (Carlini and Wagner 2017, f_6), and the distance from the image.
+
+    Args:
+        x: clean images (N, C, H, W) in [0, 1].
+        g: generator's output, same shape.
+        net: target network, images to logits.
+        label: the images' class.
+        kappa: the lead by which another class must win before pushing stops.
+        margin_weight: weight of the lead.
+        mse_weight: weight of the mean squared error over the pixels.
+
+    Returns:
+        ``margin`` (N,), at least -kappa (times its weight), and ``mse`` (N,), not negative.
+    """
+    logits = net(g)
+    others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
+    lead = logits[:, label] - others.amax(dim=1)
+    return {
+        "margin": margin_weight * lead.clamp(min=-kappa),
+        "mse": mse_weight * ((g - x) ** 2).flatten(1).mean(1),
+    }
+
+
+class MarginOptions(Params):
+    """``kappa`` is the confidence asked for, in logits; the others weigh the two terms."""
+
+    kappa: float = Field(default=0.0, ge=0)
+    margin_weight: float = Field(default=1.0, ge=0)
+    mse_weight: float = Field(default=1.0, ge=0)
+
+
+class MarginLoss(CustomLoss):
+    """Let another class overtake the true one by ``kappa``, while staying close to the image."""
+
+    Options = MarginOptions
+
+    def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:
+        """See :func:`margin_terms`."""
+        o, c = self.options, self.context
+        return margin_terms(x, g, c.target_net, c.label, o.kappa, o.margin_weight, o.mse_weight)

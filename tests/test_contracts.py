@@ -1,0 +1,331 @@
+"""What has to agree between files: dvc.yaml, params, commands, stages, losses, packaging."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import tomllib
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from pipeline_fixtures import ROOT, Instance, Pipeline, resolve
+
+from deepcustom import cli, stages
+from deepcustom.losses import find_loss
+from deepcustom.losses.base import ANALYSES
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.record import RunRecord
+
+DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+DATASETS = list(PARAMS["prepare"])
+SHARED = {"seed", "compute", "threat"}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
+    folder = tmp_path_factory.mktemp("dag")
+    for name in ("dvc.yaml", "params.yaml"):
+        (folder / name).write_text((ROOT / name).read_text())
+    return resolve(folder)
+
+
+def banks(pipeline: Pipeline, dataset: str) -> dict[str, Instance]:
+    """Name of each bank of DGNs → the stage that trains it."""
+    return {
+        one.options["loss"]: one
+        for one in pipeline.of("train_dgn")
+        if one.options["dataset"] == dataset
+    }
+
+
+def loss_of(one: Instance) -> Any:
+    dataset, name = one.options["dataset"], one.options["loss"]
+    return find_loss(PARAMS["train_dgn"][dataset][name]["loss"])
+
+
+# One word, five places
+
+
+def test_a_stage_has_one_name_everywhere() -> None:
+    commands = [c.name for c in cli.app.registered_commands if c.rich_help_panel == cli.STAGES]
+    in_folder = {file.stem for file in (ROOT / "src/deepcustom/stages").glob("[!_]*.py")}
+    assert list(DVC["stages"]) == list(stages.NAMES)
+    assert commands == list(stages.NAMES)
+    assert in_folder == set(stages.NAMES)
+    assert set(PARAMS) == set(stages.NAMES) | SHARED
+
+
+def test_every_dvc_command_calls_its_stage_under_the_name_of_its_run(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    calls: list[tuple[str, ...]] = []
+    for stage in stages.NAMES:
+        module = importlib.import_module(f"deepcustom.stages.{stage}")
+        monkeypatch.setattr(module, "run", lambda ws, *names, s=stage: calls.append((s, *names)))
+    for one in pipeline.instances.values():
+        program, command, *_ = one.words
+        assert (program, command) == ("deepcustom", one.stage)
+        cli.app(one.words[1:], standalone_mode=False)
+        stage, dataset, *parts = calls.pop()
+        assert stage == one.stage
+        item = StageRun(Workspace(ROOT), stage, dataset, *parts).item
+        assert RunRecord.model_construct(stage=stage, item=item).name == one.name
+    assert {one.stage for one in pipeline.instances.values()} == set(stages.NAMES)
+
+
+def test_every_section_of_params_is_read_by_a_stage(pipeline: Pipeline) -> None:
+    read = {key for one in pipeline.instances.values() for key in one.params}
+    deep = {"train_dgn", "attack", "adversarial_train"}  # a section per item, not per data set
+    sections = {"seed", "compute"}
+    for name in set(PARAMS) - sections:
+        for dataset, below in PARAMS[name].items():
+            items = [f".{item}" for item in below] if name in deep else [""]
+            sections |= {f"{name}.{dataset}{item}" for item in items}
+    assert read == sections
+
+
+# What depends on what
+
+
+def test_code_in_deps_is_there(pipeline: Pipeline) -> None:
+    code = {dep for one in pipeline.instances.values() for dep in one.deps}
+    code = {dep for dep in code if not dep.startswith(("data/", "models/", "reports/"))}
+    assert {dep for dep in code if not (ROOT / dep).is_file()} == set()
+    for one in pipeline.instances.values():
+        assert f"src/deepcustom/stages/{one.stage}.py" in one.deps
+
+
+def test_every_dependency_on_data_is_made_by_a_stage(pipeline: Pipeline) -> None:
+    for one in pipeline.instances.values():
+        for dep in one.deps:
+            if dep.startswith(("data/", "models/", "reports/")):
+                made_inside_one = any(
+                    Path(out) in Path(dep).parents
+                    for other in pipeline.instances.values()
+                    for out in other.paths
+                )
+                assert pipeline.makers(dep) or made_inside_one, f"{one.name}: {dep}"
+
+
+def test_a_bank_depends_on_its_loss_and_on_the_analysis_it_requires(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)  # where a user's own loss is imported from
+    trained = pipeline.of("train_dgn")
+    assert trained
+    for one in trained:
+        loss, dataset = loss_of(one), one.options["dataset"]
+        source = Path(inspect.getsourcefile(loss) or "").resolve().relative_to(ROOT).as_posix()
+        assert source in one.deps, one.name
+        folder = f"data/analysis/{dataset}"
+        read = {dep for dep in one.deps if dep == folder or dep.startswith(f"{folder}/")}
+        wanted = {f"{folder}/{analysis}.safetensors" for analysis in loss.requires}
+        if len(wanted) > 1:  # dvc.yaml has room for one path, so the folder
+            wanted = {folder}
+        assert read == wanted, one.name
+        if not wanted:
+            assert "src/deepcustom/losses/__init__.py" in one.deps
+
+
+def test_training_never_sees_the_test_split(pipeline: Pipeline) -> None:
+    training = pipeline.of(
+        "train_target", "relevance", "suspiciousness", "train_dgn", "adversarial_train"
+    )
+    training += [
+        one for one in pipeline.of("generate", "attack") if one.options["split"] == "train"
+    ]
+    assert {one.stage for one in training} == set(stages.NAMES) - {"prepare", "evaluate", "report"}
+    for one in training:
+        assert [dep for dep in one.deps if "test" in dep] == []
+        before = pipeline.upstream(one.name)
+        assert not [name for name in before if name.endswith("-test")]
+        assert not [name for name in before if name.startswith(("evaluate", "report"))]
+
+
+def test_only_evaluate_reads_the_clean_test_split_and_makers_of_test_sets(
+    pipeline: Pipeline,
+) -> None:
+    readers = {
+        one.name
+        for one in pipeline.instances.values()
+        if any(dep.startswith("data/prepared/") and dep.endswith("/test") for dep in one.deps)
+    }
+    assert readers == {
+        one.name
+        for one in pipeline.instances.values()
+        if one.stage == "evaluate" or one.name.endswith("-test")
+    }
+
+
+def touched(pipeline: Pipeline, key: str) -> set[str]:
+    """The stages that run again when the params below ``key`` change."""
+    direct = {
+        one.name
+        for one in pipeline.instances.values()
+        for read in one.params
+        if f"{key}.".startswith(f"{read}.") or f"{read}.".startswith(f"{key}.")
+    }
+    return pipeline.downstream(direct)
+
+
+def of_banks(pipeline: Pipeline, dataset: str, names: set[str]) -> set[str]:
+    """All that a change of some banks' own settings may touch."""
+    made = {f"train_dgn@{dataset}-{name}" for name in names}
+    for one in pipeline.of("generate", "adversarial_train"):
+        own = one.options.get("loss", one.options.get("network"))
+        if one.options["dataset"] == dataset and own in names:
+            made.add(one.name)
+    return made | {f"evaluate@{dataset}", f"report@{dataset}"}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_change_of_one_bank_touches_that_bank_alone(pipeline: Pipeline, dataset: str) -> None:
+    for name in banks(pipeline, dataset):
+        key = f"train_dgn.{dataset}.{name}.options"
+        assert touched(pipeline, key) == of_banks(pipeline, dataset, {name})
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("analysis", ANALYSES)
+def test_a_change_of_an_analysis_touches_the_banks_that_require_it(
+    pipeline: Pipeline, dataset: str, analysis: str
+) -> None:
+    users = {n for n, one in banks(pipeline, dataset).items() if analysis in loss_of(one).requires}
+    expected = of_banks(pipeline, dataset, users) | {f"{analysis}@{dataset}"}
+    assert touched(pipeline, f"{analysis}.{dataset}.k") == expected
+
+
+def test_a_change_of_suspiciousness_on_mnist_in_full(pipeline: Pipeline) -> None:
+    again = touched(pipeline, "suspiciousness.mnist.k")
+    assert {
+        "suspiciousness@mnist",
+        "train_dgn@mnist-suspiciousness",
+        "generate@mnist-suspiciousness-train",
+        "generate@mnist-suspiciousness-test",
+        "adversarial_train@mnist-suspiciousness",
+        "evaluate@mnist",
+        "report@mnist",
+    } <= again
+    others = ("lrp", "nce", "fgsm", "pgd", "relevance", "target", "prepare")
+    assert not [name for name in again if any(other in name for other in others)]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_evaluate_scores_all_networks_and_sets_there_are(pipeline: Pipeline, dataset: str) -> None:
+    def made(*names: str) -> list[Instance]:
+        return [one for one in pipeline.of(*names) if one.options["dataset"] == dataset]
+
+    section = PARAMS["evaluate"][dataset]
+    networks = ["target", *(one.options["network"] for one in made("adversarial_train"))]
+    attacks = [
+        one.options.get("loss") or one.options["attack"]
+        for one in made("generate", "attack")
+        if one.options["split"] == "test"
+    ]
+    assert sorted(section["networks"]) == sorted(networks)
+    assert sorted(section["attacks"]) == sorted(attacks)
+    (evaluate,) = made("evaluate")
+    needed = pipeline.upstream(evaluate.name)
+    assert {one.name for one in made("adversarial_train", "train_target")} <= needed
+
+
+def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline) -> None:
+    for one in pipeline.of("adversarial_train"):
+        dataset, name = one.options["dataset"], one.options["network"]
+        kind = PARAMS["adversarial_train"][dataset][name]["type"]
+        sets = [dep for dep in one.deps if dep.startswith("data/adversarial/")]
+        assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if kind == "gf" else [])
+        assert ("src/deepcustom/attacks.py" in one.deps) == (kind == "default")
+
+
+# What DVC keeps
+
+
+def test_models_are_published_and_data_are_not(pipeline: Pipeline) -> None:
+    for one in pipeline.instances.values():
+        for out in one.outs:
+            top = Path(out.def_path).parts[0]
+            assert top in {"data", "models", "reports"}, out.def_path
+            assert out.use_cache == (top != "reports"), out.def_path  # reports lie in git
+            if top != "reports":
+                assert out.can_push == (top == "models"), out.def_path
+
+
+def test_the_run_cache_serves_every_stage_but_report(pipeline: Pipeline) -> None:
+    """A plain out that is not cached switches DVC's run cache off for its stage."""
+    without = {
+        one.stage
+        for one in pipeline.instances.values()
+        for out in one.outs
+        if not (out.use_cache or out.is_metric or out.is_plot)
+    }
+    assert without == {"report"}
+
+
+# The package
+
+
+def test_imports_run_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlinter import cli as linter
+
+    code = linter.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    assert code == 0, capsys.readouterr().out
+
+
+def test_every_module_has_a_layer() -> None:
+    layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
+    listed = [module for layer in layers for module in layer.split(" | ")]
+    files = (ROOT / "src/deepcustom").glob("[!_]*")
+    there = {file.stem for file in files if file.suffix == ".py" or (file / "__init__.py").exists()}
+    assert sorted(listed) == sorted(f"deepcustom.{name}" for name in there)
+
+
+def test_console_script_is_installed() -> None:
+    (script,) = entry_points(group="console_scripts", name="deepcustom")
+    assert {script.name: script.value} == PYPROJECT["project"]["scripts"]
+    assert script.load() is cli.main
+
+
+def test_license_is_there() -> None:
+    project = PYPROJECT["project"]
+    (file,) = project["license-files"]
+    assert (ROOT / file).read_text().startswith(f"{project['license']} License")
+
+
+def test_lock_pins_all_that_pyproject_asks_for() -> None:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins: dict[str, list[Requirement]] = {}
+    for line in lines:
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            pins.setdefault(normal(pin.name), []).append(pin)
+    project = PYPROJECT["project"]
+    extras = [text for group in project["optional-dependencies"].values() for text in group]
+    for text in [*project["dependencies"], *extras]:
+        wanted = Requirement(text)
+        for pin in pins[normal(wanted.name)]:
+            (version,) = pin.specifier
+            assert version.operator == "=="
+            assert wanted.specifier.contains(version.version), f"{pin} is not within {wanted}"
+
+
+def test_lock_names_nothing_but_packages_and_versions() -> None:
+    mark = r"[a-z_]+ [<>=!]+ '[A-Za-z0-9.]+'"
+    pin = re.compile(rf"[a-z0-9][a-z0-9._-]*==[0-9][a-z0-9.]*( ; {mark}( (and|or) {mark})*)?")
+    first, *lines = (ROOT / "requirements.lock").read_text().splitlines()
+    assert first.startswith("#")
+    assert [line for line in lines if not pin.fullmatch(line)] == []
+    assert lines == sorted(lines, key=lambda line: re.split("==", line)[0])
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

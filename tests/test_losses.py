@@ -1,0 +1,409 @@
+"""Every registered loss against its formula written image by image, and how losses are found.
+
+A new loss needs a row in ``CASES``: its formula, slow and in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepcustom import losses
+from deepcustom.dgn import train_bank
+from deepcustom.errors import LossError, ParamsError, UnknownNameError
+from deepcustom.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.params import Params, TrainDgnParams
+from deepcustom.threat import ThreatModel
+
+ROOT = Path(__file__).parents[1]
+MARGIN = "examples.margin_loss:MarginLoss"
+LABEL, EPS, K = 3, 0.3, 20
+
+PIXELS = torch.randperm(784, generator=torch.Generator().manual_seed(5))[:K]
+SUSPICIOUS = {
+    f"suspicious.dense{i}": torch.rand(30, generator=torch.Generator().manual_seed(i)) > 0.8
+    for i in range(1, 6)
+}
+ANALYSIS = {
+    "relevance": {"pixels": PIXELS, "relevance": torch.zeros(1, 28, 28)},
+    "suspiciousness": {
+        **SUSPICIOUS,
+        **{f"scores.dense{i}": torch.zeros(30) for i in range(1, 6)},
+        "failures": torch.tensor(4),
+    },
+}
+
+
+# The formulas, for one image: lists of 784 floats, the network as weights and biases.
+
+
+def run_by_hand(net: nn.Module, image: list[float]) -> tuple[list[list[float]], list[float]]:
+    """Pre-activations of the hidden layers, and logits."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    a, seen = torch.tensor(image, dtype=torch.float64), []
+    for layer in layers:
+        z = layer.weight.detach().double() @ a + layer.bias.detach().double()
+        seen.append(z.tolist())
+        a = torch.tensor([max(v, 0.0) for v in z.tolist()], dtype=torch.float64)
+    return seen[:-1], seen[-1]
+
+
+def mean_square(a: list[float], b: list[float]) -> float:
+    return sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) / len(a)
+
+
+def cross_entropy(logits: list[float], label: int) -> float:
+    return -math.log(math.exp(logits[label]) / sum(math.exp(v) for v in logits))
+
+
+def lrp(x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]) -> dict[str, float]:
+    c = o["custom_loss_constant"]
+    chosen = set(PIXELS.tolist())
+    rest = [i for i in range(784) if i not in chosen]
+    down = sum((g[i] - (x[i] - EPS)) ** 2 for i in chosen) / len(chosen)
+    up = sum((g[i] - (x[i] + EPS)) ** 2 for i in rest) / len(rest)
+    return {"relevant": c * down, "rest": (1 - c) * up}
+
+
+def nce(x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]) -> dict[str, float]:
+    return {
+        "mse": o["mse_weight"] * mean_square(g, x),
+        "negative_cross_entropy": -o["cross_entropy_weight"]
+        * cross_entropy(run_by_hand(net, g)[1], LABEL),
+    }
+
+
+def suspiciousness(
+    x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]
+) -> dict[str, float]:
+    c = o["custom_loss_constant"]
+    chosen, others = 0.0, 0.0
+    on_x, on_g = run_by_hand(net, x)[0], run_by_hand(net, g)[0]
+    for layer, (a_x, a_g) in enumerate(zip(on_x, on_g, strict=True), 1):
+        for unit, is_suspicious in enumerate(SUSPICIOUS[f"suspicious.dense{layer}"].tolist()):
+            if is_suspicious:
+                chosen += a_x[unit] - a_g[unit]
+            else:
+                others += abs(a_x[unit] - a_g[unit])
+    return {
+        "suspicious": c * o["theta"] * chosen,
+        "others": c * o["gamma"] * others,
+        "mse": (1 - c) * mean_square(g, x),
+    }
+
+
+def margin(
+    x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]
+) -> dict[str, float]:
+    logits = run_by_hand(net, g)[1]
+    best_other = max(v for i, v in enumerate(logits) if i != LABEL)
+    lead = max(logits[LABEL] - best_other, -o["kappa"])
+    return {"margin": o["margin_weight"] * lead, "mse": o["mse_weight"] * mean_square(g, x)}
+
+
+Reference = Callable[[list[float], list[float], nn.Module, Mapping[str, float]], dict[str, float]]
+
+# Loss → formula, its defaults as the study has them, and other options.
+CASES: dict[str, tuple[Reference, dict[str, float], dict[str, float]]] = {
+    "lrp": (lrp, {"custom_loss_constant": 0.5}, {"custom_loss_constant": 0.9}),
+    "nce": (
+        nce,
+        {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
+        {"mse_weight": 3.0, "cross_entropy_weight": 0.2},
+    ),
+    "suspiciousness": (
+        suspiciousness,
+        {"custom_loss_constant": 0.8, "theta": 0.5, "gamma": 0.5},
+        {"custom_loss_constant": 0.3, "theta": 2.0, "gamma": 0.1},
+    ),
+    MARGIN: (
+        margin,
+        {"kappa": 0.0, "margin_weight": 1.0, "mse_weight": 1.0},
+        {"kappa": 50.0, "margin_weight": 0.5, "mse_weight": 2.0},
+    ),
+}
+
+
+def test_every_registered_loss_has_a_row():
+    assert {name for name in CASES if ":" not in name} == set(REGISTRY)
+
+
+@pytest.fixture(autouse=True)
+def _at_the_top(monkeypatch):
+    """The user's own losses are imported from the current folder, and registered ones forgotten."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = dict(REGISTRY)
+    yield
+    REGISTRY.clear()
+    REGISTRY.update(before)
+
+
+@pytest.fixture
+def context(target_net) -> LossContext:
+    """In float64, with every analysis."""
+    return LossContext(copy.deepcopy(target_net).double(), LABEL, ThreatModel(EPS), ANALYSIS)
+
+
+def clean_and_made(train, n: int = 4) -> tuple[Tensor, Tensor]:
+    """Images of the class and a generator's output for them, float64."""
+    x = train[0][train[1] == LABEL][:n].double()
+    return x, torch.rand(x.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+
+# Mathematics
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("which", ["default", "other"])
+def test_loss_is_its_formula(name, which, context, train):
+    reference, defaults, others = CASES[name]
+    options = defaults if which == "default" else others
+    loss = build_loss(name, {} if which == "default" else others, context)
+    x, g = clean_and_made(train)
+    terms = loss(x, g)
+    expected = [
+        reference(a.flatten().tolist(), b.flatten().tolist(), context.target_net, options)
+        for a, b in zip(x, g, strict=True)
+    ]
+    assert set(terms) == set(expected[0])
+    for term, values in terms.items():
+        assert values.tolist() == pytest.approx([image[term] for image in expected], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_terms_are_one_number_per_image_that_moves_g_alone(name, context, train):
+    x, g = clean_and_made(train, n=3)
+    terms = build_loss(name, CASES[name][2], context)(x, g.requires_grad_())
+    weights = list(context.target_net.parameters())
+    for term, values in terms.items():
+        assert values.shape == (3,), term
+        (slope,) = torch.autograd.grad(values[1], g, retain_graph=True)
+        assert slope[1].any(), term
+        assert not slope[[0, 2]].any(), term  # an image's term depends on that image alone
+    sum(values.sum() for values in terms.values()).backward()
+    assert all(weight.grad is None for weight in weights)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_is_that_of_the_values(name, context, train):
+    x, g = clean_and_made(train, n=2)
+    loss = build_loss(name, CASES[name][2], context)
+
+    def total(g: Tensor) -> Tensor:
+        return torch.stack(list(loss(x, g).values())).sum()
+
+    assert torch.autograd.gradcheck(total, g.requires_grad_(), fast_mode=True)
+
+
+def test_lrp_is_least_where_relevant_pixels_are_down_and_the_rest_up(context, train):
+    x, _ = clean_and_made(train)
+    best = (x + EPS).flatten(1)
+    best[:, PIXELS] -= 2 * EPS
+    terms = build_loss("lrp", {}, context)(x, best.view_as(x))
+    assert all(values.abs().max() < 1e-25 for values in terms.values())
+
+
+def test_lrp_with_every_pixel_relevant_has_no_rest():
+    x, g = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    terms = losses.lrp.lrp_terms(x, g, torch.arange(4), EPS, 0.5)
+    assert terms["rest"].tolist() == [0.0, 0.0]
+    expected = 0.5 * ((g - x + EPS) ** 2).flatten(1).mean(1)
+    torch.testing.assert_close(terms["relevant"], expected)
+
+
+def test_suspiciousness_worked_by_hand():
+    a_x = torch.tensor([[1.0, 2.0, -1.0]])
+    a_g = torch.tensor([[3.0, 1.5, 0.0]])
+    first, second = losses.suspiciousness.dense_terms(
+        a_x, a_g, torch.tensor([True, False, False]), theta=0.5, gamma=0.1
+    )
+    assert first.tolist() == [pytest.approx(0.5 * (1 - 3))]
+    assert second.tolist() == [pytest.approx(0.1 * (0.5 + 1))]
+
+
+def test_margin_stops_at_kappa(context, train):
+    x, g = clean_and_made(train)
+    logits = context.target_net(g)
+    others = logits.clone()
+    others[:, LABEL] = -math.inf
+    lead = logits[:, LABEL] - others.amax(1)
+    kappa = float(-lead.median()) if lead.median() < 0 else 0.0
+    found = build_loss(MARGIN, {"kappa": kappa}, context)(x, g)["margin"]
+    assert float(found.min()) >= -kappa
+    torch.testing.assert_close(found, lead.clamp(min=-kappa))
+
+
+def test_suspiciousness_of_a_class_without_failures_has_no_spectrum(target_net):
+    arrays = {**ANALYSIS["suspiciousness"], "failures": torch.tensor(0)}
+    context = LossContext(target_net, 7, ThreatModel(EPS), {"suspiciousness": arrays})
+    with pytest.raises(LossError, match=r"class 7 has no spectrum, .* fails on none of its train"):
+        build_loss("suspiciousness", {}, context)
+
+
+# Finding
+
+
+def test_registered_names():
+    assert {"lrp", "nce", "suspiciousness"} <= set(REGISTRY)
+    for name, cls in REGISTRY.items():
+        assert find_loss(name) is cls
+        assert issubclass(cls, CustomLoss)
+        assert set(cls.requires) <= set(losses.base.ANALYSES)
+
+
+def test_duplicate_is_refused_and_the_first_stays():
+    first = REGISTRY["nce"]
+    with pytest.raises(
+        LossError, match=r"loss 'nce' is registered already, by deepcustom\.losses\.nce\.NceLoss"
+    ):
+        losses.register_loss("nce")(type("Mine", (CustomLoss,), {}))
+    assert REGISTRY["nce"] is first
+
+
+def test_a_name_can_be_registered_and_found():
+    @losses.register_loss("mine")
+    class Mine(CustomLoss):
+        def __call__(self, x, g):
+            return {}
+
+    assert find_loss("mine") is Mine
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(UnknownNameError) as caught:
+        find_loss("ncee")
+    assert "unknown loss 'ncee'" in str(caught.value)
+    for known in (*REGISTRY, "package.module:Class"):
+        assert known in str(caught.value)
+
+
+def test_own_loss_is_found_from_the_current_folder(tmp_path, monkeypatch):
+    file = tmp_path / "my_own_loss_file.py"
+    file.write_text(
+        "from deepcustom.losses import CustomLoss\n\n\nclass Mine(CustomLoss):\n"
+        "    def __call__(self, x, g):\n        return {}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert find_loss("my_own_loss_file:Mine").__name__ == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("examples.no_such:X", "loss 'examples.no_such:X': cannot import 'examples.no_such'"),
+        ("examples.margin_loss:Nope", "examples.margin_loss has no class 'Nope'"),
+        ("examples.margin_loss:", "examples.margin_loss has no class ''"),
+        ("examples.margin_loss:MarginOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
+        ("examples.margin_loss:margin_terms", "is not a subclass of deepcustom.losses.CustomLoss"),
+    ],
+)
+def test_what_cannot_be_imported_is_told(path, message):
+    with pytest.raises(LossError) as caught:
+        find_loss(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lrp", "suspiciousness"])
+def test_missing_analysis_is_told_before_training(name, target_net):
+    needed = REGISTRY[name].requires[0]
+    context = LossContext(target_net, LABEL, ThreatModel(EPS), {})
+    with pytest.raises(LossError, match=rf"loss '{name}' requires the analysis {needed}, which is"):
+        build_loss(name, {}, context)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (
+            "nce",
+            {"mse_wait": 1},
+            "mse_wait is not a known key; allowed: mse_weight, cross_entropy_w",
+        ),
+        ("nce", {"cross_entropy_weight": -1}, "cross_entropy_weight: should be greater than or eq"),
+        ("lrp", {"custom_loss_constant": 1.2}, "custom_loss_constant: should be less than or equ"),
+        ("suspiciousness", {"theta": "much"}, "theta: should be a valid number"),
+        (MARGIN, {"kapa": 1}, "kapa is not a known key; allowed: kappa, margin_weight, mse_weight"),
+    ],
+)
+def test_bad_options_name_the_loss_and_the_key(name, options, message, context):
+    with pytest.raises(ParamsError) as caught:
+        build_loss(name, options, context)
+    assert message in str(caught.value)
+    assert f"options of loss {name!r}" in str(caught.value)
+
+
+def test_loss_without_options_takes_none(context, monkeypatch):
+    class Bare(CustomLoss):
+        def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:
+            return {"zero": g.flatten(1).sum(1) * 0}
+
+    monkeypatch.setitem(REGISTRY, "bare", Bare)
+    assert isinstance(build_loss("bare", {}, context).options, Params)
+    with pytest.raises(ParamsError, match="anything is not a known key"):
+        build_loss("bare", {"anything": 1}, context)
+
+
+# The example, from its path to a trained bank
+
+
+def section(**changes: Any) -> TrainDgnParams:
+    values = {
+        "loss": MARGIN,
+        "output": "perturbation",
+        "training": {"learning_rate": 3e-3, "epochs": 20, "batch_size": 6},
+        "options": {"mse_weight": 0.1},
+        **changes,
+    }
+    return TrainDgnParams.model_validate(values)
+
+
+def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
+    x, y = train[0][:200], train[1][:200]
+    two = y < 2
+    bank, history = train_bank(
+        "mnist",
+        target_net,
+        (x[two], y[two]),
+        (x[two], y[two]),
+        {},
+        section(),
+        threat,
+        num_classes=2,
+        seed=0,
+        compute=compute,
+    )
+    assert bank.loss == MARGIN
+    assert {"loss", "margin", "mse", "val_target_accuracy"} <= set(history)
+    assert history["margin"][-1] < history["margin"][0]
+    x_adv = bank.generate(x[two], y[two], threat, compute=compute)
+    clean = (target_net(x[two]).argmax(1) == y[two]).float().mean()
+    assert (target_net(x_adv).argmax(1) == y[two]).float().mean() < clean - 0.2
+
+
+def test_example_says_where_it_is_named():
+    import yaml
+
+    from examples import margin_loss
+
+    about = margin_loss.__doc__
+    blocks = [block.split("\n\n")[0] for block in about.split("::\n")[1:]]
+    params = yaml.safe_load(blocks[0])["train_dgn"]["mnist"]["margin"]
+    TrainDgnParams.model_validate(params)
+    assert find_loss(params["loss"]) is margin_loss.MarginLoss
+    margin_loss.MarginOptions.model_validate(params["options"])
+    (bank,) = yaml.safe_load(blocks[1])
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    (known,) = [part["banks"] for part in pipeline["vars"] if "banks" in part]
+    assert set(bank["banks"]["mnist-margin"]) == set(next(iter(known.values())))
+    for key in ("code", "signal"):
+        assert (ROOT / bank["banks"]["mnist-margin"][key]).is_file()

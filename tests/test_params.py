@@ -1,0 +1,315 @@
+"""What ``params.yaml`` may say: every profile's sections, and how mistakes are told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from deepcustom import params as p
+from deepcustom.errors import ParamsError, UnknownNameError
+from deepcustom.pipeline import profile
+from deepcustom.pipeline.workspace import Workspace
+
+PROJECT = Workspace(Path(__file__).parents[1])
+PROFILES = profile.names(PROJECT)
+
+# Section → model of each data set's part of it; True where that part holds several, by name.
+MODELS: dict[str, tuple[type[p.Params], bool]] = {
+    "threat": (p.ThreatParams, False),
+    "prepare": (p.PrepareParams, False),
+    "train_target": (p.TrainingParams, False),
+    "relevance": (p.RelevanceParams, False),
+    "suspiciousness": (p.SuspiciousnessParams, False),
+    "train_dgn": (p.TrainDgnParams, True),
+    "generate": (p.GenerateParams, False),
+    "attack": (p.AttackParams, True),
+    "adversarial_train": (p.AdversarialTrainParams, True),
+    "evaluate": (p.EvaluateParams, False),
+    "report": (p.ReportParams, False),
+}
+
+TRAINING = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 10}
+PGD = {"method": "pgd", "eps_step": 0.01, "max_iter": 3, "num_random_init": 1}
+
+
+def refused(model: type[p.Params], values: Any, message: str, where: str = "here") -> None:
+    """The message is one line and holds ``message``."""
+    with pytest.raises(ParamsError) as caught:
+        p.validate(model, values, where)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# The files of this project
+
+
+def test_there_are_the_three_profiles():
+    assert {"default", "paper", "smoke"} <= set(PROFILES)
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_section_of_every_profile_is_valid(name):
+    tree = profile.settings(PROJECT, name)
+    assert set(tree) == {*MODELS, "seed", "compute"}
+    assert type(tree["seed"]) is int
+    p.validate(p.ComputeParams, tree["compute"], "compute")
+    for section, (model, several) in MODELS.items():
+        assert "mnist" in tree[section]
+        for dataset, values in tree[section].items():
+            for key, part in values.items() if several else [(None, values)]:
+                p.validate(model, part, f"{section}.{dataset}.{key}")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_options_of_every_loss_are_valid(name):
+    from deepcustom.losses import find_loss
+
+    for dataset, banks in profile.settings(PROJECT, name)["train_dgn"].items():
+        for bank, values in banks.items():
+            options = values.get("options", {})
+            p.validate(find_loss(values["loss"]).Options, options, f"{dataset}.{bank}")
+
+
+def test_unknown_profile_is_refused_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match=r"unknown profile 'papre'.*default.*paper.*smoke"):
+        profile.settings(PROJECT, "papre")
+
+
+# The study's settings for MNIST: SPEC, sections 2 to 7 and 9.
+STAIRCASE = {"schedule": "staircase", "decay_rate": 0.9, "decay_steps": 1000}
+STUDY = {
+    "threat": {"eps": 0.3},
+    "train_target": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 128},
+    "relevance": {"k": 20},
+    "suspiciousness": {"k": 20, "activation_threshold": 0.0, "formula": "tarantula"},
+    "train_dgn.lrp.training": {"learning_rate": 1e-4, "epochs": 150, "batch_size": 100},
+    "train_dgn.nce.training": {"learning_rate": 1e-4, "epochs": 100, "batch_size": 100},
+    "train_dgn.suspiciousness.training": {"learning_rate": 1e-5, "epochs": 600, "batch_size": 100},
+    "train_dgn.lrp.options": {"custom_loss_constant": 0.5},
+    "train_dgn.nce.options": {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
+    "train_dgn.suspiciousness.options": {"custom_loss_constant": 0.8, "theta": 0.5, "gamma": 0.5},
+    "generate": {"clipping": True, "label": "true", "mis_classification_check": False},
+    "attack.fgsm": {"method": "fgsm"},
+    "attack.pgd20-study": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 10},
+    "attack.pgd-study": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 1},
+    "adversarial_train.lrp.training": {"learning_rate": 1e-3, "epochs": 10, "batch_size": 100},
+    "adversarial_train.nce.training": {"learning_rate": 1e-3, "epochs": 10, "batch_size": 100},
+    "adversarial_train.suspiciousness.training": {
+        "learning_rate": 1e-4,
+        "epochs": 50,
+        "batch_size": 100,
+    },
+    "adversarial_train.fgsm.training": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 100},
+    "adversarial_train.pgd.training": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 100},
+    **{f"train_dgn.{loss}.training#": STAIRCASE for loss in ("lrp", "nce", "suspiciousness")},
+    **{f"train_dgn.{loss}": {"output": "image"} for loss in ("lrp", "nce", "suspiciousness")},
+    **{
+        f"adversarial_train.{name}": {"type": "gf", "clean_weight": 0.5}
+        for name in ("lrp", "nce", "suspiciousness", "fgsm", "pgd")
+    },
+}
+
+
+@pytest.mark.parametrize("place", STUDY)
+def test_paper_profile_is_the_study(place):
+    section, *below = place.rstrip("#").split(".")
+    found = p.section(profile.settings(PROJECT, "paper"), section, "mnist", *below)
+    assert {key: found.get(key) for key in STUDY[place]} == STUDY[place]
+
+
+@pytest.mark.parametrize("name", ["lrp", "nce", "suspiciousness", "fgsm", "pgd"])
+def test_paper_profile_hardens_at_a_constant_rate_with_plain_adam(name):
+    tree = profile.settings(PROJECT, "paper")
+    own = p.validate(
+        p.AdversarialTrainParams, tree["adversarial_train"]["mnist"][name], name
+    ).training
+    assert (own.schedule, own.momentum, own.weight_decay) == ("constant", 0.9, 0.0)
+
+
+# Mistakes
+
+
+def test_misspelt_key_is_named_with_the_allowed_ones():
+    refused(
+        p.RelevanceParams,
+        {"k": 3, "kk": 3},
+        "params.yaml: relevance.mnist.kk is not a known key; allowed: k, epsilon",
+        "relevance.mnist",
+    )
+
+
+def test_misspelt_key_below_lists_what_is_allowed_there():
+    values = {"type": "gf", "training": {**TRAINING, "epoch": 3}}
+    refused(
+        p.AdversarialTrainParams,
+        values,
+        "here.training.epoch is not a known key; allowed: learning_rate, epochs, batch_size, "
+        "schedule, decay_rate, decay_steps, momentum, weight_decay",
+    )
+
+
+def test_misspelt_key_in_a_named_whitebox_attack():
+    values = {"networks": ["a"], "attacks": ["b"], "whitebox": {"pgd": {**PGD, "eps_stp": 1}}}
+    refused(
+        p.EvaluateParams,
+        values,
+        "here.whitebox.pgd.eps_stp is not a known key; allowed: method, eps_step, max_iter",
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        (p.ThreatParams, {"eps": 0}, "here.eps: should be greater than 0 (found 0)"),
+        (p.ThreatParams, {"eps": 1.1}, "here.eps: should be less than or equal to 1 (found 1.1)"),
+        (p.ThreatParams, {"eps": float("nan")}, "here.eps: should be"),
+        (p.ThreatParams, {"eps": "0,3"}, "here.eps: should be a valid number"),
+        (p.PrepareParams, {"val_size": -1}, "here.val_size: should be greater than or equal to 0"),
+        (p.PrepareParams, {"val_size": 0, "train_size": 0}, "here.train_size: should be greater"),
+        (p.RelevanceParams, {"k": 0}, "here.k: should be greater than or equal to 1 (found 0)"),
+        (p.RelevanceParams, {"k": 2.5}, "here.k: should be a valid integer"),
+        (p.RelevanceParams, {"k": 2, "epsilon": 0}, "here.epsilon: should be greater than 0"),
+        (p.SuspiciousnessParams, {"k": 2, "formula": "x"}, "'tarantula', 'ochiai' or 'dstar'"),
+        (p.SuspiciousnessParams, {"k": 2, "activation_threshold": -1}, "activation_threshold: sho"),
+        (p.ComputeParams, {"device": "tpu"}, "here.device: should be 'auto', 'cpu', 'cuda' or"),
+        (p.GenerateParams, {"label": "guess"}, "here.label: should be 'true' or 'predicted'"),
+        (p.ReportParams, {"grid_columns": 21}, "here.grid_columns: should be less than or equal"),
+        (p.EvaluateParams, {"networks": [], "attacks": ["a"], "whitebox": {}}, "here.networks: "),
+        (p.TrainDgnParams, {"loss": "", "training": TRAINING}, "here.loss: "),
+    ],
+)
+def test_out_of_range_names_key_and_range(model, values, message):
+    refused(model, values, message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", 0),
+        ("learning_rate", 2),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("decay_rate", 0),
+        ("decay_rate", 1.5),
+        ("decay_steps", 0),
+        ("momentum", 1),
+        ("momentum", -0.1),
+        ("weight_decay", -1),
+        ("schedule", "cosine"),
+    ],
+)
+def test_training_ranges(key, value):
+    refused(
+        p.TrainDgnParams, {"loss": "nce", "training": {**TRAINING, key: value}}, f"training.{key}: "
+    )
+
+
+@pytest.mark.parametrize("key", TRAINING)
+def test_training_has_no_default_budget(key):
+    refused(
+        p.TrainingParams,
+        {name: value for name, value in TRAINING.items() if name != key},
+        f"here.{key} is missing",
+    )
+
+
+def test_no_mapping_is_refused():
+    refused(p.RelevanceParams, None, "here: should be a valid dictionary")
+
+
+@pytest.mark.parametrize("key", ["eps_step", "max_iter", "num_random_init"])
+def test_fgsm_refuses_what_is_pgds_and_pgd_needs_it(key):
+    refused(p.AttackParams, {"method": "fgsm", key: 1}, f"here: fgsm does not take {key}")
+    refused(p.AttackParams, {k: v for k, v in PGD.items() if k != key}, f"here: pgd needs {key}")
+
+
+def test_pgd_without_random_start_is_allowed():
+    assert p.AttackParams.model_validate({**PGD, "num_random_init": 0}).num_random_init == 0
+
+
+@pytest.mark.parametrize("extra", [{"ratio": 0.5}, {"attack": PGD}, {"ratio": 1, "attack": PGD}])
+def test_type_gf_refuses_what_is_arts(extra):
+    refused(
+        p.AdversarialTrainParams,
+        {"type": "gf", "training": TRAINING, **extra},
+        f"here: type gf does not take {', '.join(sorted(extra))}",
+    )
+
+
+def test_type_default_refuses_what_is_gfs_and_needs_an_attack():
+    default = {"type": "default", "training": TRAINING}
+    with_attack = {**default, "attack": PGD}
+    model = p.AdversarialTrainParams
+    refused(model, {**with_attack, "clean_weight": 0.5}, "default does not take clean_weight")
+    refused(model, default, "here: type default needs attack")
+    scheduled = {**with_attack, "training": {**TRAINING, "schedule": "one_cycle"}}
+    refused(model, scheduled, "schedule must be constant")
+    assert model.model_validate(with_attack).ratio == 0.5
+
+
+def test_params_are_frozen():
+    params = p.ThreatParams(eps=0.3)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.eps = 0.5
+
+
+# Reading
+
+
+def test_load_takes_the_nested_section(tmp_path):
+    file = tmp_path / "params.yaml"
+    training = "{epochs: 3, batch_size: 5, learning_rate: 1e-3}"
+    file.write_text(f"train_dgn: {{mnist: {{nce: {{loss: nce, training: {training}}}}}}}")
+    params = p.load(file, p.TrainDgnParams, "train_dgn", "mnist", "nce")
+    assert (params.loss, params.output, params.options) == ("nce", "image", {})
+    # YAML 1.1 reads 1e-3 as text; the model still takes it for the number that it is.
+    assert params.training == p.TrainingParams(epochs=3, batch_size=5, learning_rate=0.001)
+
+
+def test_load_names_the_whole_key(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text("relevance: {mnist: {k: -4}}")
+    with pytest.raises(ParamsError, match=r"^params\.yaml: relevance\.mnist\.k: .*\(found -4\)$"):
+        p.load(file, p.RelevanceParams, "relevance", "mnist")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("b",), "params.yaml: b is missing; the file has: a, c"),
+        (("a", "y"), "params.yaml: a.y is missing; a has: x"),
+        (("a", "x", "z"), "params.yaml: a.x.z is missing; a.x has: no keys"),
+    ],
+)
+def test_missing_section_lists_the_ones_there(keys, message):
+    with pytest.raises(ParamsError, match=f"^{re.escape(message)}$"):
+        p.section({"a": {"x": 1}, "c": {}}, *keys)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1, 2", "is not valid YAML"),
+        (b"a: \xff\xfe", "is not valid YAML"),
+        (b"- 1\n- 2\n", "must be a mapping of sections, found list"),
+        (b"", "must be a mapping of sections, found NoneType"),
+        (b"!!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_yaml_mapping_is_refused_in_one_line(tmp_path, content, message):
+    file = tmp_path / "params.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ParamsError) as caught:
+        p.read_params(file)
+    assert message in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_says_where_to_run(tmp_path):
+    with pytest.raises(ParamsError, match=r"params\.yaml is missing: run this from the project's"):
+        p.read_params(tmp_path / "params.yaml")

@@ -1,0 +1,864 @@
+"""What stages share, and every stage of dvc.yaml once on real digits at tiny budgets."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pipeline_fixtures import (
+    DATASET,
+    ROOT,
+    SIZES,
+    Instance,
+    Pipeline,
+    call_main,
+    digits,
+    environment,
+    files,
+    make_project,
+    merged,
+    resolve,
+    run_instance,
+    set_params,
+    tiny_params,
+)
+
+from deepcustom import datasets, tracking
+from deepcustom.datasets import AdversarialSet
+from deepcustom.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
+from deepcustom.pipeline import profile, workspace
+from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.record import RunRecord
+from deepcustom.results import COLUMNS
+from deepcustom.threat import ThreatModel
+
+SPEC = datasets.spec(DATASET)
+EPS = 0.3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _default_store() -> Iterator[None]:
+    with environment(
+        MLFLOW_TRACKING_URI=None, MLFLOW_EXPERIMENT_NAME=None, **tracking.PATIENCE
+    ):
+        yield
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables without content: making them takes MLflow seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    """A project with settings and nothing else."""
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    return Workspace(root)
+
+
+@pytest.fixture
+def unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepcustom.pipeline.run.send", lambda *args: "")
+
+
+# Hashes
+
+
+def tree(root: Path) -> Path:
+    """A folder whose names sort differently as strings and as paths."""
+    for name, text in {
+        "a/b.txt": "1",
+        "a-b.txt": "2",
+        "a.txt": "",
+        "a/c/d.bin": "\0\1",
+        "Z": "5",
+        "é.txt": "6",
+    }.items():
+        (root / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "folder" / name).write_text(text)
+    return root / "folder"
+
+
+def test_md5_is_dvcs_own(tmp_path: Path) -> None:
+    from dvc.repo import Repo
+
+    folder = tree(tmp_path)
+    with Repo.init(str(tmp_path), no_scm=True), contextlib.chdir(tmp_path), Repo() as repo:
+        repo.add(["folder"])
+        shutil.copy(folder / "Z", tmp_path / "file")
+        repo.add(["file"])
+    for name in ("folder", "file"):
+        (out,) = yaml.safe_load((tmp_path / f"{name}.dvc").read_text())["outs"]
+        assert dvc_md5(tmp_path / name) == out["md5"]
+    assert dvc_md5(folder).endswith(".dir")
+
+
+def test_md5_sees_content_and_names(tmp_path: Path) -> None:
+    folder = tree(tmp_path)
+    first = dvc_md5(folder)
+    (folder / "Z").rename(folder / "Y")
+    second = dvc_md5(folder)
+    (folder / "Y").write_text("other")
+    assert len({first, second, dvc_md5(folder)}) == 3
+
+
+# Git
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    done = subprocess.run(
+        ["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    root = tmp_path / "repository"
+    for name in ("src/code.py", "dvc.yaml", "params.yaml", "reports/page.md", "notes.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("before")
+    git(root.parent, "init", "--quiet", str(root))
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--message", "first")
+    return root
+
+
+@pytest.mark.parametrize("inside", [".", "src", "workspaces/smoke"])
+def test_commit_is_recorded(repository: Path, inside: str) -> None:
+    (repository / inside).mkdir(parents=True, exist_ok=True)
+    assert git_state(repository / inside) == (git(repository, "rev-parse", "HEAD"), False)
+
+
+@pytest.mark.parametrize(
+    ("name", "dirty"),
+    [
+        ("src/code.py", True),
+        ("src/new.py", True),
+        ("params.yaml", True),
+        ("dvc.yaml", True),
+        ("reports/page.md", False),
+        ("reports/new.json", False),
+        ("dvc.lock", False),
+        ("notes.txt", False),
+    ],
+)
+def test_only_code_and_settings_make_a_run_dirty(
+    repository: Path, name: str, dirty: bool
+) -> None:
+    (repository / name).write_text("after")
+    (repository / "elsewhere").mkdir()
+    for folder in (repository, repository / "elsewhere"):
+        assert git_state(folder)[1] is dirty
+
+
+def test_what_counts_as_code_is_there() -> None:
+    assert [name for name in CODE if not (ROOT / name).exists()] == []
+
+
+def test_no_commit_outside_a_repository_or_without_git(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert git_state(tmp_path) == (None, None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(repository) == (None, None)
+
+
+# One run of a stage
+
+
+@pytest.mark.usefixtures("unsent")
+def test_outputs_appear_only_at_the_end(ws: Workspace) -> None:
+    with StageRun(ws, "prepare", DATASET) as stage:
+        stage.write("models/a.bin").write_text("one")
+        folder = stage.write("data/b")
+        folder.mkdir()
+        (folder / "c").write_text("two")
+        seen = {path for path in files(ws.root) if ".partial" not in path}
+        assert seen == {"dvc.yaml", "params.yaml"}
+    assert (ws.root / "models/a.bin").read_text() == "one"
+    assert (ws.root / "data/b/c").read_text() == "two"
+    record = RunRecord.read(ws.root / "reports/runs/mnist/prepare")
+    assert record.outputs == {
+        path: dvc_md5(ws.root / path)
+        for path in ("models/a.bin", "data/b", "reports/metrics/mnist/prepare.json")
+    }
+    assert not [path for path in files(ws.root) if ".partial" in path]
+
+
+@pytest.mark.usefixtures("unsent")
+def test_outputs_replace_older_ones_and_a_failure_leaves_those(ws: Workspace) -> None:
+    def run(text: str, *, fail: bool = False) -> None:
+        with StageRun(ws, "prepare", DATASET) as stage:
+            stage.write("models/a.bin").write_text(text)
+            folder = stage.write("data/b")
+            folder.mkdir()
+            (folder / text).write_text(text)
+            stage.log({"value": 1.0})
+            if fail:
+                raise InputError("something")
+
+    run("one")
+    run("two")
+    assert (ws.root / "models/a.bin").read_text() == "two"
+    assert [file.name for file in (ws.root / "data/b").iterdir()] == ["two"]
+    before = files(ws.root)
+    with pytest.raises(InputError, match="something"):
+        run("three", fail=True)
+    assert files(ws.root) == before
+
+
+@pytest.mark.usefixtures("unsent")
+def test_what_a_killed_run_left_is_replaced(ws: Workspace) -> None:
+    left = ws.root / "data/.b.partial"
+    left.mkdir(parents=True)
+    (left / "half").write_text("half")
+    with StageRun(ws, "prepare", DATASET) as stage:
+        folder = stage.write("data/b")
+        folder.mkdir()
+        (folder / "whole").write_text("whole")
+    assert [file.name for file in (ws.root / "data").rglob("*")] == ["b", "whole"]
+
+
+@pytest.mark.xfail(strict=True, reason="ValueError from json, and partial files stay")
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_curve_that_is_not_finite_leaves_nothing_half_written(ws: Workspace, bad: float) -> None:
+    before = files(ws.root)
+    with contextlib.suppress(Exception), StageRun(ws, "prepare", DATASET) as stage:
+        stage.write("models/a.bin").write_text("one")
+        stage.log({}, {"loss": [0.5, bad]})
+    left = set(files(ws.root)) - set(before)
+    assert not [path for path in left if ".partial" in path]
+
+
+@pytest.mark.usefixtures("unsent")
+def test_metrics_are_the_same_bytes_and_the_record_holds_the_rest(ws: Workspace) -> None:
+    metrics, record = (
+        ws.root / workspace.metrics(DATASET, "prepare"),
+        ws.root / workspace.record(DATASET, "prepare"),
+    )
+
+    def run() -> tuple[bytes, RunRecord]:
+        with StageRun(ws, "prepare", DATASET) as stage:
+            stage.log({"b": 1 / 3, "a": np.float32(0.5), "gone": math.nan}, {"c": [1, 0.25]})
+        return metrics.read_bytes(), RunRecord.read(record)
+
+    (first, one), (second, two) = run(), run()
+    assert first == second
+    assert json.loads(first) == {"history": {"c": [1.0, 0.25]}, "metrics": {"a": 0.5, "b": 1 / 3}}
+    assert (one.metrics, one.history) == ({"a": 0.5, "b": 1 / 3}, {"c": [1.0, 0.25]})
+    assert one.run_key != two.run_key
+    assert one.seconds > 0
+    assert one.started < two.started
+    assert {"torch", "deepcustom", "mlflow", "dvc"} <= set(one.packages)
+    assert {"system", "architecture", "python"} <= set(one.machine)
+    told = json.dumps(one.machine)
+    assert not [name for name in (os.uname().nodename, str(Path.home())) if name in told]
+
+
+@pytest.mark.usefixtures("unsent")
+def test_inputs_and_settings_are_recorded(ws: Workspace) -> None:
+    made = ws.root / "data/prepared/mnist/train"
+    made.mkdir(parents=True)
+    (made / "x").write_text("x")
+    with StageRun(ws, "suspiciousness", DATASET) as stage:
+        params = stage.params(SuspiciousnessParams)
+        assert stage.threat() == ThreatModel(EPS)
+        stage.compute()
+        assert stage.read("data/prepared/mnist/train") == made
+    record = RunRecord.read(ws.root / "reports/runs/mnist/suspiciousness")
+    assert record.inputs == {"data/prepared/mnist/train": dvc_md5(made)}
+    assert list(record.params) == ["compute", "seed", "suspiciousness.mnist", "threat.mnist"]
+    assert record.params["suspiciousness.mnist"] == params.model_dump(mode="json")
+    assert record.machine["precision"] == "float32"
+
+
+def test_a_stages_seed_is_its_own_and_does_not_depend_on_the_others(ws: Workspace) -> None:
+    def seed(stage: str, *parts: str) -> int:
+        run = StageRun(ws, stage, DATASET, *parts)
+        return run.__enter__().seed
+
+    seeds = [
+        seed("train_dgn", "lrp"),
+        seed("train_dgn", "nce"),
+        seed("generate", "lrp", "train"),
+        seed("generate", "lrp", "test"),
+    ]
+    assert len(set(seeds)) == len(seeds)
+    assert seed("train_dgn", "lrp") == seeds[0]
+    set_params(ws.root, {"seed": 7})
+    assert seed("train_dgn", "lrp") != seeds[0]
+
+
+def test_the_seed_settles_what_torch_and_numpy_draw(ws: Workspace) -> None:
+    import torch
+
+    def draws() -> tuple[float, float]:
+        StageRun(ws, "prepare", DATASET).__enter__()
+        return float(torch.rand(1)), float(np.random.random())
+
+    assert draws() == draws()
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_bad_setting_is_named_with_its_place(ws: Workspace) -> None:
+    set_params(ws.root, {"report": {DATASET: {"grid_colums": 3}}})
+    with (
+        StageRun(ws, "report", DATASET) as stage,
+        pytest.raises(ParamsError, match=r"report\.mnist\.grid_colums is not a known key"),
+    ):
+        stage.params(ReportParams)
+    with (
+        StageRun(ws, "prepare", DATASET) as stage,
+        pytest.raises(ParamsError, match=r"prepare\.mnist\.none is missing; .* has: val_size"),
+    ):
+        stage.params(PrepareParams, "none")
+
+
+# A server that does not answer
+
+
+def test_a_run_that_could_not_be_sent_is_sent_later_once(
+    ws: Workspace, empty_store: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with environment(MLFLOW_TRACKING_URI="http://127.0.0.1:9"):
+        with StageRun(ws, "prepare", DATASET) as stage:
+            stage.write("models/a.bin").write_text("one")
+            stage.log({"value": 0.25}, {"curve": [0.5, 0.25]})
+        (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: MLflow at http://127.0.0.1:9: ")
+    assert "'deepcustom runs sync' sends it later" in line
+    assert (ws.root / "models/a.bin").read_text() == "one"
+    record = RunRecord.read(ws.root / "reports/runs/mnist/prepare")
+
+    shutil.copy(empty_store, ws.root / "mlflow.db")
+    said = []
+    for _ in range(2):
+        assert call_main(ws.root, "runs", "sync") == 0
+        said.append(capfd.readouterr().out.splitlines())
+    assert [lines[0].split()[::2] for lines in said] == [
+        ["prepare@mnist", "sent"],
+        ["prepare@mnist", "already"],
+    ]
+    assert [lines[1] for lines in said] == ["1 sent, 0 there already", "0 sent, 1 there already"]
+    (run,) = runs_in(ws.root)
+    assert run.data.tags["deepcustom.run_key"] == record.run_key
+    assert run.data.metrics["value"] == 0.25
+
+
+def runs_in(root: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.tracking_uri(root))
+    return list(client.search_runs([tracking.experiment_id(root)], max_results=1000))
+
+
+# Profiles
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The project's own settings and profiles, with a little code."""
+    root = tmp_path_factory.mktemp("profiles") / "project"
+    shutil.copytree(ROOT / "profiles", root / "profiles")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, root)
+    (root / "src/package/__pycache__").mkdir(parents=True)
+    (root / "src/package/code.py").write_text("code")
+    (root / "src/package/__pycache__/code.pyc").write_text("compiled")
+    (root / "data/raw").mkdir(parents=True)
+    return Workspace(root)
+
+
+def test_overlay_merges_mappings_and_replaces_the_rest(ws: Workspace) -> None:
+    base = {"a": {"b": 1, "c": {"d": 2, "e": [1, 2]}}, "f": 3, "g": {"h": 4}}
+    over = {"a": {"c": {"e": [9]}, "new": None}, "f": {"i": 5}, "g": 6}
+    (ws.root / "params.yaml").write_text(yaml.safe_dump(base))
+    (ws.root / "profiles").mkdir()
+    (ws.root / "profiles/mine.yaml").write_text(yaml.safe_dump(over))
+    expected = {"a": {"b": 1, "c": {"d": 2, "e": [9]}, "new": None}, "f": {"i": 5}, "g": 6}
+    assert profile.settings(ws, "mine") == expected
+    assert profile.settings(ws, "default") == base
+    with pytest.raises(UnknownNameError, match="unknown profile 'x': choose from default, mine"):
+        profile.settings(ws, "x")
+
+
+def test_profiles_change_only_settings_that_there_are(project: Workspace) -> None:
+    """A key of a profile that params.yaml lacks would be new to every model, or a slip."""
+    from deepcustom import params as models
+
+    known = {
+        model: set(getattr(models, model).model_fields)
+        for model in ("TrainingParams", "PrepareParams", "AttackParams")
+    }
+    allowed = set().union(*known.values())
+
+    def strange(base: Any, over: Any) -> list[str]:
+        if not isinstance(over, dict):
+            return []
+        found = [key for key in over if key not in (base or {}) and key not in allowed]
+        for key in set(over) & set(base or {}):
+            found += strange(base[key], over[key])
+        return found
+
+    base = profile.settings(project, "default")
+    for file in (project.root / "profiles").glob("*.yaml"):
+        assert strange(base, yaml.safe_load(file.read_text())) == [], file.name
+
+
+def test_workspace_of_a_profile_is_a_folder_of_its_own(project: Workspace) -> None:
+    before = files(project.root)
+    made = profile.workspace(project, "smoke")
+    root = made.root
+    assert root == project.root / "workspaces/smoke"
+    assert yaml.safe_load((root / "params.yaml").read_text()) == profile.settings(project, "smoke")
+    assert (root / "dvc.yaml").read_bytes() == (project.root / "dvc.yaml").read_bytes()
+    assert "no_scm = True" in (root / ".dvc/config").read_text()
+    assert not (project.root / ".dvc").exists()
+    assert not (root / "profiles").exists()
+    assert sorted((root / "src").rglob("*")) == [
+        root / "src/package",
+        root / "src/package/code.py",
+    ]
+    assert (root / "data/raw").resolve() == project.root / "data/raw"
+    mine = {k: v for k, v in files(project.root).items() if not k.startswith("workspaces/")}
+    assert mine == before
+
+    (project.root / "src/package/code.py").write_text("newer code")
+    (root / "src/package/stale.py").write_text("stale")
+    (root / "models").mkdir()
+    (root / "models/kept").write_text("kept")
+    assert profile.workspace(project, "smoke") == made
+    assert [file.name for file in (root / "src/package").iterdir()] == ["code.py"]
+    assert (root / "src/package/code.py").read_text() == "newer code"
+    assert (root / "models/kept").read_text() == "kept"
+
+
+def test_where_profiles_run(project: Workspace, tmp_path: Path) -> None:
+    assert profile.workspace(project, "default") == project
+    assert profile.folder_of(project, "default") == project.root
+    assert profile.folder_of(project, "paper") == project.root / "workspaces/paper"
+    assert profile.folder_of(project, "default", tmp_path / "x") == tmp_path / "x"
+
+
+def test_a_folder_with_other_things_is_refused(project: Workspace, tmp_path: Path) -> None:
+    mine = tmp_path / "mine/src/thesis.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    for folder in (tmp_path / "mine", project.root, project.root.parent):
+        with pytest.raises(InputError, match="holds something else"):
+            profile.workspace(project, "smoke", folder)
+    with pytest.raises(InputError, match="lies in the project's code"):
+        profile.workspace(project, "smoke", project.root / "src/x")
+    assert mine.read_text() == "years of work"
+
+
+def test_repro_passes_targets_on_and_returns_dvcs_code(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[tuple[Path, list[str]]] = []
+
+    def run(command: list[str], *, cwd: Path, env: dict[str, str]) -> Any:
+        calls.append((cwd, command[2:]))
+        return SimpleNamespace(returncode=7)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert call_main(project.root, "repro", "train_dgn", "evaluate@mnist") == 7
+    assert calls == [(project.root, ["dvc", "repro", "train_dgn", "evaluate@mnist"])]
+
+
+# Every stage
+
+
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> Iterator[tuple[Workspace, Pipeline]]:
+    """A project in which each stage of dvc.yaml but prepare has run, in DVC's order."""
+    ws = make_project(tmp_path_factory.mktemp("stages") / "project")
+    shutil.copy(empty_store, ws.root / "mlflow.db")
+    pipeline = resolve(ws.root)
+    for one in ran(pipeline):
+        run_instance(ws, one)
+    yield ws, pipeline
+
+
+def ran(pipeline: Pipeline) -> list[Instance]:
+    """What runs on digits; prepare takes the real MNIST alone."""
+    all_of_it = pipeline.instances.values()
+    return [
+        one for one in all_of_it if one.options["dataset"] == DATASET and one.stage != "prepare"
+    ]
+
+
+def record_of(ws: Workspace, one: Instance) -> RunRecord:
+    dataset, *parts = one.options.values()
+    return RunRecord.read(ws.root / workspace.record(dataset, one.stage, *parts))
+
+
+Done = tuple[Workspace, Pipeline]
+
+
+def test_every_stage_makes_what_dvc_yaml_says(done: Done) -> None:
+    ws, pipeline = done
+    for one in ran(pipeline):
+        record = record_of(ws, one)
+        assert set(record.outputs) == one.paths, one.name
+        for path, md5 in record.outputs.items():
+            assert dvc_md5(ws.root / path) == md5, path
+    assert not [path for path in files(ws.root) if ".part" in path]
+
+
+def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
+    ws, pipeline = done
+    for one in ran(pipeline):
+        record = record_of(ws, one)
+        assert sorted(record.params) == sorted(one.params), one.name
+        data = {dep for dep in one.deps if not dep.startswith(("src/", "examples/"))}
+        used = set()
+        for path in record.inputs:
+            around = [dep for dep in data if path == dep or Path(dep) in Path(path).parents]
+            assert around, f"{one.name} reads {path}, which dvc.yaml does not say"
+            used.update(around)
+        assert used == data, f"{one.name} does not read {data - used}"
+        for path, md5 in record.inputs.items():
+            assert dvc_md5(ws.root / path) == md5, path
+
+
+def test_every_run_has_the_name_of_its_dvc_stage_and_is_in_mlflow(done: Done) -> None:
+    ws, pipeline = done
+    for one in ran(pipeline):
+        record = record_of(ws, one)
+        assert record.name == record.dvc_stage == one.name
+    runs = runs_in(ws.root)
+    assert sorted(run.info.run_name for run in runs) == sorted(o.name for o in ran(pipeline))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_metrics_say_the_same_as_the_record(done: Done) -> None:
+    ws, pipeline = done
+    for one in ran(pipeline):
+        (path,) = (out.def_path for out in one.outs if out.is_metric)
+        kept = json.loads((ws.root / path).read_text())
+        record = record_of(ws, one)
+        assert kept == {"metrics": record.metrics, "history": record.history}
+        assert record.metrics, one.name
+        trains = one.stage in ("train_target", "train_dgn", "adversarial_train")
+        assert bool(record.history) == trains
+        pictured = one.stage not in ("relevance", "suspiciousness", "evaluate", "report")
+        assert bool(record.figures) == pictured
+        folder = ws.root / workspace.record(DATASET, one.stage, *list(one.options.values())[1:])
+        assert sorted(file.name for file in folder.iterdir()) == sorted(
+            ["run.json", *record.figures]
+        )
+
+
+def load_set(ws: Workspace, split: str, attack: str) -> AdversarialSet:
+    return AdversarialSet.load(ws.root / workspace.adversarial(DATASET, split, attack), SPEC)
+
+
+def test_adversarial_sets_keep_to_the_threat_model(done: Done) -> None:
+    ws, pipeline = done
+    made = [one for one in ran(pipeline) if one.stage in ("generate", "attack")]
+    assert len(made) >= 12
+    for one in made:
+        split = one.options["split"]
+        attack = one.options.get("loss") or one.options["attack"]
+        images = load_set(ws, split, attack)
+        clean = digits()[split]
+        assert len(images) == SIZES[split]
+        ThreatModel(EPS).verify(images.x_adv, images.x)
+        for name in ("x", "y", "index"):
+            np.testing.assert_array_equal(getattr(images, name), getattr(clean, name))
+        change = np.abs(images.x_adv - images.x / np.float32(255))
+        assert change.max() > 0.1, one.name
+        assert change.max() <= EPS
+        metrics = record_of(ws, one).metrics
+        assert metrics["images"] == SIZES[split]
+        assert metrics["mean_linf"] == pytest.approx(change.reshape(len(change), -1).max(1).mean())
+
+
+def test_the_table_of_results(done: Done) -> None:
+    ws, pipeline = done
+    text = (ws.root / workspace.results(DATASET)).read_text()
+    columns = "dataset,network,protocol,attack,n,accuracy,ci_low,ci_high,network_md5,set_md5"
+    assert text.splitlines()[0] == columns == ",".join(COLUMNS)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    asked = tiny_params()["evaluate"][DATASET]
+    networks = asked["networks"]
+    pairs = [(row["protocol"], row["network"], row["attack"]) for row in rows]
+    assert sorted(pairs) == sorted(
+        [("transfer", net, a) for net in networks for a in ("clean", *asked["attacks"])]
+        + [("whitebox", net, attack) for net in networks for attack in asked["whitebox"]]
+    )
+    metrics = record_of(ws, pipeline.of("evaluate")[0]).metrics
+    clean = dvc_md5(ws.root / workspace.split(DATASET, "test"))
+    for row in rows:
+        assert (row["dataset"], row["n"]) == (DATASET, str(SIZES["test"]))
+        weights = ws.root / workspace.network(DATASET, row["network"])
+        assert row["network_md5"] == dvc_md5(weights)
+        transferred = row["protocol"] == "transfer" and row["attack"] != "clean"
+        images = ws.root / workspace.adversarial(DATASET, "test", row["attack"])
+        assert row["set_md5"] == (dvc_md5(images) if transferred else clean)
+        low, value, high = (float(row[name]) for name in ("ci_low", "accuracy", "ci_high"))
+        assert 0 <= low <= value <= high <= 1
+        logged = metrics[f"{row['protocol']}/{row['network']}/{row['attack']}"]
+        assert logged == pytest.approx(value, abs=1e-6)
+
+
+def test_accuracies_of_the_table_are_those_of_the_networks(done: Done) -> None:
+    """Two cells counted anew, with the networks read from their files."""
+    import torch
+    from safetensors.torch import load_file
+
+    from deepcustom import nets
+
+    ws, _ = done
+    rows = csv.DictReader((ws.root / workspace.results(DATASET)).read_text().splitlines())
+    cells = {(row["network"], row["attack"]): row for row in rows if row["protocol"] == "transfer"}
+    for name in ("target", "nce"):
+        net = nets.classifier(DATASET)
+        net.load_state_dict(load_file(ws.root / workspace.network(DATASET, name)))
+        images = load_set(ws, "test", "fgsm")
+        with torch.no_grad():
+            hit = net(torch.from_numpy(np.array(images.x_adv))).argmax(1).numpy() == images.y
+        assert float(cells[name, "fgsm"]["accuracy"]) == pytest.approx(hit.mean(), abs=1e-6)
+
+
+def test_the_attacks_of_the_target_hurt_it(done: Done) -> None:
+    ws, pipeline = done
+    metrics = record_of(ws, pipeline.of("evaluate")[0]).metrics
+    clean = metrics["transfer/target/clean"]
+    assert clean > 0.5
+    assert metrics["transfer/target/fgsm"] < clean - 0.2
+    assert metrics["transfer/target/nce"] < clean - 0.2
+
+
+def test_the_page_and_its_pictures(done: Done) -> None:
+    import re
+
+    from PIL import Image
+
+    ws, _ = done
+    text = (ws.root / workspace.page(DATASET)).read_text()
+    links = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    there = {
+        file.relative_to(ws.root / "reports").as_posix()
+        for file in (ws.root / workspace.figures(DATASET)).iterdir()
+    }
+    assert set(links) == there
+    asked = tiny_params()["evaluate"][DATASET]
+    for attack in asked["attacks"]:
+        assert f"figures/mnist/images-{attack}.png" in there
+    assert {"figures/mnist/accuracy-transfer.png", "figures/mnist/accuracy-whitebox.png"} <= there
+    for link in links:
+        with Image.open(ws.root / "reports" / link) as picture:
+            assert min(picture.size) > 100
+    assert text.index("## Transfer protocol") < text.index("## White-box protocol")
+
+
+@pytest.fixture
+def copied(done: Done, tmp_path: Path) -> Done:
+    """What ``done`` made, to change at will; runs are kept from MLflow."""
+    ws, pipeline = done
+    root = shutil.copytree(ws.root, tmp_path / "copy", ignore=shutil.ignore_patterns("ml*", ".dvc"))
+    return Workspace(root), pipeline
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize("name", ["train_dgn@mnist-nce", "train_dgn@mnist-suspiciousness"])
+def test_same_seed_same_bytes_other_seed_other_bytes(copied: Done, name: str) -> None:
+    ws, pipeline = copied
+    one = pipeline.instances[name]
+    before = {path: (ws.root / path).read_bytes() for path in one.paths}
+    for path in one.paths:
+        (ws.root / path).unlink()
+    run_instance(ws, one)
+    assert {path: (ws.root / path).read_bytes() for path in one.paths} == before
+    set_params(ws.root, {"seed": 1})
+    run_instance(ws, one)
+    for path, old in before.items():
+        assert (ws.root / path).read_bytes() != old
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train_target@mnist",
+        "relevance@mnist",
+        "suspiciousness@mnist",
+        "generate@mnist-nce-test",
+        "attack@mnist-pgd-test",
+        "adversarial_train@mnist-nce",
+        "adversarial_train@mnist-fgsm-art",
+        "evaluate@mnist",
+        "report@mnist",
+    ],
+)
+def test_a_second_run_gives_the_same_bytes(copied: Done, name: str) -> None:
+    ws, pipeline = copied
+    one = pipeline.instances[name]
+    before = {path: dvc_md5(ws.root / path) for path in one.paths}
+    run_instance(ws, one)
+    assert {path: dvc_md5(ws.root / path) for path in one.paths} == before
+
+
+# Settings that the default leaves alone
+
+
+def again(done: Done, name: str, over: dict[str, Any]) -> tuple[Workspace, Instance]:
+    ws, pipeline = done
+    set_params(ws.root, over)
+    run_instance(ws, pipeline.instances[name])
+    return ws, pipeline.instances[name]
+
+
+def predictions(ws: Workspace, x: np.ndarray) -> np.ndarray:
+    import torch
+
+    from deepcustom import nets
+    from deepcustom.weights import load_network
+
+    net = nets.classifier(DATASET)
+    load_network(ws.root / workspace.target(DATASET), net)
+    return net(torch.from_numpy(np.array(x))).argmax(1).numpy()
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize(
+    ("name", "over"),
+    [
+        ("generate@mnist-nce-train", {"generate": {DATASET: {"mis_classification_check": True}}}),
+        (
+            "attack@mnist-fgsm-train",
+            {"attack": {DATASET: {"fgsm": {"mis_classification_check": True}}}},
+        ),
+    ],
+)
+def test_mis_classification_check_keeps_changed_predictions_only(
+    copied: Done, name: str, over: dict[str, Any]
+) -> None:
+    attack = name.split("-")[1]
+    whole = load_set(copied[0], "train", attack)
+    x, x_adv, y, index = (np.array(a) for a in (whole.x, whole.x_adv, whole.y, whole.index))
+    ws, one = again(copied, name, over)
+    changed = predictions(ws, x.astype(np.float32) / 255) != predictions(ws, x_adv)
+    assert 0 < changed.sum() < len(x)
+    kept = load_set(ws, "train", attack)
+    np.testing.assert_array_equal(kept.index, index[changed])
+    np.testing.assert_array_equal(kept.x_adv, x_adv[changed])
+    np.testing.assert_array_equal(kept.x, x[changed])
+    np.testing.assert_array_equal(kept.y, y[changed])
+    metrics = record_of(ws, one).metrics
+    assert metrics["images"] == changed.sum()
+    assert metrics["predictions_changed"] == pytest.approx(changed.mean())
+    # Hardening takes such a set as well.
+    run_instance(ws, copied[1].instances[f"adversarial_train@mnist-{attack}"])
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_set_from_which_nothing_is_left_is_told_apart(
+    copied: Done, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bank that changes no prediction, here one that gives back the image: all sets empty."""
+    ws, pipeline = copied
+    empty = load_set(ws, "train", "lrp").take(np.arange(0))
+    for split in ("train", "test"):
+        empty.save(ws.root / workspace.adversarial(DATASET, split, "lrp"))
+    code = call_main(ws.root, *pipeline.instances["adversarial_train@mnist-lrp"].words[1:])
+    assert code == 2
+    message = "error: the adversarial set 'lrp' is empty: there is nothing to train on\n"
+    assert capsys.readouterr().err == message
+    run_instance(ws, pipeline.instances["evaluate@mnist"])
+    run_instance(ws, pipeline.instances["report@mnist"])
+    rows = csv.DictReader((ws.root / workspace.results(DATASET)).read_text().splitlines())
+    (row,) = (r for r in rows if (r["network"], r["attack"]) == ("target", "lrp"))
+    assert (row["n"], row["accuracy"]) == ("0", "")
+    assert "transfer/target/lrp" not in record_of(ws, pipeline.instances["evaluate@mnist"]).metrics
+
+
+@pytest.mark.usefixtures("unsent")
+def test_without_clipping_images_leave_the_ball_but_not_the_range(copied: Done) -> None:
+    name = "generate@mnist-lrp-test"
+    ws, _ = again(copied, name, {"generate": {DATASET: {"clipping": False}}})
+    images = load_set(ws, "test", "lrp")
+    assert np.abs(images.x_adv - images.x / np.float32(255)).max() > EPS
+    assert images.x_adv.min() >= 0
+    assert images.x_adv.max() <= 1
+
+
+@pytest.mark.usefixtures("unsent")
+def test_predicted_labels_choose_the_dgn(copied: Done) -> None:
+    """Where the target network is right both ways give the same image, elsewhere another."""
+    before = np.array(load_set(copied[0], "train", "nce").x_adv)
+    ws, _ = again(copied, "generate@mnist-nce-train", {"generate": {DATASET: {"label": "predicted"}}})
+    images = load_set(ws, "train", "nce")
+    right = predictions(ws, images.x.astype(np.float32) / 255) == images.y
+    assert 0 < right.sum() < len(right)
+    same = (images.x_adv == before).reshape(len(before), -1).all(1)
+    np.testing.assert_array_equal(same, right)
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> None:
+    ws, pipeline = copied
+    set_params(
+        ws.root,
+        {
+            "train_dgn": {DATASET: {"nce": {"output": "perturbation"}}},
+            "generate": {DATASET: {"clipping": False}},
+        },
+    )
+    for name in ("train_dgn@mnist-nce", "generate@mnist-nce-test"):
+        run_instance(ws, pipeline.instances[name])
+    images = load_set(ws, "test", "nce")
+    far = np.abs(images.x_adv - images.x / np.float32(255)).max()
+    assert 0.1 < far <= EPS + 1e-6
+
+
+@pytest.mark.usefixtures("unsent")
+def test_without_validation_images_stages_still_run(copied: Done) -> None:
+    ws, pipeline = copied
+    digits()["val"].take(np.arange(0)).save(ws.root / workspace.split(DATASET, "val"))
+    for name in ("train_target@mnist", "train_dgn@mnist-nce", "adversarial_train@mnist-nce"):
+        one = pipeline.instances[name]
+        run_instance(ws, one)
+        record = record_of(ws, one)
+        assert record.metrics
+        assert not [key for key in record.history if "val" in key]
+
+
+def test_merged_is_the_overlay_that_profiles_use(ws: Workspace) -> None:
+    """The fixtures' own merge and the program's agree, so that tests change what they mean to."""
+    over = {"train_target": {DATASET: {"epochs": 9}}, "seed": 3}
+    (ws.root / "profiles").mkdir()
+    (ws.root / "profiles/mine.yaml").write_text(yaml.safe_dump(over))
+    assert profile.settings(ws, "mine") == merged(tiny_params(), over)
