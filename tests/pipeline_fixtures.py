@@ -128,9 +128,12 @@ def tiny_params() -> dict[str, Any]:
     """The project's own settings with tiny budgets, in a precision that every machine has."""
     tree = shrunk(yaml.safe_load((ROOT / "params.yaml").read_text()))
     target = {"epochs": 8, "batch_size": 50, "learning_rate": 3e-3}
+    few = {"epochs": 12, "batch_size": 25}
+    hardened = {name: {"training": few} for name in tree["adversarial_train"][DATASET]}
     over = {
         "compute": {"device": "cpu", "precision": "float32"},
         "train_target": {DATASET: target},
+        "adversarial_train": {DATASET: hardened},
     }
     return merged(tree, over)
 

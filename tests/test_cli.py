@@ -167,7 +167,6 @@ def test_unknown_item_lists_the_known(
     assert re.search(expected, fails(project, *words, "--dataset", DATASET))
 
 
-@pytest.mark.xfail(strict=True, reason="generate names `dvc repro train_dgn@mnist-foo`")
 def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
     words = ["generate", "--dataset", DATASET, "--loss", "foo", "--split", "test"]
     assert re.search(r"foo.*lrp, nce, suspiciousness", fails(project, *words))
@@ -177,7 +176,7 @@ def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
     ("loss", "expected"),
     [
         ("foo", "unknown loss 'foo': choose from lrp, nce, suspiciousness, or your own package"),
-        ("nowhere:Loss", "loss 'nowhere:Loss': cannot import 'nowhere'"),
+        ("nowhere:Loss", "loss 'nowhere:Loss': importing 'nowhere' failed"),
         ("deepcustom.losses.nce:Foo", "deepcustom.losses.nce has no class 'Foo'"),
         ("deepcustom.losses.nce:NceOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
     ],
@@ -232,7 +231,7 @@ def test_bad_setting(
     ("change", "expected"),
     [
         ({"threat": {DATASET: {"eps": 1.5}}}, "threat.mnist.eps: should be less than or equal"),
-        ({"compute": {"device": "tpu"}}, "compute.device: should be 'auto', 'cpu', 'cuda' or"),
+        ({"compute": {"device": "tpu"}}, "compute.device: should be 'auto', 'cpu' or 'cuda'"),
         ({"seed": -1}, "seed must be an integer >= 0, found -1"),
         ({"seed": 0.5}, "seed must be an integer >= 0, found 0.5"),
     ],
@@ -268,9 +267,7 @@ def test_bad_option_of_a_loss(
     ("text", "expected"),
     [("a: [", "params.yaml is not valid YAML"), ("- a", "must be a mapping"), ("", "mapping")],
 )
-def test_params_that_are_no_settings(
-    text: str, expected: str, project: Path, fails: Fails
-) -> None:
+def test_params_that_are_no_settings(text: str, expected: str, project: Path, fails: Fails) -> None:
     (project / "params.yaml").write_text(text)
     assert expected in fails(project, "relevance", "--dataset", DATASET)
 
@@ -302,17 +299,15 @@ def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> N
 
 
 def cases() -> list[Any]:
-    """(what is removed, command that needs it, whether it is a known fault today)."""
+    """What is removed, and a command that needs it."""
     csv, metrics = "reports/results/mnist.csv", "reports/metrics/mnist"
     analysis, robust = "data/analysis/mnist", "models/robust/mnist"
-    traceback = pytest.mark.xfail(strict=True, reason="evaluate hashes before it reads: Traceback")
-    no_hint = pytest.mark.xfail(strict=True, reason="no producer for reports/metrics")
     return [
         pytest.param("data/prepared/mnist/train", "train_target"),
         pytest.param("data/prepared/mnist/val", "train_target"),
         pytest.param("data/prepared/mnist/test", "evaluate"),
         pytest.param("models/target/mnist.safetensors", "relevance"),
-        pytest.param("models/target/mnist.safetensors", "evaluate", marks=traceback),
+        pytest.param("models/target/mnist.safetensors", "evaluate"),
         pytest.param(f"{analysis}/relevance.safetensors", "train_dgn --loss lrp"),
         pytest.param(f"{analysis}/suspiciousness.safetensors", "train_dgn --loss suspiciousness"),
         pytest.param("models/dgn/mnist/nce.safetensors", "generate --loss nce --split train"),
@@ -320,10 +315,10 @@ def cases() -> list[Any]:
         pytest.param("data/adversarial/mnist/train/pgd", "adversarial_train --network pgd"),
         pytest.param("data/adversarial/mnist/test/nce", "evaluate"),
         pytest.param("data/adversarial/mnist/test/pgd-study", "evaluate"),
-        pytest.param(f"{robust}/lrp.safetensors", "evaluate", marks=traceback),
+        pytest.param(f"{robust}/lrp.safetensors", "evaluate"),
         pytest.param(csv, "report"),
-        pytest.param(f"{metrics}/train_target.json", "report", marks=no_hint),
-        pytest.param(f"{metrics}/train_dgn", "report", marks=no_hint),
+        pytest.param(f"{metrics}/train_target.json", "report"),
+        pytest.param(f"{metrics}/train_dgn", "report"),
     ]
 
 
@@ -358,7 +353,7 @@ def test_missing_input_says_what_makes_it(
         makers = [name for name in targets if fnmatch(name, pattern)]
     else:
         makers = [name for name in targets if name == target]
-    assert len(makers) == 1, f"{target} is none of {targets}"
+    assert makers, f"{target} is none of {targets}"
 
 
 # Inputs that are not what they should be
@@ -514,7 +509,6 @@ def test_interrupted(
     assert files(project) == before
 
 
-@pytest.mark.xfail(strict=True, reason="-inf in the history: ValueError, and a partial file stays")
 def test_training_that_diverges(project: Path, fails: Fails) -> None:
     set_params(
         project, {"train_dgn": {DATASET: {"nce": {"options": {"cross_entropy_weight": 1e38}}}}}

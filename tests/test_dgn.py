@@ -148,6 +148,21 @@ def test_another_classs_images_do_not_change_a_dgn(made, few, target_net, comput
         assert (state_bytes(one) == state_bytes(other)) is (label != 1)
 
 
+def test_every_class_has_a_seed_of_its_own(few, target_net, compute, monkeypatch):
+    """Two classes with the same images and a loss that is blind to the class."""
+
+    class Copy(CustomLoss):
+        def __call__(self, x, g):
+            return {"mse": ((g - x) ** 2).flatten(1).mean(1)}
+
+    monkeypatch.setitem(REGISTRY, "copy", Copy)
+    x = few[0][:8]
+    same = torch.cat([x, x, x]), torch.arange(CLASSES).repeat_interleave(8)
+    bank, history = bank_of(same, target_net, compute=compute, loss="copy")
+    assert len({state_bytes(net) for net in bank.generators}) == CLASSES
+    assert history["class_0/mse"] != history["class_1/mse"]
+
+
 def test_training_touches_neither_target_network_nor_images(few, target_net, compute):
     before, x, y = state_bytes(target_net), few[0].clone(), few[1].clone()
     bank_of(few, target_net, compute=compute)
@@ -519,7 +534,7 @@ def test_missing_or_foreign_tensor_is_refused(stored, change):
 
 
 def test_bank_of_fewer_classes_is_refused(stored):
-    refused(stored, "does not fit MnistGenerator", classes=CLASSES + 1)
+    refused(stored, f"holds {CLASSES} DGNs, expected {CLASSES + 1}", classes=CLASSES + 1)
 
 
 def test_bank_for_another_data_set_is_refused(stored):

@@ -299,9 +299,9 @@ def test_own_loss_is_found_from_the_current_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("examples.no_such:X", "loss 'examples.no_such:X': cannot import 'examples.no_such'"),
+        ("examples.no_such:X", "loss 'examples.no_such:X': importing 'examples.no_such' failed"),
         ("examples.margin_loss:Nope", "examples.margin_loss has no class 'Nope'"),
-        ("examples.margin_loss:", "examples.margin_loss has no class ''"),
+        ("examples.margin_loss:", "must have the form package.module:Class"),
         ("examples.margin_loss:MarginOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
         ("examples.margin_loss:margin_terms", "is not a subclass of deepcustom.losses.CustomLoss"),
     ],

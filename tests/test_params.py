@@ -175,7 +175,7 @@ def test_misspelt_key_in_a_named_whitebox_attack():
         (p.RelevanceParams, {"k": 2, "epsilon": 0}, "here.epsilon: should be greater than 0"),
         (p.SuspiciousnessParams, {"k": 2, "formula": "x"}, "'tarantula', 'ochiai' or 'dstar'"),
         (p.SuspiciousnessParams, {"k": 2, "activation_threshold": -1}, "activation_threshold: sho"),
-        (p.ComputeParams, {"device": "tpu"}, "here.device: should be 'auto', 'cpu', 'cuda' or"),
+        (p.ComputeParams, {"device": "tpu"}, "here.device: should be 'auto', 'cpu' or 'cuda'"),
         (p.GenerateParams, {"label": "guess"}, "here.label: should be 'true' or 'predicted'"),
         (p.ReportParams, {"grid_columns": 21}, "here.grid_columns: should be less than or equal"),
         (p.EvaluateParams, {"networks": [], "attacks": ["a"], "whitebox": {}}, "here.networks: "),

@@ -36,7 +36,7 @@ from pipeline_fixtures import (
     tiny_params,
 )
 
-from deepcustom import datasets, tracking
+from deepcustom import datasets, figures, tracking
 from deepcustom.datasets import AdversarialSet
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
@@ -54,9 +54,7 @@ EPS = 0.3
 
 @pytest.fixture(scope="module", autouse=True)
 def _default_store() -> Iterator[None]:
-    with environment(
-        MLFLOW_TRACKING_URI=None, MLFLOW_EXPERIMENT_NAME=None, **tracking.PATIENCE
-    ):
+    with environment(MLFLOW_TRACKING_URI=None, MLFLOW_EXPERIMENT_NAME=None, **tracking.PATIENCE):
         yield
 
 
@@ -168,13 +166,9 @@ def test_commit_is_recorded(repository: Path, inside: str) -> None:
         ("notes.txt", False),
     ],
 )
-def test_only_code_and_settings_make_a_run_dirty(
-    repository: Path, name: str, dirty: bool
-) -> None:
+def test_only_code_and_settings_make_a_run_dirty(repository: Path, name: str, dirty: bool) -> None:
     (repository / name).write_text("after")
-    (repository / "elsewhere").mkdir()
-    for folder in (repository, repository / "elsewhere"):
-        assert git_state(folder)[1] is dirty
+    assert git_state(repository)[1] is dirty
 
 
 def test_what_counts_as_code_is_there() -> None:
@@ -246,14 +240,15 @@ def test_what_a_killed_run_left_is_replaced(ws: Workspace) -> None:
     assert [file.name for file in (ws.root / "data").rglob("*")] == ["b", "whole"]
 
 
-@pytest.mark.xfail(strict=True, reason="ValueError from json, and partial files stay")
 @pytest.mark.usefixtures("unsent")
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 def test_a_curve_that_is_not_finite_leaves_nothing_half_written(ws: Workspace, bad: float) -> None:
     before = files(ws.root)
-    with contextlib.suppress(Exception), StageRun(ws, "prepare", DATASET) as stage:
-        stage.write("models/a.bin").write_text("one")
-        stage.log({}, {"loss": [0.5, bad]})
+    stage = StageRun(ws, "prepare", DATASET).__enter__()
+    stage.write("models/a.bin").write_text("one")
+    stage.log({}, {"loss": [0.5, bad]})
+    with pytest.raises(ValueError, match="float"):
+        stage.__exit__(None, None, None)
     left = set(files(ws.root)) - set(before)
     assert not [path for path in left if ".partial" in path]
 
@@ -363,12 +358,11 @@ def test_a_run_that_could_not_be_sent_is_sent_later_once(
     for _ in range(2):
         assert call_main(ws.root, "runs", "sync") == 0
         said.append(capfd.readouterr().out.splitlines())
-    assert [lines[0].split()[::2] for lines in said] == [
-        ["prepare@mnist", "sent"],
-        ["prepare@mnist", "already"],
-    ]
-    assert [lines[1] for lines in said] == ["1 sent, 0 there already", "0 sent, 1 there already"]
     (run,) = runs_in(ws.root)
+    assert said == [
+        [f"prepare@mnist  {run.info.run_id}  sent", "1 sent, 0 there already"],
+        [f"prepare@mnist  {run.info.run_id}  there already", "0 sent, 1 there already"],
+    ]
     assert run.data.tags["deepcustom.run_key"] == record.run_key
     assert run.data.metrics["value"] == 0.25
 
@@ -505,9 +499,11 @@ def done(
     ws = make_project(tmp_path_factory.mktemp("stages") / "project")
     shutil.copy(empty_store, ws.root / "mlflow.db")
     pipeline = resolve(ws.root)
-    for one in ran(pipeline):
-        run_instance(ws, one)
-    yield ws, pipeline
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "DPI", 40)  # most of the time goes into pictures
+        for one in ran(pipeline):
+            run_instance(ws, one)
+        yield ws, pipeline
 
 
 def ran(pipeline: Pipeline) -> list[Instance]:
@@ -572,7 +568,7 @@ def test_metrics_say_the_same_as_the_record(done: Done) -> None:
         assert record.metrics, one.name
         trains = one.stage in ("train_target", "train_dgn", "adversarial_train")
         assert bool(record.history) == trains
-        pictured = one.stage not in ("relevance", "suspiciousness", "evaluate", "report")
+        pictured = one.stage not in ("relevance", "suspiciousness", "report")
         assert bool(record.figures) == pictured
         folder = ws.root / workspace.record(DATASET, one.stage, *list(one.options.values())[1:])
         assert sorted(file.name for file in folder.iterdir()) == sorted(
@@ -657,6 +653,8 @@ def test_the_attacks_of_the_target_hurt_it(done: Done) -> None:
     metrics = record_of(ws, pipeline.of("evaluate")[0]).metrics
     clean = metrics["transfer/target/clean"]
     assert clean > 0.5
+    assert metrics["transfer/nce/clean"] > 0.5
+    assert metrics["transfer/nce/nce"] > metrics["transfer/target/nce"] + 0.2
     assert metrics["transfer/target/fgsm"] < clean - 0.2
     assert metrics["transfer/target/nce"] < clean - 0.2
 
@@ -720,7 +718,6 @@ def test_same_seed_same_bytes_other_seed_other_bytes(copied: Done, name: str) ->
         "adversarial_train@mnist-nce",
         "adversarial_train@mnist-fgsm-art",
         "evaluate@mnist",
-        "report@mnist",
     ],
 )
 def test_a_second_run_gives_the_same_bytes(copied: Done, name: str) -> None:
@@ -788,7 +785,7 @@ def test_mis_classification_check_keeps_changed_predictions_only(
 def test_a_set_from_which_nothing_is_left_is_told_apart(
     copied: Done, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A bank that changes no prediction, here one that gives back the image: all sets empty."""
+    """No prediction changed, so no image was kept; and the page about it is the same each time."""
     ws, pipeline = copied
     empty = load_set(ws, "train", "lrp").take(np.arange(0))
     for split in ("train", "test"):
@@ -797,12 +794,24 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
     assert code == 2
     message = "error: the adversarial set 'lrp' is empty: there is nothing to train on\n"
     assert capsys.readouterr().err == message
-    run_instance(ws, pipeline.instances["evaluate@mnist"])
-    run_instance(ws, pipeline.instances["report@mnist"])
+
+    few = {"networks": ["target", "lrp"], "attacks": ["lrp", "fgsm"]}
+    set_params(ws.root, {"evaluate": {DATASET: few}})
+    for stage in ("train_dgn", "adversarial_train"):
+        for file in (ws.root / workspace.metrics_folder(DATASET, stage)).glob("[!l]*.json"):
+            file.unlink()
+    evaluate, report = (pipeline.instances[f"{name}@mnist"] for name in ("evaluate", "report"))
+    run_instance(ws, evaluate)
     rows = csv.DictReader((ws.root / workspace.results(DATASET)).read_text().splitlines())
     (row,) = (r for r in rows if (r["network"], r["attack"]) == ("target", "lrp"))
     assert (row["n"], row["accuracy"]) == ("0", "")
-    assert "transfer/target/lrp" not in record_of(ws, pipeline.instances["evaluate@mnist"]).metrics
+    assert "transfer/target/lrp" not in record_of(ws, evaluate).metrics
+    pages = []
+    for _ in range(2):
+        run_instance(ws, report)
+        pages.append({path: dvc_md5(ws.root / path) for path in report.paths})
+    assert pages[0] == pages[1]
+    assert "| empty |" in (ws.root / workspace.page(DATASET)).read_text()
 
 
 @pytest.mark.usefixtures("unsent")
@@ -819,7 +828,9 @@ def test_without_clipping_images_leave_the_ball_but_not_the_range(copied: Done) 
 def test_predicted_labels_choose_the_dgn(copied: Done) -> None:
     """Where the target network is right both ways give the same image, elsewhere another."""
     before = np.array(load_set(copied[0], "train", "nce").x_adv)
-    ws, _ = again(copied, "generate@mnist-nce-train", {"generate": {DATASET: {"label": "predicted"}}})
+    ws, _ = again(
+        copied, "generate@mnist-nce-train", {"generate": {DATASET: {"label": "predicted"}}}
+    )
     images = load_set(ws, "train", "nce")
     right = predictions(ws, images.x.astype(np.float32) / 255) == images.y
     assert 0 < right.sum() < len(right)
@@ -841,7 +852,7 @@ def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> No
         run_instance(ws, pipeline.instances[name])
     images = load_set(ws, "test", "nce")
     far = np.abs(images.x_adv - images.x / np.float32(255)).max()
-    assert 0.1 < far <= EPS + 1e-6
+    assert 0.02 < far <= EPS + 1e-6
 
 
 @pytest.mark.usefixtures("unsent")

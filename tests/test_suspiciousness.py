@@ -174,6 +174,18 @@ def test_of_equals_the_earlier_unit_wins():
     assert found.suspicious["dense2"].tolist() == [[True, False, False]]
 
 
+def test_of_many_equals_the_earlier_units_win():
+    class Wide(Classifier):
+        """600 units that are always active."""
+
+        def preactivations(self, x):
+            return {"dense1": torch.ones(len(x), 600)}, torch.eye(2)[[0, 1]].repeat(len(x) // 2, 1)
+
+    found = suspicious_units(Wide(), torch.zeros(4, 1, 1, 1), torch.zeros(4).long(), 1, k=20)
+    assert found.failures.tolist() == [2]
+    assert found.suspicious["dense1"][0].nonzero().flatten().tolist() == list(range(20))
+
+
 def test_threshold_is_exclusive():
     x = torch.zeros(2, 1, 4, 5)
     flat = x.view(2, 20)

@@ -13,10 +13,10 @@ from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
 from torch import Tensor, nn
 
-from deepcustom.compute import FLOAT32, Compute
+from deepcustom.compute import FLOAT32, Compute, seed_everything
 from deepcustom.dgn import DGNBank
 from deepcustom.params import AttackParams
-from deepcustom.progress import Advance
+from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
 
 
@@ -74,7 +74,8 @@ def run_attack(
     x: Tensor,
     y: Tensor,
     *,
-    advance: Advance = lambda note="", steps=1: None,
+    seed: int = 0,
+    advance: Advance = silent,
 ) -> np.ndarray:
     """Attack every image, untargeted.
 
@@ -84,11 +85,13 @@ def run_attack(
         threat: ball and range.
         x: clean images (N, C, H, W), float32 in [0, 1].
         y: true labels (N,) int64.
+        seed: of the random starts.
         advance: called after every batch with the number of images done.
 
     Returns:
         (N, C, H, W) float32, inside ``threat``.
     """
+    seed_everything(seed)
     attack = art_attack(estimator, params, threat)
     done = np.empty(tuple(x.shape), np.float32)
     for start in range(0, len(x), params.batch_size):

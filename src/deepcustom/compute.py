@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -51,7 +52,6 @@ FLOAT32 = Compute(torch.device("cpu"), torch.float32)
 def _device(name: str) -> torch.device:
     available = {
         "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
@@ -82,7 +82,7 @@ def derive_seed(seed: int, *names: str) -> int:
     Returns:
         An integer in [0, 2**31).
     """
-    text = "/".join([str(seed), *names])
+    text = json.dumps([seed, *names])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 

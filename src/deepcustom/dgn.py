@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from deepcustom.compute import Compute, derive_seed
 from deepcustom.errors import InputError, LossError
 from deepcustom.losses import LossContext, build_loss
 from deepcustom.params import TrainDgnParams
+from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
 from deepcustom.training import History, accuracy, fit
 from deepcustom.weights import load_state, load_tensors, save_tensors
@@ -115,6 +116,8 @@ class DGNBank:
         if about.get("kind") != "dgn-bank" or about.get("dataset") != dataset:
             found = f"{about.get('kind')} for {about.get('dataset')}"
             raise InputError(f"{path} holds a {found}, expected a dgn-bank for {dataset}")
+        if about.get("classes") != num_classes:
+            raise InputError(f"{path} holds {about.get('classes')} DGNs, expected {num_classes}")
         if about.get("output") not in ("image", "perturbation") or not about.get("loss"):
             raise InputError(f"{path} does not say how its output is to be read")
         generators = []
@@ -150,7 +153,7 @@ def train_bank(
     num_classes: int,
     seed: int,
     compute: Compute,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Advance = silent,
 ) -> tuple[DGNBank, History]:
     """Train one DGN per class on that class's images.
 
@@ -173,11 +176,15 @@ def train_bank(
 
     Raises:
         UnknownNameError, LossError, ParamsError: as :func:`deepcustom.losses.build_loss`.
+        InputError: a class has no train image.
     """
     contexts = [
         LossContext(target_net, label, threat, _rows(analysis, label))
         for label in range(num_classes)
     ]
+    counts = torch.bincount(train[1], minlength=num_classes)
+    if (counts == 0).any():
+        raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
     for context in contexts:  # every mistake shows before the first DGN is trained
         build_loss(params.loss, params.options, context)
     generators, histories = [], []
@@ -206,14 +213,14 @@ def train_dgn(
     *,
     seed: int,
     compute: Compute,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Advance = silent,
 ) -> tuple[nn.Module, History]:
     """Train the DGN of one class; arguments as in :func:`train_bank`.
 
     Returns:
         The generator with its weights as they will be stored, and its history: ``loss``, the loss's
         terms and, where ``x_val`` is not empty, ``val_target_accuracy``: the share of projected
-        validation images that the target network still gets right.
+        validation images that the target network still gets right (at last by the stored weights).
     """
     torch.manual_seed(seed)
     net = nets.generator(dataset)
@@ -226,17 +233,20 @@ def train_dgn(
         with torch.autocast(compute.device.type, enabled=False):
             return _checked(loss(batch, g), len(batch), params.loss)
 
+    def kept() -> float:
+        bank = DGNBank(dataset, params.loss, params.output, [net])
+        x_adv = bank.generate(x_val, torch.zeros_like(y_val), context.threat, compute=compute)
+        return accuracy(context.target_net, x_adv, y_val)
+
     def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {}
-        if len(x_val):
-            bank = DGNBank(dataset, params.loss, params.output, [net])
-            x_adv = bank.generate(x_val, torch.zeros_like(y_val), context.threat, compute=compute)
-            seen["val_target_accuracy"] = accuracy(context.target_net, x_adv, y_val)
+        seen = {"val_target_accuracy": kept()} if len(x_val) else {}
         advance(_note(context.label, {**means, **seen}))
         return seen
 
     history = fit(net, terms, [x], params.training, seed=seed, compute=compute, after_epoch=watch)
     net.load_state_dict({k: _stored(k, t).to(t.dtype) for k, t in net.state_dict().items()})
+    if len(x_val):
+        history["val_target_accuracy"][-1] = kept()
     return _ready(net, compute.device), history
 
 
@@ -266,7 +276,7 @@ def _note(label: int, means: Mapping[str, float]) -> str:
 def _merge(histories: list[History]) -> History:
     """The classes' curves, and their mean."""
     merged: History = {}
-    for name in histories[0]:
+    for name in dict.fromkeys(name for history in histories for name in history):
         curves = [history[name] for history in histories if name in history]
         merged[name] = [sum(values) / len(values) for values in zip(*curves, strict=True)]
     for label, history in enumerate(histories):

@@ -43,6 +43,10 @@ class LossError(UserError):
     """A custom loss cannot be built or does not keep to its interface."""
 
 
+class DivergenceError(UserError):
+    """Training left the finite numbers; the message says when, and what to lower."""
+
+
 class ThreatModelError(DeepCustomError):
     """An image lies outside the threat model's ball or range."""
 

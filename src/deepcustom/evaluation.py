@@ -11,7 +11,7 @@ from deepcustom.attacks import art_classifier, run_attack
 from deepcustom.compute import Compute
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams
-from deepcustom.progress import Advance
+from deepcustom.progress import Advance, silent
 from deepcustom.results import Result
 from deepcustom.threat import ThreatModel
 from deepcustom.training import predict
@@ -56,8 +56,9 @@ def whitebox(
     threat: ThreatModel,
     *,
     num_classes: int,
+    seed: int = 0,
     compute: Compute,
-    advance: Advance = lambda note="", steps=1: None,
+    advance: Advance = silent,
 ) -> Result:
     """Accuracy of one network under an attack on that very network.
 
@@ -69,6 +70,7 @@ def whitebox(
         clean: the images it starts from.
         threat: ball and range, verified after the attack.
         num_classes: how many classes.
+        seed: of the attack's random starts.
         compute: device; attacks run in float32.
         advance: called after every batch.
 
@@ -80,7 +82,7 @@ def whitebox(
     """
     shape = tuple(clean.x.shape[1:])
     estimator = art_classifier(network.net, shape, num_classes, compute.device)
-    x_adv = run_attack(estimator, params, threat, clean.x, clean.y, advance=advance)
+    x_adv = run_attack(estimator, params, threat, clean.x, clean.y, seed=seed, advance=advance)
     threat.verify(x_adv, clean.x.cpu().numpy())
     hit = predict(network.net, torch.from_numpy(x_adv).to(compute.device)).argmax(1) == clean.y
     correct = int(hit.sum())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.compute import Compute
+from deepcustom.compute import Compute, seed_everything
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams, TrainingParams
+from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
 from deepcustom.training import History, Terms, accuracy, fit, watch_accuracy
 
@@ -25,7 +24,7 @@ def train_gf(
     clean_weight: float,
     seed: int,
     compute: Compute,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Advance = silent,
 ) -> History:
     """Train on clean and adversarial images at once (Goodfellow et al. 2015, section 6).
 
@@ -84,8 +83,9 @@ def train_with_art(
     ratio: float,
     threat: ThreatModel,
     num_classes: int,
+    seed: int,
     compute: Compute,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Advance = silent,
 ) -> History:
     """Train with ART's own AdversarialTrainer, which attacks the network as it learns.
 
@@ -98,6 +98,7 @@ def train_with_art(
         ratio: share of each batch that is replaced by adversarial images, in (0, 1].
         threat: ball and range of the attack.
         num_classes: how many classes.
+        seed: of the batches and of what is attacked in them.
         compute: device; ART computes in float32.
         advance: called after every epoch with how it stands.
 
@@ -108,6 +109,7 @@ def train_with_art(
 
     from deepcustom.attacks import art_attack, art_classifier
 
+    seed_everything(seed)
     optimizer = torch.optim.Adam(
         net.parameters(),
         lr=params.learning_rate,

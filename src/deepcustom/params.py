@@ -19,7 +19,7 @@ from deepcustom.errors import ParamsError
 class Params(BaseModel):
     """Base of every section: frozen, and unknown keys forbidden."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 P = TypeVar("P", bound=Params)
@@ -28,7 +28,7 @@ P = TypeVar("P", bound=Params)
 class ComputeParams(Params):
     """Where and how precisely to compute; ``auto`` picks the best that the machine has."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
 
@@ -61,6 +61,13 @@ class TrainingParams(Params):
     decay_steps: int = Field(default=1000, ge=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _only_a_staircase_decays(self) -> TrainingParams:
+        foreign = sorted({"decay_rate", "decay_steps"} & self.model_fields_set)
+        if foreign and self.schedule != "staircase":
+            raise ValueError(f"schedule {self.schedule} does not take {', '.join(foreign)}")
+        return self
 
 
 class RelevanceParams(Params):

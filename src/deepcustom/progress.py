@@ -16,6 +16,10 @@ class Advance(Protocol):
         """Advance by ``steps``."""
 
 
+def silent(note: str = "", steps: int = 1) -> None:
+    """An :class:`Advance` that says nothing."""
+
+
 @contextmanager
 def progress(title: str, total: int, *, every: float = 10.0) -> Iterator[Advance]:
     """Show the progress of ``total`` steps.

@@ -64,8 +64,12 @@ def ochiai(s: HitSpectrum) -> Tensor:
 
 
 def dstar(s: HitSpectrum, star: int = 3) -> Tensor:
-    """Active failures to the power ``star``, over active successes plus inactive failures."""
-    return _ratio(s.active_failure**star, s.active_success + s.inactive_failure)
+    """Active failures to the power ``star``, over active successes plus inactive failures.
+
+    Infinite for the ideal culprit, which is active on every failure and on no success.
+    """
+    top, bottom = s.active_failure**star, s.active_success + s.inactive_failure
+    return torch.where((bottom == 0) & (top > 0), torch.inf, _ratio(top, bottom))
 
 
 FORMULAS: Mapping[str, Callable[[HitSpectrum], Tensor]] = {
@@ -115,19 +119,21 @@ def suspicious_units(
         formula: ``tarantula``, ``ochiai`` or ``dstar``.
     """
     rows: dict[str, list[Tensor]] = {}
+    dense: dict[str, None] = {}
     failures = []
     for label in range(num_classes):
         spectra, failed = _class_spectra(target_net, x[y == label], label, threshold)
         failures.append(failed)
         for layer, spectrum in spectra.items():
             score = FORMULAS[formula](spectrum)
+            if score.dim() == 1:
+                dense[layer] = None
             rows.setdefault(layer, []).append(
                 score.flatten(1).mean(1) if score.dim() > 1 else score
             )
     scores = {layer: torch.stack(values).float() for layer, values in rows.items()}
     failures_seen = torch.tensor(failures)
-    dense = [layer for layer in scores if layer.startswith("dense")]
-    groups = [dense, *([layer] for layer in scores if layer not in dense)]
+    groups = [list(dense), *([layer] for layer in scores if layer not in dense)]
     suspicious: dict[str, Tensor] = {}
     for group in groups:
         suspicious |= _choose({layer: scores[layer] for layer in group}, k, failures_seen > 0)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom.compute import Compute
+from deepcustom.errors import DivergenceError
 from deepcustom.params import TrainingParams
+from deepcustom.progress import Advance, silent
 
 Terms = Mapping[str, Tensor]
 History = dict[str, list[float]]
@@ -41,6 +43,9 @@ def fit(
 
     Returns:
         Per epoch: the mean ``loss``, the mean of every term, and what ``after_epoch`` gave.
+
+    Raises:
+        DivergenceError: the loss of an epoch is not finite.
     """
     count = len(tensors[0])
     steps = math.ceil(count / params.batch_size)
@@ -70,6 +75,11 @@ def fit(
             for name, value in {**parts, "loss": loss.expand(len(batch[0]))}.items():
                 sums[name] += value.detach().float().sum()
         means = {name: float(total) / count for name, total in sums.items()}
+        if not math.isfinite(means["loss"]):
+            raise DivergenceError(
+                f"training diverged: the loss is {means['loss']} in epoch {epoch}; "
+                "lower learning_rate or the weights of the loss's terms"
+            )
         net.eval()
         for name, mean in {**means, **(after_epoch(epoch, means) if after_epoch else {})}.items():
             history[name].append(mean)
@@ -115,7 +125,7 @@ def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
 
 
 def watch_accuracy(
-    net: nn.Module, val: tuple[Tensor, Tensor], advance: Callable[[str], None]
+    net: nn.Module, val: tuple[Tensor, Tensor], advance: Advance
 ) -> Callable[[int, Mapping[str, float]], Mapping[str, float]]:
     """For ``fit``'s ``after_epoch``: ``val_accuracy`` where ``val`` is not empty, said to ``advance``."""
 
@@ -135,7 +145,7 @@ def train_classifier(
     *,
     seed: int,
     compute: Compute,
-    advance: Callable[[str], None] = lambda note: None,
+    advance: Advance = silent,
 ) -> History:
     """Train a classifier with cross entropy on ``train``, watching its accuracy on ``val``.
 

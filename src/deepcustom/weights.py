@@ -37,6 +37,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
+            if not isinstance(metadata, dict):
+                raise KeyError("its metadata is no mapping")
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())

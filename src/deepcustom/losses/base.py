@@ -115,12 +115,16 @@ def _import_loss(path: str) -> type[CustomLoss]:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if not module_name or not class_name:
+        raise LossError(f"loss {path!r} must have the form package.module:Class")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise LossError(f"loss {path!r}: cannot import {module_name!r}: {error}") from None
-    except AttributeError:
-        raise LossError(f"loss {path!r}: {module_name} has no class {class_name!r}") from None
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's own file raises
+        why = f"{type(error).__name__}: {error}"
+        raise LossError(f"loss {path!r}: importing {module_name!r} failed: {why}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise LossError(f"loss {path!r}: {module_name} has no class {class_name!r}")
     if not (isinstance(found, type) and issubclass(found, CustomLoss)):
         raise LossError(f"loss {path!r} is not a subclass of deepcustom.losses.CustomLoss")
     return found

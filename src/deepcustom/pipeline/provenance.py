@@ -46,17 +46,22 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def checkout(root: Path) -> Path:
+    """The folder of the code that runs, if it is a project's; else the workspace ``root``."""
+    code = Path(__file__).resolve().parents[3]
+    return code if (code / "dvc.yaml").is_file() else root
+
+
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """The commit checked out around ``folder``, and whether code or settings differ from it.
+    """The commit checked out in a project's ``folder``, and whether code or settings differ from it.
 
     Returns:
         ``(None, None)`` outside a git repository, or where git is not installed.
     """
     commit = _git(folder, "rev-parse", "HEAD")
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if commit is None or top is None:
+    if commit is None:
         return None, None
-    changed = _git(Path(top), "status", "--porcelain", "--", *CODE)
+    changed = _git(folder, "status", "--porcelain", "--", *CODE)
     return commit, bool(changed)
 
 

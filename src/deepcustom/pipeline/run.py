@@ -70,15 +70,24 @@ class StageRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._finish()
-        else:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
             for partial in self._pending.values():
                 _remove(partial)
 
     def params(self, model: type[P], *keys: str) -> P:
         """This stage's section for the data set, or what lies below ``keys`` in it, checked."""
         return self._section(model, self.stage, self.dataset, *keys)
+
+    def expect(self, *keys: str) -> None:
+        """Check that ``params.yaml`` has these keys, of another stage.
+
+        Raises:
+            ParamsError: it has not; the message lists what is there.
+        """
+        settings.section(self._tree, *keys)
 
     def threat(self) -> ThreatModel:
         """The data set's threat model."""
@@ -166,7 +175,7 @@ class StageRun:
 
     def _record(self) -> RunRecord:
         root = self.ws.root
-        commit, dirty = provenance.git_state(root)
+        commit, dirty = provenance.git_state(provenance.checkout(root))
         return RunRecord(
             schema_version=1,
             run_key=uuid.uuid4().hex,

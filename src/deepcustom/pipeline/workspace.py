@@ -122,6 +122,7 @@ def producer(path: str) -> str:
         ("models", "dgn"): "train_dgn@{2}-{3}",
         ("models", "robust"): "adversarial_train@{2}-{3}",
         ("reports", "results"): "evaluate@{2}",
+        ("reports", "metrics"): "--glob '{3}@{2}*'",
     }
     form = makers.get(parts[:2])
     return form.format(*parts) if form else ""

@@ -58,6 +58,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                     ratio=params.ratio,
                     threat=threat,
                     num_classes=spec.num_classes,
+                    seed=stage.seed,
                     compute=compute,
                     advance=advance,
                 )

@@ -25,7 +25,7 @@ def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
         x, y = to_device(split, compute)
         estimator = art_classifier(target_net, spec.shape, spec.num_classes, compute.device)
         with progress(f"attack@{dataset}-{attack}-{split_name}", len(y)) as advance:
-            x_adv = run_attack(estimator, params, threat, x, y, advance=advance)
+            x_adv = run_attack(estimator, params, threat, x, y, seed=stage.seed, advance=advance)
 
         finish_set(
             stage,

@@ -20,6 +20,7 @@ def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
     spec = datasets.spec(dataset)
     with StageRun(ws, "generate", dataset, bank_name, split_name) as stage:
         params = stage.params(GenerateParams)
+        stage.expect("train_dgn", dataset, bank_name)
         compute = stage.compute()
         threat = replace(stage.threat(), clip=params.clipping)
 

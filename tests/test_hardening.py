@@ -1,0 +1,266 @@
+"""Adversarial training: what each weight ignores, who is whose partner, and one step by hand."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from deepcustom import nets
+from deepcustom.attacks import art_attack, art_classifier, run_attack
+from deepcustom.compute import seed_everything
+from deepcustom.hardening import train_gf, train_with_art
+from deepcustom.params import AttackParams, TrainingParams
+from deepcustom.threat import ThreatModel
+from deepcustom.training import accuracy
+
+FGSM = AttackParams(method="fgsm")
+
+
+def params(**changes) -> TrainingParams:
+    return TrainingParams(**{"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, **changes})
+
+
+def fresh(seed: int = 0) -> nets.Classifier:
+    torch.manual_seed(seed)
+    return nets.classifier("mnist")
+
+
+def noise_like(x, seed=0):
+    return torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def hardened(train, adversarial, val, compute, *, clean_weight, **changes):
+    """The trained weights as one vector, and the history."""
+    net = fresh()
+    history = train_gf(
+        net,
+        train,
+        adversarial,
+        val,
+        params(**changes),
+        clean_weight=clean_weight,
+        seed=3,
+        compute=compute,
+    )
+    return torch.cat([p.detach().flatten() for p in net.parameters()]), history
+
+
+def test_weight_one_ignores_adversarial_images_and_zero_the_clean(few, nothing, compute):
+    (x, y), row = few, torch.arange(60)
+    one, other = noise_like(x, 1), noise_like(x, 2)
+
+    def weights(clean, adversarial, clean_weight):
+        return hardened(
+            (clean, y), (adversarial, row), nothing, compute, clean_weight=clean_weight
+        )[0]
+
+    assert torch.equal(weights(x, one, 1.0), weights(x, other, 1.0))
+    assert torch.equal(weights(one, x, 0.0), weights(other, x, 0.0))
+    assert torch.equal(weights(x, one, 1.0), weights(one, x, 0.0))
+    assert not torch.equal(weights(x, one, 0.5), weights(x, other, 0.5))
+    assert not torch.equal(weights(one, x, 0.5), weights(other, x, 0.5))
+
+
+def cross_entropy_by_hand(net, image, label):
+    """Float64, by the definition."""
+    logits = net(image.double().unsqueeze(0))[0]
+    return logits.exp().sum().log() - logits[label]
+
+
+@pytest.mark.parametrize("clean_weight", [0.5, 0.2])
+@pytest.mark.parametrize("row", [[0, 1, 2, 3, 4], [3, 0, 4, 1, 2], [1, 3], [4, 1], [2]])
+def test_one_step_against_the_formula(few, nothing, compute, clean_weight, row):
+    x, y = few[0][:5], few[1][:5]
+    x_adv = noise_like(x[: len(row)])
+    wide = fresh().double()
+    # The partner of an image is its own adversarial one; without one, those there are in turn.
+    partner = [row.index(i) if i in row else i % len(row) for i in range(5)]
+    clean = [cross_entropy_by_hand(wide, x[i], y[i]) for i in range(5)]
+    adv = [cross_entropy_by_hand(wide, x_adv[a], y[row[a]]) for a in partner]
+    loss = sum(clean_weight * c + (1 - clean_weight) * a for c, a in zip(clean, adv, strict=True))
+    grads = torch.autograd.grad(loss / 5, list(wide.parameters()))
+    grad = torch.cat([g.flatten() for g in grads])
+    start = torch.cat([p.detach().flatten() for p in wide.parameters()])
+
+    found, history = hardened(
+        (x, y),
+        (x_adv, torch.tensor(row)),
+        nothing,
+        compute,
+        clean_weight=clean_weight,
+        epochs=1,
+        batch_size=5,
+    )
+    large = grad.abs() > 1e-6  # Adam's first step is lr * g / (|g| + 1e-8)
+    expected = start - 3e-3 * grad / (grad.abs() + 1e-8)
+    torch.testing.assert_close(found.double()[large], expected[large], rtol=0, atol=1e-4)
+    assert large.sum() > 1000
+    share = {
+        "clean": clean_weight * sum(clean) / 5,
+        "adversarial": (1 - clean_weight) * sum(adv) / 5,
+    }
+    assert history == {
+        "clean": [pytest.approx(float(share["clean"].detach()), rel=1e-5)],
+        "adversarial": [pytest.approx(float(share["adversarial"].detach()), rel=1e-5)],
+        "loss": [pytest.approx(float(loss.detach()) / 5, rel=1e-5)],
+    }
+
+
+def test_an_image_meets_its_own_adversarial_version(few, nothing, compute):
+    x, y = few
+    row = torch.randperm(60, generator=torch.Generator().manual_seed(0))
+    net = fresh()
+    seen = []
+    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    budget = params(epochs=1)
+    adversarial = (1 - x[row], row)
+    train_gf(net, (x, y), adversarial, nothing, budget, clean_weight=0.5, seed=0, compute=compute)
+    assert len(seen) == 2 * math.ceil(60 / 16)
+    for clean, adv in zip(seen[::2], seen[1::2], strict=True):
+        assert torch.equal(adv, 1 - clean)
+
+
+def test_adversarial_images_are_scored_by_their_own_labels(few, nothing, compute):
+    """Fewer than the clean ones, so that most clean images stand beside another's."""
+    x, y = few
+    row = torch.tensor([7, 3, 50])
+    budget = {"epochs": 100, "batch_size": 60, "learning_rate": 0.02}
+    _, history = hardened((x, y), (x[row], row), nothing, compute, clean_weight=0.0, **budget)
+    assert history["adversarial"][-1] < 0.1  # wrong labels could not be learnt
+
+
+def test_history_and_words(few, held_out, compute):
+    said = []
+    net = fresh()
+    history = train_gf(
+        net,
+        few,
+        (few[0], torch.arange(60)),
+        held_out,
+        params(epochs=3),
+        clean_weight=0.5,
+        seed=0,
+        compute=compute,
+        advance=said.append,
+    )
+    assert set(history) == {"loss", "clean", "adversarial", "val_accuracy"}
+    assert {len(curve) for curve in history.values()} == {3}
+    assert history["val_accuracy"][-1] == accuracy(net, *held_out)
+    assert len(said) == 3
+    assert all("val_accuracy" in note for note in said)
+    assert not net.training
+
+
+def test_same_seed_same_weights(few, nothing, compute):
+    adversarial = (noise_like(few[0]), torch.arange(60))
+    first = hardened(few, adversarial, nothing, compute, clean_weight=0.5)
+    torch.manual_seed(99)
+    second = hardened(few, adversarial, nothing, compute, clean_weight=0.5)
+    assert torch.equal(first[0], second[0])
+    assert first[1] == second[1]
+
+
+def test_gf_raises_accuracy_on_its_own_attack(train, held_out, target_net, threat, compute):
+    estimator = art_classifier(target_net, (1, 28, 28), 10, compute.device)
+    x_adv = torch.from_numpy(run_attack(estimator, FGSM, threat, *train))
+    test_adv = torch.from_numpy(run_attack(estimator, FGSM, threat, *held_out))
+    net = fresh()
+    train_gf(
+        net,
+        train,
+        (x_adv, torch.arange(len(x_adv))),
+        held_out,
+        params(epochs=6),
+        clean_weight=0.5,
+        seed=0,
+        compute=compute,
+    )
+    assert accuracy(net, test_adv, held_out[1]) > accuracy(target_net, test_adv, held_out[1]) + 0.3
+
+
+# ART's trainer
+
+
+def under_fgsm(net, images, threat, compute) -> float:
+    estimator = art_classifier(net, (1, 28, 28), 10, compute.device)
+    x_adv = run_attack(estimator, FGSM, threat, *images)
+    return accuracy(net, torch.from_numpy(x_adv), images[1])
+
+
+@pytest.mark.parametrize(("ratio", "sizes"), [(0.5, [13, 13, 5]), (1.0, [25, 25, 10])])
+def test_art_replaces_that_share_of_every_batch(few, nothing, compute, monkeypatch, ratio, sizes):
+    seen = []
+
+    def watched(*args):
+        attack = art_attack(*args)
+        generate = attack.generate
+
+        def count(x, y=None):
+            seen.append(len(x))
+            return generate(x, y)
+
+        attack.generate = count
+        return attack
+
+    monkeypatch.setattr("deepcustom.attacks.art_attack", watched)
+    trained_with_art(few, nothing, compute, epochs=1, batch_size=25, ratio=ratio)
+    assert seen == sizes
+
+
+def trained_with_art(train, val, compute, ratio=0.5, **changes):
+    seed_everything(0)
+    net = fresh()
+    said = []
+    history = train_with_art(
+        net,
+        train,
+        val,
+        params(**{"epochs": 6, **changes}),
+        attack=FGSM,
+        ratio=ratio,
+        threat=ThreatModel(0.1),
+        num_classes=10,
+        seed=0,
+        compute=compute,
+        advance=said.append,
+    )
+    return net, history, said
+
+
+def test_art_training_hardens_and_watches(train, held_out, target_net, compute, nothing):
+    threat = ThreatModel(0.1)
+    net, history, said = trained_with_art(train, held_out, compute)
+    assert under_fgsm(net, held_out, threat, compute) > max(
+        under_fgsm(target_net, held_out, threat, compute),
+        under_fgsm(fresh(), held_out, threat, compute),
+    )
+    assert set(history) == {"val_accuracy"}
+    assert len(history["val_accuracy"]) == 6
+    assert history["val_accuracy"][-1] == accuracy(net, *held_out)
+    assert said == [f"val_accuracy {value:.4f}" for value in history["val_accuracy"]]
+    assert not net.training
+
+
+def test_art_training_without_validation_images(few, nothing, compute):
+    before = copy.deepcopy(fresh().state_dict())
+    net, history, said = trained_with_art(few, nothing, compute, epochs=2)
+    assert history == {}
+    assert said == ["", ""]
+    assert any(not torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+def test_art_training_uses_the_budget(few, nothing, compute, monkeypatch):
+    seen = []
+
+    class Watched(torch.optim.Adam):
+        def step(self, *args, **kwargs):
+            seen.append((self.param_groups[0]["lr"], self.param_groups[0]["betas"][0]))
+            return super().step(*args, **kwargs)
+
+    monkeypatch.setattr(torch.optim, "Adam", Watched)
+    budget = {"epochs": 2, "batch_size": 25, "learning_rate": 1e-4, "momentum": 0.8}
+    trained_with_art(few, nothing, compute, **budget)
+    assert seen == [(1e-4, 0.8)] * 2 * math.ceil(60 / 25)

@@ -1,0 +1,177 @@
+"""The whole pipeline on a few hundred real images, twice from nothing: the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pipeline_fixtures import ROOT, Instance, resolve
+
+from deepcustom.pipeline.provenance import CODE, dvc_md5
+from deepcustom.record import RUN_FILE, RunRecord
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+PROGRAM = Path(sys.executable).parent / "deepcustom"
+GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
+PICTURED = ("train_target", "train_dgn", "generate", "attack", "adversarial_train", "evaluate")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the code as it stands; downloads are shared with the real one."""
+    root = tmp_path_factory.mktemp("smoke") / "project"
+    root.mkdir()
+    for name in CODE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    (root / "data").mkdir()
+    (ROOT / "data/raw").mkdir(parents=True, exist_ok=True)
+    (root / "data/raw").symlink_to(ROOT / "data/raw", target_is_directory=True)
+    (root / ".gitignore").write_text("/data\n/workspaces\n")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "code"]):
+        subprocess.run([*GIT, *words], cwd=root, check=True)
+    return root
+
+
+def repro(project: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """``deepcustom repro --profile smoke`` into a folder with a store and a cache of its own."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return subprocess.run(
+        [PROGRAM, "repro", "--profile", "smoke", "--folder", f"workspaces/{name}"],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(project: Path) -> tuple[Path, Path]:
+    for name in ("a", "b"):
+        done = repro(project, name)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "warning:" not in done.stderr
+    return project / "workspaces/a", project / "workspaces/b"
+
+
+@pytest.fixture(scope="module")
+def instances(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Instance]:
+    """The stages that dvc.yaml resolves to."""
+    folder = tmp_path_factory.mktemp("dag")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return resolve(folder).instances
+
+
+def lock(folder: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((folder / "dvc.lock").read_text())["stages"])
+
+
+def test_both_runs_made_everything(
+    folders: tuple[Path, Path], instances: dict[str, Instance]
+) -> None:
+    for folder in folders:
+        stages = lock(folder)
+        assert set(stages) == set(instances)
+        for name, one in instances.items():
+            assert {out["path"] for out in stages[name]["outs"]} == one.paths
+    caches = [(folder / ".dvc/cache").resolve() for folder in folders]
+    assert caches[0] != caches[1]
+    assert all(any(cache.rglob("*")) for cache in caches)
+
+
+def test_both_runs_made_the_same_bytes(folders: tuple[Path, Path]) -> None:
+    a, b = folders
+    assert lock(a) == lock(b)
+    paths = [out["path"] for stage in lock(a).values() for out in stage["outs"]]
+    for made in ("reports/results/mnist.csv", "reports/figures/mnist", "reports/mnist.md"):
+        assert made in paths
+    md5s = {out["path"]: out["md5"] for stage in lock(a).values() for out in stage["outs"]}
+    for path in paths:
+        assert dvc_md5(a / path) == dvc_md5(b / path) == md5s[path], path
+
+
+def test_nothing_half_written_is_left(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        assert not [path for path in folder.rglob("*") if ".part" in path.name]
+
+
+def test_a_second_repro_has_nothing_to_do(project: Path, folders: tuple[Path, Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folders[0].rglob(RUN_FILE)}
+    done = repro(project, "a")
+    assert done.returncode == 0
+    assert "Data and pipelines are up to date." in done.stdout + done.stderr
+    assert "Running stage" not in done.stdout + done.stderr
+    assert {path: path.stat().st_mtime_ns for path in folders[0].rglob(RUN_FILE)} == before
+
+
+def test_the_table_holds_every_network_and_attack(folders: tuple[Path, Path]) -> None:
+    params = yaml.safe_load((folders[0] / "params.yaml").read_text())
+    for dataset, asked in params["evaluate"].items():
+        rows = csv.DictReader((folders[0] / f"reports/results/{dataset}.csv").open())
+        cells = [(row["protocol"], row["network"], row["attack"]) for row in rows]
+        wanted = {
+            *product(["transfer"], asked["networks"], ["clean", *asked["attacks"]]),
+            *product(["whitebox"], asked["networks"], asked["whitebox"]),
+        }
+        assert set(cells) == wanted
+        assert len(cells) == len(wanted)
+
+
+def test_mlflow_shows_every_stage(
+    project: Path, folders: tuple[Path, Path], instances: dict[str, Instance]
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folders[0]}/mlflow.db")
+    experiment = client.get_experiment_by_name("deepcustom")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert sorted(run.info.run_name for run in runs) == sorted(instances)
+    records = [RunRecord.read(path.parent) for path in folders[0].rglob(RUN_FILE)]
+    by_name = {record.name: record for record in records}
+    assert set(by_name) == set(instances)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    for run in runs:
+        name, tags = run.info.run_name, run.data.tags
+        record = by_name[name]
+        assert run.info.status == "FINISHED"
+        assert tags["dvc.stage"] == name
+        assert (tags["git.commit"], tags["git.dirty"]) == (head, "false")
+        hashes = {f"output.{path}": md5 for path, md5 in record.outputs.items()}
+        hashes |= {f"input.{path}": md5 for path, md5 in record.inputs.items()}
+        assert hashes.items() <= tags.items()
+        assert run.data.params["seed"] == str(record.params["seed"])
+        assert record.metrics.items() <= run.data.metrics.items()
+        for metric, curve in record.history.items():
+            points = client.get_metric_history(run.info.run_id, metric)
+            by_step = {point.step: point.value for point in points}
+            assert [by_step[step] for step in range(1, len(curve) + 1)] == curve
+        pictures = [file.path for file in client.list_artifacts(run.info.run_id, "figures")]
+        assert bool(pictures) == name.startswith(PICTURED), name
+        assert sorted(pictures) == sorted(f"figures/{figure}" for figure in record.figures)
+
+
+def test_recorded_hashes_are_dvcs(folders: tuple[Path, Path]) -> None:
+    stages = lock(folders[0])
+    for path in folders[0].rglob(RUN_FILE):
+        record = RunRecord.read(path.parent)
+        outs = {out["path"]: out["md5"] for out in stages[record.name]["outs"]}
+        assert record.outputs == outs, record.name
+        deps = {dep["path"]: dep["md5"] for dep in stages[record.name].get("deps", [])}
+        shared = set(deps) & set(record.inputs)
+        assert {name: deps[name] for name in shared} == {n: record.inputs[n] for n in shared}
+        assert shared or record.stage == "prepare", record.name

@@ -1,0 +1,142 @@
+"""Networks and arrays as files: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from deepcustom import nets
+from deepcustom.errors import InputError
+from deepcustom.weights import load_network, load_state, load_tensors, save_network, save_tensors
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file.safetensors"
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def test_tensors_and_metadata_come_back(path):
+    tensors = {
+        "a": torch.rand(2, 3),
+        "b.c": torch.tensor([True, False]),
+        "n": torch.tensor(7),
+        "half": torch.rand(4).half(),
+        "turned": torch.rand(3, 5).T,
+        "empty": torch.zeros(0, 2),
+    }
+    about = {"kind": "things", "classes": 10, "nested": {"eps": 0.3, "list": [1, "é"]}}
+    save_tensors(path, tensors, about)
+    found, metadata = load_tensors(path)
+    assert metadata == about
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype is tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_same_input_same_bytes(tmp_path):
+    tensors = {"b": torch.arange(4.0), "a": torch.arange(6).view(2, 3)}
+    first, second = tmp_path / "first", tmp_path / "second"
+    save_tensors(first, tensors, {"x": 1, "y": 2})
+    save_tensors(second, dict(reversed(tensors.items())), {"y": 2, "x": 1})
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_saving_detaches_and_leaves_the_tensor(path):
+    weight = torch.ones(2, requires_grad=True)
+    save_tensors(path, {"w": weight * 2}, {})
+    assert not load_tensors(path)[0]["w"].requires_grad
+    assert weight.requires_grad
+
+
+def test_network_comes_back_frozen_in_eval_mode(path):
+    net = small()
+    net(torch.rand(8, 2))  # moves the running statistics
+    save_network(path, net, {"kind": "classifier"})
+    torch.manual_seed(9)
+    other = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).train()
+    assert load_network(path, other) == {"kind": "classifier"}
+    assert not other.training
+    assert not any(p.requires_grad for p in other.parameters())
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+
+
+def test_half_precision_comes_back_in_the_networks_own(path):
+    net = small()
+    halved = {k: t.half() if t.is_floating_point() else t for k, t in net.state_dict().items()}
+    load_state(net, halved, path)
+    assert net[0].weight.dtype is torch.float32
+    assert torch.equal(net[0].weight, halved["0.weight"].float())
+    assert net[1].num_batches_tracked.dtype is torch.int64
+
+
+def refused(path, message, net=None):
+    with pytest.raises(InputError) as caught:
+        load_network(path, net or small())
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(path):
+    refused(path, "is missing")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80\x04K\x01.", b"\xff" * 100])
+def test_what_is_no_safetensors_file(path, content):
+    path.write_bytes(content)
+    refused(path, "is not a DeepCustom safetensors file, or is corrupted")
+
+
+def test_safetensors_file_of_others(path):
+    save_file(small().state_dict(), path, metadata={"format": "pt"})
+    refused(path, "is not a DeepCustom safetensors file")
+
+
+@pytest.mark.parametrize("keep", [9, 100, -1])
+def test_truncated_file(path, keep):
+    save_network(path, small(), {})
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(path, "is not a DeepCustom safetensors file, or is corrupted")
+
+
+def test_network_of_another_kind(path):
+    save_network(path, nets.generator("mnist"), {})
+    refused(path, "does not fit MnistClassifier: differing tensors", nets.classifier("mnist"))
+
+
+def test_another_shape(path):
+    state = {**small().state_dict(), "0.weight": torch.zeros(3, 7)}
+    save_tensors(path, state, {})
+    refused(path, "0.weight has shape (3, 7), expected (3, 2)")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite(path, value):
+    net = small()
+    net[1].running_mean[1] = value
+    save_network(path, net, {})
+    refused(path, "1.running_mean holds values that are not finite")
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(path):
+    net = small()
+    before = {name: t.clone() for name, t in net.state_dict().items()}
+    state = {name: torch.zeros_like(t) for name, t in before.items()}
+    state["1.running_var"] = torch.full((3,), float("nan"))
+    save_tensors(path, state, {})
+    refused(path, "not finite", net)
+    assert all(torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+def test_files_are_plain_safetensors(path):
+    save_network(path, small(), {"kind": "x"})
+    assert set(load_file(path)) == set(small().state_dict())
