@@ -18,6 +18,7 @@ setup: $(READY)  ## make .venv from requirements.lock and install this checkout 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepCustom needs Python 3.11 or later: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	@echo 'installing from requirements.lock (about 2 GB with the CPU wheel of torch; a few minutes)'
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -60,6 +61,6 @@ lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	  grep -vE '^(nvidia-|cuda-|triton)' .lock.partial; } > requirements.lock
 	@rm .lock.partial
 
-clean:  ## remove .venv, caches and the workspaces of profiles (data, models and results stay)
-	rm -rf $(VENV) workspaces .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
+clean:  ## remove .venv and caches (data, models, results and workspaces stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

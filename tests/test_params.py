@@ -79,7 +79,7 @@ def test_unknown_profile_is_refused_with_the_known_ones():
         profile.settings(PROJECT, "papre")
 
 
-# The study's settings for MNIST: SPEC, sections 2 to 7 and 9.
+# The study's settings for MNIST: the study's published settings.
 STAIRCASE = {"schedule": "staircase", "decay_rate": 0.9, "decay_steps": 1000}
 STUDY = {
     "threat": {"eps": 0.3},

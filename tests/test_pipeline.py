@@ -45,7 +45,7 @@ from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
-from deepcustom.results import COLUMNS
+from deepcustom.results import COLUMNS, read_csv
 from deepcustom.threat import ThreatModel
 
 SPEC = datasets.spec(DATASET)
@@ -536,7 +536,11 @@ def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
     ws, pipeline = done
     for one in ran(pipeline):
         record = record_of(ws, one)
-        assert sorted(record.params) == sorted(one.params), one.name
+        asked = {
+            next((key for key in one.params if f"{used}.".startswith(f"{key}.")), used)
+            for used in record.params
+        }
+        assert asked == set(one.params), one.name
         data = {dep for dep in one.deps if not dep.startswith(("src/", "examples/"))}
         used = set()
         for path in record.inputs:
@@ -546,6 +550,28 @@ def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
         assert used == data, f"{one.name} does not read {data - used}"
         for path, md5 in record.inputs.items():
             assert dvc_md5(ws.root / path) == md5, path
+
+
+def test_a_set_outside_the_ball_is_scored_under_another_name(done: Done, tmp_path: Path) -> None:
+    made, pipeline = done
+    ws = Workspace(Path(shutil.copytree(made.root, tmp_path / "project")))
+    set_params(ws.root, {"generate": {DATASET: {"clipping": False}}})
+    for name in ("generate@mnist-nce-test", "evaluate@mnist", "report@mnist"):
+        run_instance(ws, pipeline.instances[name])
+    attacks = {result.attack for result in read_csv(ws.root / workspace.results(DATASET))}
+    assert "nce-unclipped" in attacks
+    assert "nce" not in attacks
+    assert "nce-unclipped" in (ws.root / workspace.page(DATASET)).read_text()
+
+
+def test_the_snippet_of_the_readme_runs(done: Done) -> None:
+    code = (ROOT / "README.md").read_text().split("```python\n")[-1].split("```")[0]
+    names: dict[str, Any] = {}
+    with contextlib.chdir(done[0].root):
+        exec(code, names)
+    assert names["classifier"].optimizer.state, "nothing was trained"
+    x, y = names["x"].numpy(), names["y"].numpy()
+    ThreatModel(0.3).verify(names["attack"].generate(x, y), x)
 
 
 def test_every_run_has_the_name_of_its_dvc_stage_and_is_in_mlflow(done: Done) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
-from deepcustom.pipeline.provenance import CODE, dvc_md5
+from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.record import RUN_FILE, RunRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -131,7 +131,7 @@ def test_the_table_holds_every_network_and_attack(folders: tuple[Path, Path]) ->
 
 
 def test_mlflow_shows_every_stage(
-    project: Path, folders: tuple[Path, Path], instances: dict[str, Instance]
+    folders: tuple[Path, Path], instances: dict[str, Instance]
 ) -> None:
     from mlflow import MlflowClient
 
@@ -142,15 +142,14 @@ def test_mlflow_shows_every_stage(
     records = [RunRecord.read(path.parent) for path in folders[0].rglob(RUN_FILE)]
     by_name = {record.name: record for record in records}
     assert set(by_name) == set(instances)
-    head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit, dirty = git_state(ROOT)  # of the code that ran, which is installed from here
+    assert commit
     for run in runs:
         name, tags = run.info.run_name, run.data.tags
         record = by_name[name]
         assert run.info.status == "FINISHED"
         assert tags["dvc.stage"] == name
-        assert (tags["git.commit"], tags["git.dirty"]) == (head, "false")
+        assert (tags["git.commit"], tags["git.dirty"]) == (commit, str(dirty).lower())
         hashes = {f"output.{path}": md5 for path, md5 in record.outputs.items()}
         hashes |= {f"input.{path}": md5 for path, md5 in record.inputs.items()}
         assert hashes.items() <= tags.items()

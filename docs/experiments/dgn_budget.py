@@ -26,6 +26,7 @@ from deepcustom.dgn import train_bank
 from deepcustom.figures import save_figure
 from deepcustom.params import ComputeParams, ThreatParams, TrainDgnParams, load
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.threat import ThreatModel
 from deepcustom.training import accuracy
@@ -45,11 +46,10 @@ class Budget:
 
 
 BUDGETS = [
-    *(Budget("control", 1e-3, epochs) for epochs in (1, 2)),
-    *(Budget("lrp", 1e-3, epochs) for epochs in (1, 2, 4)),
-    *(Budget("suspiciousness", 1e-3, epochs) for epochs in (1, 2, 3, 6)),
-    Budget("control", 1e-3, 6),
-    Budget("lrp", 3e-3, 6),
+    *(Budget("control", 1e-3, epochs) for epochs in (1, 3, 6)),
+    *(Budget("lrp", 1e-3, epochs) for epochs in (1, 3, 6)),
+    *(Budget("nce", 1e-3, epochs) for epochs in (1, 3)),
+    *(Budget("suspiciousness", 1e-3, epochs) for epochs in (1, 3, 6)),
     Budget("suspiciousness", 3e-3, 12),
 ]
 OPTIMUM = Budget("lrp optimum", 0.0, 0)
@@ -104,7 +104,6 @@ def curves(ws: Workspace) -> dict[Budget, list[float]]:
         )
         found[budget] = history["val_target_accuracy"]
         print(budget, [round(value, 4) for value in found[budget]], flush=True)
-        save(found)
     return found
 
 
@@ -130,16 +129,26 @@ def draw(found: dict[Budget, list[float]]) -> Figure:
     return figure
 
 
-def save(found: dict[Budget, list[float]]) -> None:
-    """Write the table and draw it."""
+def main() -> None:
+    """Train, write the table and draw it."""
+    ws = Workspace.here()
+    md5 = dvc_md5(ws.root / workspace.target(DATASET))
+    found = curves(ws)
     with (HERE / "dgn_budget.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow([*(field.name for field in fields(Budget)), "epoch", "val_target_accuracy"])
+        table.writerow(
+            [
+                *(field.name for field in fields(Budget)),
+                "epoch",
+                "val_target_accuracy",
+                "target_md5",
+            ]
+        )
         for budget, curve in found.items():
             for epoch, value in enumerate(curve, min(1, budget.epochs)):
-                table.writerow([*astuple(budget), epoch, f"{value:.6f}"])
+                table.writerow([*astuple(budget), epoch, f"{value:.6f}", md5])
     save_figure(draw(found), HERE / "dgn_budget.png")
 
 
 if __name__ == "__main__":
-    curves(Workspace.here())
+    main()

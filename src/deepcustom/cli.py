@@ -143,7 +143,8 @@ def repro(
     """Run dvc repro under a profile."""
     from deepcustom.pipeline.profile import reproduce, workspace
 
-    code = reproduce(workspace(_here(), profile, folder), targets or [])
+    project = _here()
+    code = reproduce(workspace(project, profile, folder), targets or [], project)
     raise typer.Exit(code)
 
 
@@ -219,6 +220,9 @@ def main() -> None:
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("interrupted; nothing half-written is left", file=sys.stderr)

@@ -39,7 +39,7 @@ class TestSet:
 
 
 def transfer(dataset: str, network: Network, sets: list[TestSet]) -> list[Result]:
-    """Accuracy of one network on every given set, none of which was made against it."""
+    """Accuracy of one network on every given set, made against the target network."""
     results = []
     for s in sets:
         correct = int((predict(network.net, s.x).argmax(1) == s.y).sum())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -105,6 +107,7 @@ def train_with_art(
     Returns:
         The history: ``val_accuracy`` per epoch (ART reports no loss).
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")  # ART's two bars an epoch; ``advance`` tells more
     from art.defences.trainer import AdversarialTrainer
 
     from deepcustom.attacks import art_attack, art_classifier

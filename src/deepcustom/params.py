@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from deepcustom.errors import ParamsError
 
@@ -20,6 +28,14 @@ class Params(BaseModel):
     """Base of every section: frozen, and unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation in (int, float, int | None, float | None):
+            raise ValueError("should be a number")
+        return value
 
 
 P = TypeVar("P", bound=Params)
@@ -122,6 +138,17 @@ class AttackParams(Params):
     batch_size: int = Field(default=1000, ge=1)
     mis_classification_check: bool = False
 
+    def describe(self) -> str:
+        """The settings in words."""
+        if self.method == "fgsm":
+            return "FGSM: one step of eps"
+        starts = (
+            "no random start"
+            if not self.num_random_init
+            else f"{self.num_random_init} random start(s)"
+        )
+        return f"PGD: {self.max_iter} steps of {self.eps_step:g}, {starts}"
+
     @model_validator(mode="after")
     def _pgd_has_its_own_settings(self) -> AttackParams:
         own = {
@@ -169,6 +196,14 @@ class EvaluateParams(Params):
     networks: tuple[str, ...] = Field(min_length=1)
     attacks: tuple[str, ...] = Field(min_length=1)
     whitebox: dict[str, AttackParams]
+
+    @field_validator("networks", "attacks")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each may stand there once, twice found: {', '.join(twice)}")
+        return names
 
 
 class ReportParams(Params):

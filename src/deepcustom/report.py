@@ -47,10 +47,10 @@ An attack should make images harder, never easier. Does a network do better on t
 hardened with than on clean images?
 """
 LEAK_REASON = """\
-The true label chose the DGN that made each image (for FGSM and PGD, the direction of the step),
-and the network learned to recognise its watermark. An attacker has no reason to stamp the right
-answer on an image, so such a number is no evidence of robustness (label leaking: Kurakin,
-Goodfellow and Bengio 2017, [arXiv:1611.01236](https://arxiv.org/abs/1611.01236)).
+Where the true label chooses what is done to an image (which DGN makes it, or for FGSM and PGD the
+direction of the step), the network can learn to recognise the label's watermark. An attacker has no
+reason to stamp the right answer on an image, so such a number is no evidence of robustness (label
+leaking: Kurakin, Goodfellow and Bengio 2017, [arXiv:1611.01236](https://arxiv.org/abs/1611.01236)).
 """
 
 
@@ -94,7 +94,9 @@ def _protocol_tables(
         _rich_table([names, *group], title + (", continued" if number else ""))
         for number, group in enumerate(groups)
     ]
-    tables[0].caption = _text(f"{PROTOCOLS[protocol]} {_footnote(cells.values())}", "dim")
+    own_row = TARGET_ROW.strip() + " " if protocol == "transfer" else ""
+    caption = f"{PROTOCOLS[protocol]} {own_row}{_footnote(cells.values())}"
+    tables[0].caption = _text(caption, "dim")
     return tables
 
 

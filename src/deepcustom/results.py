@@ -27,6 +27,7 @@ PROTOCOLS = {
 CLEAN = "clean"
 """The name under which the images as they are stand among the attacks."""
 
+UNCLIPPED = "-unclipped"  # ends the name of an attack whose images leave the ball
 CONFIDENCE = 0.95
 DECIMALS = 6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deepcustom.errors import InputError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
@@ -36,3 +37,22 @@ def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Comp
     net = nets.classifier(spec.name)
     load_network(stage.read(workspace.network(spec.name, name)), net)
     return net.to(compute.device)
+
+
+def load_analysis(
+    stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
+) -> dict[str, Tensor]:
+    """What an analysis found, array name → tensor with one row per class.
+
+    Raises:
+        InputError: the file is missing, is no analysis, or is of another number of classes.
+    """
+    from deepcustom.weights import load_tensors
+
+    path = stage.read(workspace.analysis(spec.name, name))
+    arrays, _ = load_tensors(path)
+    for key, array in arrays.items():
+        if array.shape[:1] != (spec.num_classes,):
+            found = tuple(array.shape)
+            raise InputError(f"{path}: {key} is {found}, expected {spec.num_classes} rows")
+    return {key: array.to(compute.device) for key, array in arrays.items()}

@@ -19,6 +19,7 @@ import yaml
 
 from deepcustom.errors import DeepCustomError, InputError, UnknownNameError
 from deepcustom.params import read_params
+from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
 COPIED = ("src", "examples", "dvc.yaml")
@@ -127,14 +128,21 @@ def _copy(source: Path, copy: Path) -> None:
         shutil.copytree(source, copy, ignore=ignore)
 
 
-def reproduce(ws: Workspace, targets: Sequence[str]) -> int:
-    """``dvc repro`` in a workspace; returns its exit code."""
-    return _dvc(ws.root, ["repro", *targets], check=False)
+def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:
+    """``dvc repro`` in a workspace of ``project``, with that workspace's code; returns its exit code."""
+    own: dict[str, str] = {}
+    if ws.root != project.root:
+        paths = [str(ws.root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = {"PYTHONPATH": os.pathsep.join(paths), CHECKOUT: str(project.root)}
+    return _dvc(ws.root, ["repro", *targets], check=False, env=own)
 
 
-def _dvc(root: Path, words: Sequence[str], *, check: bool = True) -> int:
+def _dvc(
+    root: Path, words: Sequence[str], *, check: bool = True, env: Mapping[str, str] | None = None
+) -> int:
     scripts = str(Path(sys.executable).parent)
-    env = {**os.environ, "PATH": os.pathsep.join([scripts, os.environ.get("PATH", "")])}
+    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    env = {**os.environ, "PATH": path, **(env or {})}
     env.setdefault("DVC_NO_ANALYTICS", "1")
     code = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, env=env).returncode
     if check and code:

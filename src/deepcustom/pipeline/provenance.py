@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -46,10 +47,12 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+CHECKOUT = "DEEPCUSTOM_CHECKOUT"  # set for workspaces, which run a copy of the project's code
+
+
 def checkout(root: Path) -> Path:
-    """The folder of the code that runs, if it is a project's; else the workspace ``root``."""
-    code = Path(__file__).resolve().parents[3]
-    return code if (code / "dvc.yaml").is_file() else root
+    """The project that the code of the workspace ``root`` belongs to."""
+    return Path(os.environ.get(CHECKOUT, root))
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:

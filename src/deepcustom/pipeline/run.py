@@ -62,6 +62,7 @@ class StageRun:
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.item)
         seed_everything(self.seed)
+        self._git = provenance.git_state(provenance.checkout(self.ws.root))
         return self
 
     def __exit__(
@@ -79,7 +80,7 @@ class StageRun:
 
     def params(self, model: type[P], *keys: str) -> P:
         """This stage's section for the data set, or what lies below ``keys`` in it, checked."""
-        return self._section(model, self.stage, self.dataset, *keys)
+        return self.section(model, self.stage, self.dataset, *keys)
 
     def expect(self, *keys: str) -> None:
         """Check that ``params.yaml`` has these keys, of another stage.
@@ -89,21 +90,30 @@ class StageRun:
         """
         settings.section(self._tree, *keys)
 
+    def has(self, *keys: str) -> bool:
+        """Whether ``params.yaml`` has these keys."""
+        try:
+            self.expect(*keys)
+        except ParamsError:
+            return False
+        return True
+
     def threat(self) -> ThreatModel:
         """The data set's threat model."""
         from deepcustom.threat import ThreatModel
 
-        return ThreatModel(self._section(ThreatParams, "threat", self.dataset).eps)
+        return ThreatModel(self.section(ThreatParams, "threat", self.dataset).eps)
 
     def compute(self) -> Compute:
         """Device and precision; what ``auto`` became goes into the record."""
         from deepcustom.compute import Compute
 
-        chosen = Compute.of(self._section(ComputeParams, "compute"))
+        chosen = Compute.of(self.section(ComputeParams, "compute"))
         self._machine |= chosen.describe()
         return chosen
 
-    def _section(self, model: type[P], *keys: str) -> P:
+    def section(self, model: type[P], *keys: str) -> P:
+        """The section below ``keys`` of ``params.yaml``, checked, for the record too."""
         value = settings.validate(model, settings.section(self._tree, *keys), ".".join(keys))
         self._used[".".join(keys)] = value.model_dump(mode="json", exclude_none=True)
         return value
@@ -175,7 +185,7 @@ class StageRun:
 
     def _record(self) -> RunRecord:
         root = self.ws.root
-        commit, dirty = provenance.git_state(provenance.checkout(root))
+        commit, dirty = self._git
         return RunRecord(
             schema_version=1,
             run_key=uuid.uuid4().hex,

@@ -18,7 +18,7 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.progress import progress
 from deepcustom.report import print_tables
-from deepcustom.results import PROTOCOLS, write_csv
+from deepcustom.results import PROTOCOLS, UNCLIPPED, write_csv
 
 if TYPE_CHECKING:
     from deepcustom.compute import Compute
@@ -85,7 +85,7 @@ def _test_sets(
         try:
             threat.verify(made.x_adv, made.x)
         except ThreatModelError as error:
-            attack = f"{attack}-unclipped"
+            attack = attack + UNCLIPPED
             print(f"warning: scored as {attack}, since {error}")
         _, x_adv, labels = (tensor.to(compute.device) for tensor in made.tensors())
         sets.append(TestSet(attack, dvc_md5(folder), x_adv, labels))

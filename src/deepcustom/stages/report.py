@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from deepcustom import datasets
 from deepcustom.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
-from deepcustom.params import ReportParams
+from deepcustom.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.load import load_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report import page
-from deepcustom.results import PROTOCOLS, Result, pivot, read_csv
+from deepcustom.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
 from deepcustom.training import predict
 
 if TYPE_CHECKING:
@@ -43,11 +43,24 @@ def run(ws: Workspace, dataset: str) -> None:
             heatmaps=_save(heatmaps, folder, dataset, "accuracy"),
             grids=_save(grids, folder, dataset, "images"),
             curves=_save(curves, folder, dataset, "curves"),
-            facts={"Threat model": f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"},
+            facts=_facts(stage, spec),
         )
         stage.write(workspace.page(dataset)).write_text(text)
 
         stage.log({"pictures": len(heatmaps) + len(grids) + len(curves)})
+
+
+def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
+    """What the attacks were allowed, and their settings."""
+    facts = {"threat model": f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"}
+    evaluated = stage.section(EvaluateParams, "evaluate", spec.name)
+    for attack in evaluated.attacks:
+        if stage.has("attack", spec.name, attack):
+            made = stage.section(AttackParams, "attack", spec.name, attack)
+            facts[f"{attack}, transferred"] = made.describe()
+    for attack, made in evaluated.whitebox.items():
+        facts[f"{attack}, white-box"] = made.describe()
+    return facts
 
 
 def _image_grids(
@@ -60,9 +73,10 @@ def _image_grids(
     for attack in pivot(results, spec.name, "transfer")[1]:
         if attack == "clean":
             continue
-        path = stage.read(workspace.adversarial(spec.name, "test", attack))
+        made_by = attack.removesuffix(UNCLIPPED)
+        path = stage.read(workspace.adversarial(spec.name, "test", made_by))
         made = datasets.AdversarialSet.load(path, spec)
-        x, x_adv, y = made.take(first_rows(made.y, spec.num_classes)).tensors()
+        x, x_adv, y = made.take(first_rows(made.y, columns)).tensors()
         before, after = (
             predict(target_net, images.to(compute.device)).argmax(1).cpu() for images in (x, x_adv)
         )

@@ -8,11 +8,10 @@ from deepcustom.figures import loss_curves
 from deepcustom.losses import find_loss
 from deepcustom.params import TrainDgnParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.progress import progress
-from deepcustom.weights import load_tensors
 
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
@@ -26,15 +25,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
         target_net = load_classifier(stage, spec, "target", compute)
-        analysis = {
-            what: {
-                key: array.to(compute.device)
-                for key, array in load_tensors(stage.read(workspace.analysis(dataset, what)))[
-                    0
-                ].items()
-            }
-            for what in needed
-        }
+        analysis = {what: load_analysis(stage, spec, what, compute) for what in needed}
 
         total = params.training.epochs * spec.num_classes
         with progress(f"train_dgn@{dataset}-{name}", total) as advance:
