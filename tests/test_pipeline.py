@@ -41,6 +41,7 @@ from deepcustom.datasets import AdversarialSet
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.pipeline import profile, workspace
+from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -899,3 +900,10 @@ def test_merged_is_the_overlay_that_profiles_use(ws: Workspace) -> None:
     (ws.root / "profiles").mkdir()
     (ws.root / "profiles/mine.yaml").write_text(yaml.safe_dump(over))
     assert profile.settings(ws, "mine") == merged(tiny_params(), over)
+
+
+def test_the_first_rows_show_every_class_first() -> None:
+    y = np.array([7, 2, 2, 0, 7, 9, 0], np.uint8)
+    assert first_rows(y, 10).tolist() == [3, 1, 0, 5, 6, 2, 4]
+    assert first_rows(y, 2).tolist() == [3, 1]
+    assert first_rows(y[:0], 3).tolist() == []

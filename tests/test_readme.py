@@ -74,6 +74,11 @@ def test_every_make_target_that_is_named_exists(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
+def test_no_place_is_left_to_fill(document: Path) -> None:
+    assert re.findall(r"@[A-Z]+@|TODO|TBD", document.read_text()) == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document: Path) -> None:
     text = document.read_text()
     for link in linked(text):

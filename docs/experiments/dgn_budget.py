@@ -48,7 +48,6 @@ class Budget:
 BUDGETS = [
     *(Budget("control", 1e-3, epochs) for epochs in (1, 3, 6)),
     *(Budget("lrp", 1e-3, epochs) for epochs in (1, 3, 6)),
-    *(Budget("nce", 1e-3, epochs) for epochs in (1, 3)),
     *(Budget("suspiciousness", 1e-3, epochs) for epochs in (1, 3, 6)),
     Budget("suspiciousness", 3e-3, 12),
 ]

@@ -51,49 +51,54 @@ def finish_set(
     attack, split_name = stage.parts
     threat.verify(x_adv, split.x)
     x, y = split.tensors()
-    before = predict(target_net, x.to(compute.device)).argmax(1).cpu()
-    after = predict(target_net, torch.from_numpy(x_adv).to(compute.device)).argmax(1).cpu()
-    keep = (before != after if only_changed else torch.ones_like(y, dtype=torch.bool)).numpy()
+    before = predict(target_net, x.to(compute.device)).argmax(1).cpu().numpy()
+    after = predict(target_net, torch.from_numpy(x_adv).to(compute.device)).argmax(1).cpu().numpy()
+    keep = before != after if only_changed else np.ones(len(y), dtype=bool)
     made = AdversarialSet(
         x=split.x[keep], x_adv=x_adv[keep], y=split.y[keep], index=split.index[keep]
     )
     made.save(stage.write(workspace.adversarial(spec.name, split_name, attack)))
 
-    change = np.abs(x_adv - x.numpy()).reshape(len(x), -1)
-    stage.log(
-        {
-            "images": int(keep.sum()),
-            "clean_accuracy": _mean(before == y),
-            "target_accuracy": _mean(after == y),
-            "attack_success_rate": _mean((after != y)[before == y]),
-            "predictions_changed": _mean(before != after),
-            "mean_linf": float(change.max(1).mean()) if len(x) else float("nan"),
-            "mean_l2": float(np.sqrt((change**2).sum(1)).mean()) if len(x) else float("nan"),
-        }
-    )
-    first = first_rows(split.y[keep], spec.num_classes)
+    stage.log({"images": int(keep.sum()), **_effect(x.numpy(), x_adv, y.numpy(), before, after)})
+    rows = np.flatnonzero(keep)[first_rows(split.y[keep], spec.num_classes)]
     stage.figure(
         "images",
         image_grid(
-            x.numpy()[keep][first],
-            x_adv[keep][first],
-            split.y[keep][first],
+            x.numpy()[rows],
+            x_adv[rows],
+            split.y[rows],
             class_names=spec.classes,
-            predicted=before.numpy()[keep][first],
-            predicted_adv=after.numpy()[keep][first],
+            predicted=before[rows],
+            predicted_adv=after[rows],
             eps=threat.eps,
             title=f"{spec.title}: {attack} against the target network, {split_name}",
         ),
     )
 
 
-def _mean(flags: object) -> float:
-    """Share of true values; nan of none."""
-    values = np.asarray(flags, dtype=np.float64)
+def _effect(
+    x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, before: np.ndarray, after: np.ndarray
+) -> dict[str, float]:
+    """What the attack did to the predictions, and how far it moved the images (means over images)."""
+    change = np.abs(x_adv - x).reshape(len(x), -1)
+    return {
+        "clean_accuracy": _mean(before == y),
+        "target_accuracy": _mean(after == y),
+        "attack_success_rate": _mean((after != y)[before == y]),
+        "predictions_changed": _mean(before != after),
+        "mean_linf": _mean(change.max(axis=1, initial=0.0)),
+        "mean_l2": _mean(np.sqrt((change**2).sum(axis=1))),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean, or share of true values; nan of none."""
+    values = values.astype(np.float64)
     return float(values.mean()) if values.size else float("nan")
 
 
 def first_rows(y: np.ndarray, count: int) -> np.ndarray:
-    """``count`` rows, the first of every class before the second of any."""
-    seen = [int((y[:row] == label).sum()) for row, label in enumerate(y[: 100 * count])]
-    return np.argsort(seen, kind="stable")[:count]
+    """At most ``count`` rows: the first of every class, by class, then the second, and so on."""
+    some = y[: 100 * count]
+    turn = np.array([(some[:row] == label).sum() for row, label in enumerate(some)])
+    return np.lexsort((some, turn))[:count]

@@ -1,0 +1,42 @@
+"""The experiment on training budgets: made with the committed target network, and what docs say of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import yaml
+from pipeline_fixtures import ROOT
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, str]]:
+    with (ROOT / "docs/experiments/dgn_budget.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def last(rows: list[dict[str, str]]) -> dict[tuple[str, int], float]:
+    """(loss, epochs) at the rate of 1e-3 → target accuracy on val at the end."""
+    ended = [row for row in rows if row["epoch"] == row["epochs"]]
+    kept = [row for row in ended if float(row["learning_rate"]) in (0.0, 1e-3)]
+    return {(r["loss"], int(r["epochs"])): float(r["val_target_accuracy"]) for r in kept}
+
+
+def test_it_was_made_with_the_committed_network(rows: list[dict[str, str]]) -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    (out,) = [o for o in lock["train_target@mnist"]["outs"] if o["path"].startswith("models/")]
+    assert {row["target_md5"] for row in rows} == {out["md5"]}
+
+
+def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
+    for epochs in (1, 3, 6):
+        assert last["suspiciousness", epochs] > last["control", epochs]
+    for loss in ("lrp", "suspiciousness"):
+        assert last[loss, 1] < last[loss, 6], "longer training weakens it"
+    for epochs in (3, 6):
+        assert last["lrp", epochs] < last["control", epochs] - 0.1
+    assert abs(last["lrp", 6] - last["lrp optimum", 0]) < 0.1
+    nce = json.loads((ROOT / "reports/metrics/mnist/train_dgn/nce.json").read_text())
+    assert nce["metrics"]["val_target_accuracy"] < 0.02
