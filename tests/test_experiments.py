@@ -40,3 +40,11 @@ def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
     assert abs(last["lrp", 6] - last["lrp optimum", 0]) < 0.1
     nce = json.loads((ROOT / "reports/metrics/mnist/train_dgn/nce.json").read_text())
     assert nce["metrics"]["val_target_accuracy"] < 0.02
+
+
+def test_the_budgets_are_those_of_the_docs() -> None:
+    banks = yaml.safe_load((ROOT / "params.yaml").read_text())["train_dgn"]["mnist"]
+    text = " ".join((ROOT / "docs/losses.md").read_text().split())
+    assert "three epochs for `lrp` and `nce`, six for `suspiciousness`" in text
+    epochs = {name: bank["training"]["epochs"] for name, bank in banks.items()}
+    assert epochs == {"lrp": 3, "nce": 3, "suspiciousness": 6}

@@ -131,7 +131,7 @@ def test_the_table_holds_every_network_and_attack(folders: tuple[Path, Path]) ->
 
 
 def test_mlflow_shows_every_stage(
-    folders: tuple[Path, Path], instances: dict[str, Instance]
+    project: Path, folders: tuple[Path, Path], instances: dict[str, Instance]
 ) -> None:
     from mlflow import MlflowClient
 
@@ -142,7 +142,7 @@ def test_mlflow_shows_every_stage(
     records = [RunRecord.read(path.parent) for path in folders[0].rglob(RUN_FILE)]
     by_name = {record.name: record for record in records}
     assert set(by_name) == set(instances)
-    commit, dirty = git_state(ROOT)  # of the code that ran, which is installed from here
+    commit, dirty = git_state(project)  # whose code the workspace runs a copy of
     assert commit
     for run in runs:
         name, tags = run.info.run_name, run.data.tags
