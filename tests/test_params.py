@@ -313,3 +313,28 @@ def test_what_is_no_yaml_mapping_is_refused_in_one_line(tmp_path, content, messa
 def test_missing_file_says_where_to_run(tmp_path):
     with pytest.raises(ParamsError, match=r"params\.yaml is missing: run this from the project's"):
         p.read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", profile.names(PROJECT))
+def test_every_profile_passes_the_check(name):
+    p.check(profile.settings(PROJECT, name))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("train_target", "mnist", "epohcs"), 3, r"train_target\.mnist\.epohcs is not a known key"),
+        (("evaluate", "mnist", "witebox"), {}, r"evaluate\.mnist\.witebox is not a known key"),
+        (("attack", "mnist", "fgsm", "eps_step"), 0.1, "fgsm does not take eps_step"),
+        (("trian_dgn",), {}, "trian_dgn is no known section; allowed: seed, compute"),
+        (("compute", "precision"), "int4", r"compute\.precision: should be"),
+    ],
+)
+def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
+    tree = profile.settings(PROJECT, "default")
+    place = tree
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    with pytest.raises(ParamsError, match=message):
+        p.check(tree)

@@ -288,3 +288,42 @@ def _fields_at(model: type[Params], loc: tuple[Any, ...]) -> list[str]:
         nested = [info.annotation, *getattr(info.annotation, "__args__", ())]
         model = next((m for m in nested if isinstance(m, type) and issubclass(m, Params)), model)
     return list(model.model_fields)
+
+
+_PER_DATASET: dict[str, type[Params]] = {
+    "threat": ThreatParams,
+    "prepare": PrepareParams,
+    "train_target": TrainingParams,
+    "relevance": RelevanceParams,
+    "suspiciousness": SuspiciousnessParams,
+    "generate": GenerateParams,
+    "evaluate": EvaluateParams,
+    "report": ReportParams,
+}
+_PER_ITEM: dict[str, type[Params]] = {
+    "train_dgn": TrainDgnParams,
+    "attack": AttackParams,
+    "adversarial_train": AdversarialTrainParams,
+}
+
+
+def check(tree: Mapping[str, Any]) -> None:
+    """Check a whole params file, so that a mistake shows before any stage starts.
+
+    Raises:
+        ParamsError: in one line: the key, what it holds, and what is allowed.
+    """
+    known = ["seed", "compute", *_PER_DATASET, *_PER_ITEM]
+    for name in tree:
+        if name not in known:
+            raise ParamsError(
+                f"params.yaml: {name} is no known section; allowed: {', '.join(known)}"
+            )
+    validate(ComputeParams, section(tree, "compute"), "compute")
+    for name, model in _PER_DATASET.items():
+        for dataset in section(tree, name):
+            validate(model, section(tree, name, dataset), f"{name}.{dataset}")
+    for name, model in _PER_ITEM.items():
+        for dataset in section(tree, name):
+            for item in section(tree, name, dataset):
+                validate(model, section(tree, name, dataset, item), f"{name}.{dataset}.{item}")

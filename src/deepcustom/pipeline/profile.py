@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from deepcustom.errors import DeepCustomError, InputError, UnknownNameError
-from deepcustom.params import read_params
+from deepcustom.params import check, read_params
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
@@ -84,6 +84,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         InputError: the folder holds something else, which a workspace would overwrite.
     """
     tree = settings(ws, profile)
+    check(tree)
     root = folder_of(ws, profile, folder)
     if root == ws.root and profile == "default":
         return ws
