@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcustom import losses
+from deepcustom import losses, nets
 from deepcustom.dgn import train_bank
 from deepcustom.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
@@ -228,6 +228,54 @@ def test_suspiciousness_worked_by_hand():
     )
     assert first.tolist() == [pytest.approx(0.5 * (1 - 3))]
     assert second.tolist() == [pytest.approx(0.1 * (0.5 + 1))]
+
+
+def test_convolution_terms_worked_by_hand():
+    a_x = torch.tensor([[[[1.0, 2.0]], [[0.0, 4.0]], [[-1.0, 1.0]]]])  # three maps of 1x2
+    a_g = torch.tensor([[[[3.0, 1.0]], [[1.0, 6.0]], [[-1.0, 0.0]]]])
+    first, second = losses.suspiciousness.convolution_terms(
+        a_x, a_g, torch.tensor([True, False, False]), alpha=0.5, beta=0.1
+    )
+    assert first.tolist() == [pytest.approx(0.5 * ((1 - 3) + (2 - 1)) / 2)]
+    assert second.tolist() == [pytest.approx(0.1 * (1 + 2 + 0 + 1) / 4)]
+    for mask in (torch.zeros(3).bool(), torch.ones(3).bool()):
+        terms = losses.suspiciousness.convolution_terms(a_x, a_g, mask, alpha=0.5, beta=0.1)
+        assert float(terms[0 if not mask.any() else 1]) == 0.0
+
+
+@pytest.mark.parametrize("weights", [{}, {"alpha": 2.0, "beta": 0.3, "theta": 1.5, "gamma": 0.7}])
+def test_suspiciousness_of_convolutions_is_its_formula(weights):
+    """On the CIFAR-10 network: means over the maps of each convolution, sums over dense units."""
+    torch.manual_seed(3)
+    net = nets.classifier("cifar10").double().eval().requires_grad_(False)
+    sizes = {"conv1": 32, "conv2": 64, "conv3": 64, "dense1": 64}
+    masks = {name: torch.rand(size) > 0.7 for name, size in sizes.items()}
+    arrays = {f"suspicious.{name}": mask for name, mask in masks.items()}
+    analysis = {"suspiciousness": {**arrays, "failures": torch.tensor(2)}}
+    context = LossContext(net, LABEL, ThreatModel(0.03), analysis)
+    x, g = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
+    found = build_loss("suspiciousness", {"custom_loss_constant": 0.9, **weights}, context)(x, g)
+    o = {"alpha": 0.5, "beta": 0.01, "theta": 0.5, "gamma": 0.5, **weights}
+
+    on_x, on_g = net.preactivations(x)[0], net.preactivations(g)[0]
+    for image in range(2):
+        suspicious = others = 0.0
+        for name, mask in masks.items():
+            change = [
+                (on_x[name][image, unit] - on_g[name][image, unit]).flatten().tolist()
+                for unit in range(sizes[name])
+            ]
+            chosen = [v for values, m in zip(change, mask, strict=True) if m for v in values]
+            rest = [abs(v) for values, m in zip(change, mask, strict=True) if not m for v in values]
+            dense = name == "dense1"
+            suspicious += (
+                o["theta" if dense else "alpha"] * sum(chosen) / (1 if dense else len(chosen))
+            )
+            others += o["gamma" if dense else "beta"] * sum(rest) / (1 if dense else len(rest))
+        mse = mean_square(g[image].flatten().tolist(), x[image].flatten().tolist())
+        assert float(found["suspicious"][image]) == pytest.approx(0.9 * suspicious, rel=1e-9)
+        assert float(found["others"][image]) == pytest.approx(0.9 * others, rel=1e-9)
+        assert float(found["mse"][image]) == pytest.approx(0.1 * mse, rel=1e-9)
 
 
 def test_margin_stops_at_kappa(context, train):

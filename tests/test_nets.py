@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from deepcustom import nets
+from deepcustom.compute import FLOAT32, Compute
 from deepcustom.errors import UnknownNameError
 
 LAYERS = [f"dense{i}" for i in range(1, 6)]
@@ -19,6 +20,12 @@ def test_parameter_counts():
     up = 128 * 64 * 9 + 64 + 2 * 64 + 64 * 32 * 4 + 32 + 2 * 32 + 32 * 4 + 1
     down = 32 * 9 + 32 + 64 * 32 * 9 + 64 + 128 * 64 * 9 + 128
     assert nets.parameter_count(nets.generator("mnist")) == down + up
+    assert nets.parameter_count(nets.classifier("cifar10")) == 122_570
+    weights = 3 * 32 * 9 + 32 * 64 * 9 + 64 * 128 * 9 + 128 * 128 * 9
+    weights += 128 * 128 * 9 + 128 * 64 * 16 + 64 * 32 * 16 + 32 * 3 * 9
+    biases = (32 + 64 + 128 + 128) + (128 + 64 + 32 + 3)
+    norms = 2 * (128 + 64 + 32)
+    assert nets.parameter_count(nets.generator("cifar10")) == weights + biases + norms
 
 
 def test_mnist_generator_has_the_sizes_of_the_figure():
@@ -40,18 +47,55 @@ def test_mnist_generator_has_the_sizes_of_the_figure():
     assert (128, 3, 3) in shapes  # the latent
 
 
-def test_mnist_generator_ends_each_step_up_with_relu_and_batch_norm():
-    kinds = [type(part) for part in nets.generator("mnist").decoder]
-    step = [nn.ConvTranspose2d, nn.ReLU, nn.BatchNorm2d]
-    assert kinds == [*step, *step, nn.ConvTranspose2d]
+def test_cifar10_generator_has_the_sizes_of_the_figure():
+    net = nets.generator("cifar10").eval()
+    h, shapes = torch.rand(2, 3, 32, 32), []
+    for part in (*net.encoder, *net.decoder):
+        h = part(h)
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            shapes.append(tuple(h.shape[1:]))
+    sizes = [30, 14, 12, 5, 11, 14, 30, 32]
+    maps = [32, 64, 128, 128, 128, 64, 32, 3]
+    assert shapes == [(m, n, n) for m, n in zip(maps, sizes, strict=True)]
 
 
-def test_generator_gives_images_in_range_and_in_float32_under_autocast():
+@pytest.mark.parametrize(("dataset", "steps"), [("mnist", 2), ("cifar10", 3)])
+def test_generator_ends_each_step_up_with_relu_and_batch_norm(dataset, steps):
+    kinds = [type(part) for part in nets.generator(dataset).decoder]
+    step = [nets.UpConv2d, nn.ReLU, nn.BatchNorm2d]
+    assert kinds == [*(step * steps), nets.UpConv2d]
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(5, 3, 2), (3, 3, 2), (7, 2, 2), (14, 4, 2), (11, 4, 1)]
+)
+def test_up_convolution_is_torchs_transposed_convolution(size, kernel, stride):
+    """Values and gradients, in float64, where the rest of the code path is the same."""
     torch.manual_seed(0)
-    net = nets.generator("mnist")
+    ours = nets.UpConv2d(6, 4, kernel, stride=stride).double()
+    x = torch.randn(3, 6, size, size, dtype=torch.float64, requires_grad=True)
+    theirs = nn.functional.conv_transpose2d(x, ours.weight, ours.bias, stride=stride)
+    found = ours(x)
+    assert found.shape == theirs.shape == (3, 4, *[(size - 1) * stride + kernel] * 2)
+    torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-12)
+    weights = torch.randn_like(theirs)
+    parts = (x, ours.weight, ours.bias)
+    for a, b in zip(
+        torch.autograd.grad((found * weights).sum(), parts),
+        torch.autograd.grad((theirs * weights).sum(), parts),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dataset", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
+def test_generator_gives_images_in_range_and_in_float32_under_autocast(dataset, shape):
+    torch.manual_seed(0)
+    net = nets.generator(dataset)
     net.decoder[-1].weight.data.mul_(100)  # far into the sigmoid's ends
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        g = net(torch.rand(8, 1, 28, 28))
+        g = net(torch.rand(8, *shape))
+    assert g.shape == (8, *shape)
     assert g.dtype is torch.float32
     assert 0 <= float(g.min()) < 0.1
     assert 0.9 < float(g.max()) <= 1
@@ -87,11 +131,59 @@ def test_classifier_is_five_dense_layers_with_relu():
     torch.testing.assert_close(net(x), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_cifar10_classifier_is_three_convolutions_and_a_dense_layer():
+    torch.manual_seed(0)
+    net = nets.classifier("cifar10").double()
+    x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
+    w = net.state_dict()
+    expected, h = {}, x
+    for name in ("conv1", "conv2", "conv3"):
+        weight, bias = w[f"hidden.{name}.weight"], w[f"hidden.{name}.bias"]
+        patches = nn.functional.unfold(h, 3).transpose(1, 2)  # (N, positions, inputs)
+        side = h.shape[2] - 2
+        z = (patches @ weight.flatten(1).T + bias).transpose(1, 2).reshape(4, -1, side, side)
+        expected[name] = z
+        h = z.clamp(min=0)
+        if name != "conv3":
+            half = side // 2
+            h = h[:, :, : 2 * half, : 2 * half].reshape(4, -1, half, 2, half, 2).amax((3, 5))
+    expected["dense1"] = h.flatten(1) @ w["hidden.dense1.weight"].T + w["hidden.dense1.bias"]
+    logits = expected["dense1"].clamp(min=0) @ w["logits.weight"].T + w["logits.bias"]
+    seen, found = net.preactivations(x)
+    assert list(seen) == list(expected)
+    for name, z in expected.items():
+        torch.testing.assert_close(seen[name], z, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(found, logits, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("make", [nets.classifier, nets.generator])
 def test_unknown_data_set_lists_the_known(make):
-    with pytest.raises(UnknownNameError, match="unknown data set 'mnits': choose from mnist"):
+    with pytest.raises(
+        UnknownNameError, match="unknown data set 'mnits': choose from mnist, cifar10"
+    ):
         make("mnits")
 
 
 def test_both_tables_know_the_same_data_sets():
     assert set(nets.CLASSIFIERS) == set(nets.GENERATORS)
+
+
+def test_mixed_precision_computes_in_bfloat16_and_gives_float32():
+    torch.manual_seed(0)
+    net = nets.classifier("cifar10").eval().requires_grad_(False)
+    x = torch.rand(4, 3, 32, 32, requires_grad=True)
+    kinds = []
+    net.logits.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
+    mixed = nets.MixedPrecision(net, Compute(torch.device("cpu"), torch.bfloat16))
+    seen, logits = mixed.preactivations(x)
+    exact, expected = net.preactivations(x)
+    assert kinds == [torch.bfloat16, torch.float32]
+    assert {t.dtype for t in (*seen.values(), logits)} == {torch.float32}
+    torch.testing.assert_close(logits, expected, atol=0.02, rtol=0.02)
+    assert not torch.equal(logits, expected)
+    (slope,) = torch.autograd.grad(logits[:, 0].sum(), x)
+    (wanted,) = torch.autograd.grad(expected[:, 0].sum(), x)
+    assert float(nn.functional.cosine_similarity(slope.flatten(), wanted.flatten(), 0)) > 0.99
+    full = nets.MixedPrecision(net, FLOAT32)
+    assert torch.equal(full(x), expected)
+    assert list(seen) == list(exact)

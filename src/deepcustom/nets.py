@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepcustom.compute import Compute
 from deepcustom.errors import UnknownNameError
 
 
@@ -34,6 +35,23 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         return self.preactivations(x)[1]
+
+
+class MixedPrecision(Classifier):
+    """A frozen classifier whose convolutions and matrix products run in ``compute.precision``.
+
+    What comes out is float32, so that a loss or an attack does its own arithmetic in full.
+    """
+
+    def __init__(self, net: Classifier, compute: Compute) -> None:
+        super().__init__()
+        self.net, self.compute = net, compute
+
+    def preactivations(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """See :meth:`Classifier.preactivations`; float32."""
+        with self.compute.autocast():
+            seen, logits = self.net.preactivations(x)
+        return {name: values.float() for name, values in seen.items()}, logits.float()
 
 
 class MnistClassifier(Classifier):
@@ -59,6 +77,59 @@ class MnistClassifier(Classifier):
         return seen, self.logits(h)
 
 
+class Cifar10Classifier(Classifier):
+    """Three convolutions with ReLU, the first two max-pooled, a dense layer of 64, 10 logits.
+
+    122,570 parameters; the sizes are 32 → 30 → 15 → 13 → 6 → 4.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.ModuleDict(
+            {
+                "conv1": nn.Conv2d(3, 32, 3),
+                "conv2": nn.Conv2d(32, 64, 3),
+                "conv3": nn.Conv2d(64, 64, 3),
+                "dense1": nn.Linear(64 * 4 * 4, 64),
+            }
+        )
+        # Modules of their own, one per layer: Captum hooks each.
+        self.relu = nn.ModuleDict({name: nn.ReLU() for name in self.hidden})
+        self.pool = nn.ModuleDict({name: nn.MaxPool2d(2) for name in ("conv1", "conv2")})
+        self.logits = nn.Linear(64, 10)
+
+    def preactivations(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """See :meth:`Classifier.preactivations`; ``conv1`` to ``conv3`` with 32, 64, 64 maps of
+        30x30, 13x13 and 4x4, and ``dense1`` with 64 units.
+        """
+        h = x
+        seen = {}
+        for name, layer in self.hidden.items():
+            seen[name] = layer(h.flatten(1) if name == "dense1" else h)
+            h = self.relu[name](seen[name])
+            if name in self.pool:
+                h = self.pool[name](h)
+        return seen, self.logits(h)
+
+
+class UpConv2d(nn.ConvTranspose2d):
+    """Transposed convolution without padding, its output one row and column larger and cropped.
+
+    The numbers are those of :class:`torch.nn.ConvTranspose2d`. But where a stride of 2 leads to an odd
+    size, the CPU library (oneDNN 3.x) falls back to a slow kernel: 128 maps from 5x5 to 11x11 took
+    4 to 8 times as long as to 12x12. Sizes that are even already are left alone.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, (H - 1) * stride + kernel, likewise for W)."""
+        (kernel, _), (stride, _) = self.kernel_size, self.stride
+        height, width = ((n - 1) * stride + kernel for n in x.shape[2:])
+        if stride == 1 or not (height % 2 or width % 2):
+            return super().forward(x, output_size)
+        wide = F.conv_transpose2d(x, self.weight, self.bias, self.stride, output_padding=1)
+        return wide[:, :, :height, :width]
+
+
 class MnistGenerator(nn.Module):
     """Convolutional autoencoder 28 → 14 → 7 → 5 → 3 → 7 → 14 → 28, sigmoid at the end.
 
@@ -82,7 +153,7 @@ class MnistGenerator(nn.Module):
         self.decoder = nn.Sequential(
             *_up(128, 64, kernel=3, stride=2),
             *_up(64, 32, kernel=2, stride=2),
-            nn.ConvTranspose2d(32, 1, 2, stride=2),
+            UpConv2d(32, 1, 2, stride=2),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,10 +162,43 @@ class MnistGenerator(nn.Module):
         return F.sigmoid(self.decoder(self.encoder(x)).float())
 
 
+class Cifar10Generator(nn.Module):
+    """Convolutional autoencoder 32 → 30 → 14 → 12 → 5 → 11 → 14 → 30 → 32, sigmoid at the end.
+
+    The study's text gives the decoder kernels of 2, 1, 2, 1 and strides of 3, 4, 4, 3, and the encoder
+    its strides of 2 at the first and third convolution; only decoder kernels 3, 4, 4, 3 with strides
+    2, 1, 2, 1 and encoder strides of 2 at the second and fourth give the sizes of its figure, which are
+    the ones here.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 128, 3),
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, stride=2),
+            nn.ReLU(),
+        )
+        self.decoder = nn.Sequential(
+            *_up(128, 128, kernel=3, stride=2),
+            *_up(128, 64, kernel=4, stride=1),
+            *_up(64, 32, kernel=4, stride=2),
+            UpConv2d(32, 3, 3, stride=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, 32, 32) in [0, 1] to the same shape and range."""
+        return F.sigmoid(self.decoder(self.encoder(x)).float())
+
+
 def _up(inputs: int, outputs: int, *, kernel: int, stride: int) -> list[nn.Module]:
     """One decoder step: transposed convolution, ReLU, batch norm."""
     return [
-        nn.ConvTranspose2d(inputs, outputs, kernel, stride=stride),
+        UpConv2d(inputs, outputs, kernel, stride=stride),
         nn.ReLU(),
         nn.BatchNorm2d(outputs),
     ]
@@ -102,8 +206,14 @@ def _up(inputs: int, outputs: int, *, kernel: int, stride: int) -> list[nn.Modul
 
 T = TypeVar("T")
 
-CLASSIFIERS: dict[str, Callable[[], Classifier]] = {"mnist": MnistClassifier}
-GENERATORS: dict[str, Callable[[], nn.Module]] = {"mnist": MnistGenerator}
+CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
+    "mnist": MnistClassifier,
+    "cifar10": Cifar10Classifier,
+}
+GENERATORS: dict[str, Callable[[], nn.Module]] = {
+    "mnist": MnistGenerator,
+    "cifar10": Cifar10Generator,
+}
 
 
 def classifier(dataset: str) -> Classifier:

@@ -39,10 +39,18 @@ class HitSpectrum:
             success: (N,) bool, whether the network classified the image rightly.
         """
         good = success.double()
-        on = active.double().flatten(1)
-        a_s = (good @ on).view(active.shape[1:])
-        a_f = ((1 - good) @ on).view(active.shape[1:])
+        a_s = active[success].sum(0).double()
+        a_f = active[~success].sum(0).double()
         return cls(a_s, a_f, good.sum() - a_s, (1 - good).sum() - a_f)
+
+    def __add__(self, other: HitSpectrum) -> HitSpectrum:
+        """The counts over the images of both."""
+        return HitSpectrum(
+            self.active_success + other.active_success,
+            self.active_failure + other.active_failure,
+            self.inactive_success + other.inactive_success,
+            self.inactive_failure + other.inactive_failure,
+        )
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
@@ -144,16 +152,16 @@ def _class_spectra(
     net: Classifier, x: Tensor, label: int, threshold: float, batch_size: int = 1000
 ) -> tuple[dict[str, HitSpectrum], int]:
     """Spectra of every layer over the images of one class, and how many of them failed."""
-    active: dict[str, list[Tensor]] = {}
-    success = []
+    spectra: dict[str, HitSpectrum] = {}
+    failed = 0
     for start in range(0, max(len(x), 1), batch_size):
         seen, logits = net.preactivations(x[start : start + batch_size])
-        success.append(logits.argmax(1) == label)
+        right = logits.argmax(1) == label
+        failed += int((~right).sum())
         for layer, values in seen.items():
-            active.setdefault(layer, []).append(values.relu() > threshold)
-    right = torch.cat(success)
-    spectra = {layer: HitSpectrum.of(torch.cat(parts), right) for layer, parts in active.items()}
-    return spectra, int((~right).sum())
+            counted = HitSpectrum.of(values.relu() > threshold, right)
+            spectra[layer] = spectra[layer] + counted if layer in spectra else counted
+    return spectra, failed
 
 
 def _choose(scores: dict[str, Tensor], k: int, has_spectrum: Tensor) -> dict[str, Tensor]:

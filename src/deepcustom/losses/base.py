@@ -30,7 +30,8 @@ class LossContext:
     """All that a loss may know.
 
     Attributes:
-        target_net: the network under attack, in eval mode, weights frozen.
+        target_net: the network under attack, in eval mode, weights frozen; it computes in the run's
+            precision and gives float32.
         label: the class whose images this DGN gets.
         threat: the ball and range that its output will be projected to.
         analysis: for each analysis in the loss's ``requires``, its arrays for this class:
