@@ -110,6 +110,26 @@ def test_random_start_depends_on_the_seed(target_net, few, threat):
     assert made(1, FGSM) == made(2, FGSM)
 
 
+@pytest.mark.parametrize("name", ["fgsm in batches", "pgd in batches"])
+def test_cut_at_batches_the_parts_give_the_bytes_of_the_whole(name, target_net, few, threat):
+    def made(start: int, stop: int) -> np.ndarray:
+        np.random.random(start + 1)  # what was drawn before does not matter
+        estimator, rows = estimator_of(target_net), slice(start, stop)
+        x, y = few[0][rows], few[1][rows]
+        return run_attack(estimator, ATTACKS[name], threat, x, y, seed=3, offset=start)
+
+    whole = made(0, 60)
+    for cut in (17, 34, 51):
+        parts = np.concatenate([made(0, cut), made(cut, 60)])
+        assert parts.tobytes() == whole.tobytes(), cut
+
+
+def test_every_batch_starts_somewhere_else(target_net, few, threat):
+    same = few[0][:1].expand(34, -1, -1, -1), few[1][:1].expand(34)
+    x_adv = run_attack(estimator_of(target_net), ATTACKS["pgd in batches"], threat, *same)
+    assert not np.array_equal(x_adv[:17], x_adv[17:])
+
+
 def test_fgsm_is_its_formula(target_net, few, threat):
     x, y = few[0].clone().requires_grad_(), few[1]
     (grad,) = torch.autograd.grad(nn.functional.cross_entropy(target_net(x), y), x)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from deepcustom.compute import FLOAT32, Compute, derive_seed, seed_everything
+from deepcustom import compute as module
+from deepcustom.compute import FLOAT32, Compute, derive_seed, keep_freed_memory, seed_everything
 from deepcustom.errors import ParamsError
 from deepcustom.params import ComputeParams
 
@@ -78,6 +85,78 @@ def test_describe_says_what_was_chosen():
     assert found["precision"] == "bfloat16"
     assert found["threads"] == str(torch.get_num_threads())
     assert all(isinstance(value, str) and value for value in found.values())
+
+
+# Memory
+
+FAULTS = """
+import resource, torch
+from deepcustom.compute import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.ones(2**24)
+given_back = faults()
+print(keep_freed_memory())
+faults()
+print(given_back, faults())
+"""
+
+
+@pytest.fixture
+def untuned(monkeypatch):
+    for name in [*os.environ]:
+        if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
+            monkeypatch.delenv(name)
+
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc")
+
+
+@glibc
+@pytest.mark.usefixtures("untuned")
+def test_freed_memory_is_used_again_and_not_asked_for_anew():
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True
+    )
+    kept, given_back, again = done.stdout.split()
+    assert kept == "True"
+    assert int(again) < int(given_back) / 4
+
+
+@glibc
+@pytest.mark.usefixtures("untuned")
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        ("MALLOC_ARENA_MAX", "1", False),
+        ("MALLOC_TRIM_THRESHOLD_", "131072", False),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072", False),
+        ("GLIBC_TUNABLES", "glibc.cpu.x86_shstk=on", True),
+        ("UNRELATED", "1", True),
+    ],
+)
+def test_the_users_own_settings_of_the_allocator_stand(monkeypatch, name, value, kept):
+    monkeypatch.setenv(name, value)
+    assert keep_freed_memory() is kept
+
+
+@pytest.mark.parametrize("libc", [object(), SimpleNamespace(mallopt=lambda *_: 1)])
+@pytest.mark.usefixtures("untuned")
+def test_another_c_library_is_left_alone(monkeypatch, libc):
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: libc)
+    assert keep_freed_memory() is False
+
+
+def test_choosing_where_to_compute_keeps_freed_memory(monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: calls.append(1))
+    of()
+    assert calls == [1]
 
 
 # Seeds

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deepcustom import sources
-from deepcustom.datasets import SPECS, AdversarialSet, DatasetSpec, Split, carve, spec, subset
+from deepcustom.datasets import (
+    SPECS,
+    AdversarialSet,
+    DatasetSpec,
+    SetWriter,
+    Split,
+    carve,
+    release,
+    spec,
+    subset,
+)
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.formats import SplitFacts
 
@@ -182,6 +193,89 @@ def test_save_refuses_what_load_would_refuse(tmp_path):
     ):
         Split(split.x, split.y, split.index[1:]).save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("cuts", [[], [0, 0], [1], [5, 5, 9], range(12)], ids=str)
+@pytest.mark.parametrize("n", [0, 9, 12])
+def test_a_set_written_in_parts_has_the_same_bytes(tmp_path, cuts, n):
+    """Also where the length in the header has one digit more than the 0 that was first there."""
+    stored = tiny_set(n)
+    stored.save(tmp_path / "whole")
+    edges = [0, *(min(cut, n) for cut in cuts), n]
+    with SetWriter(tmp_path / "new" / "parts", TINY) as writer:
+        for start, stop in pairwise(edges):
+            part = stored.take(slice(start, stop))
+            writer.append(AdversarialSet(part.x, np.asfortranarray(part.x_adv), part.y, part.index))
+            assert not list((tmp_path / "new" / "parts").glob("*.npy"))
+    assert folder_bytes(tmp_path / "new" / "parts") == folder_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "problem"),
+    [
+        ("x_adv", tiny_set().x_adv.astype(np.float64), "float64 of shape (5, 1, 2, 2), expected"),
+        ("x", tiny_set().x[:, :, :1], "uint8 of shape (5, 1, 1, 2), expected uint8 of shape (5,"),
+        ("index", tiny_set().index[1:], "int64 of shape (4,), expected int64 of shape (5,)"),
+    ],
+)
+def test_a_wrong_part_is_refused_and_the_older_set_stays(tmp_path, name, array, problem):
+    tiny_set().save(tmp_path)
+    before = folder_bytes(tmp_path)
+    wrong = AdversarialSet(**{**vars(tiny_set()), name: array})
+
+    def write() -> None:
+        with SetWriter(tmp_path, TINY) as writer:
+            writer.append(tiny_set(3))
+            writer.append(wrong)
+
+    with pytest.raises(InputError, match=rf"/{name}\.npy: {re.escape(problem)}"):
+        write()
+    assert folder_bytes(tmp_path) == before
+
+
+def resident(array: np.ndarray) -> int:
+    """kB in memory of the file that ``array`` is mapped from."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.endswith(str(array.filename)))
+    return int(next(line for line in lines[start:] if line.startswith("Rss:")).split()[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux")
+@pytest.mark.parametrize("view", [lambda a: a, lambda a: a[5:], lambda a: np.asarray(a)[::2]])
+def test_released_pages_leave_memory_and_stay_readable(tmp_path, view):
+    np.save(tmp_path / "x.npy", np.full(1_000_000, 7, np.int64))
+    array = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert array.sum() == 7_000_000
+    assert resident(array) > 7000
+    release(np.zeros(3), view(array))
+    assert resident(array) < 100
+    assert array.sum() == 7_000_000
+
+
+def test_release_forgets_no_change(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(5000))
+    changed = np.load(tmp_path / "x.npy", mmap_mode="c")
+    changed[:] = 1
+    release(changed, changed[10:], np.asarray(changed))
+    assert changed.sum() == 5000
+
+
+@pytest.mark.parametrize("row", [1, 2047, 2048, 4999])
+def test_a_row_twice_is_found_in_any_chunk(tmp_path, row):
+    n = 5000
+    long = DatasetSpec("tiny", "Tiny", (1, 1, 1), ("a",), {"train": SplitFacts(n, "", "")})
+    index = np.arange(n)[::-1].copy()
+    stored = Split(np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.uint8), index)
+    stored.save(tmp_path)
+    assert len(Split.load(tmp_path, long)) == n
+    index[row] = index[0]
+    stored.save(tmp_path)
+    with pytest.raises(InputError, match=r"index\.npy: a row occurs twice"):
+        Split.load(tmp_path, long)
 
 
 def changed(array: np.ndarray, value: float) -> np.ndarray:

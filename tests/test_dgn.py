@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deepcustom import nets
-from deepcustom.compute import FLOAT32, Compute
+from deepcustom import dgn, nets
+from deepcustom.checkpoint import NOWHERE, Checkpoint
+from deepcustom.compute import FLOAT32, Compute, seed_everything
 from deepcustom.dgn import DGNBank, propose, train_bank
 from deepcustom.errors import InputError, LossError, ParamsError, UnknownNameError
 from deepcustom.losses import REGISTRY, CustomLoss
@@ -213,7 +215,8 @@ def test_each_class_gets_its_own_row_of_the_analysis(few, target_net, compute, m
 
         def __call__(self, x, g):
             c = self.context
-            seen[c.label] = (c.analysis["relevance"]["pixels"].tolist(), c.target_net, c.threat.eps)
+            net = c.target_net.net  # which computes in the precision of the run
+            seen[c.label] = (c.analysis["relevance"]["pixels"].tolist(), net, c.threat.eps)
             return {"zero": 0 * g.flatten(1).sum(1)}
 
     monkeypatch.setitem(REGISTRY, "spy", Spy)
@@ -227,6 +230,132 @@ def test_bfloat16_trains_float32_weights_near_those_of_float32(made, few, target
     bank, history = bank_of(few, target_net, compute=BFLOAT16)
     assert all(p.dtype is torch.float32 for net in bank.generators for p in net.parameters())
     assert history["mse"] == pytest.approx(made[1]["mse"], rel=0.1)
+
+
+# Interrupts
+
+
+class Noise(CustomLoss):
+    """Draws numbers, when it is built too."""
+
+    def __init__(self, options, context):
+        super().__init__(options, context)
+        self.shift = float(np.random.random())
+
+    def __call__(self, x, g):
+        noise = 0.1 * torch.rand(x.shape) + 0.1 * self.shift
+        return {"mse": ((g - x - noise) ** 2).flatten(1).mean(1), "a": 0 * g.flatten(1).sum(1)}
+
+
+class Banking:
+    """The same bank of five classes and three epochs each as often as asked for."""
+
+    def __init__(self, few, target_net, folder, monkeypatch):
+        self.few, self.target_net, self.folder = few, target_net, folder
+        self.trained, self.said = [], []
+        monkeypatch.setitem(REGISTRY, "noise", Noise)
+        own = dgn.train_dgn
+
+        def watched(dataset, context, *args, **kwargs):
+            self.trained.append(context.label)
+            return own(dataset, context, *args, **kwargs)
+
+        monkeypatch.setattr(dgn, "train_dgn", watched)
+
+    def __call__(self, place, compute, *, loss="nce", stop=None):
+        """Bytes of its file and the history; ends in place of step ``stop`` (from 0)."""
+        self.trained.clear()
+        self.said.clear()
+
+        def advance(note="", steps=1, *, resumed=False):
+            if len(self.said) == stop:
+                raise KeyboardInterrupt
+            self.said.append((note if resumed else " ".join(note.split()[:2]), steps, resumed))
+
+        training = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 4, "schedule": "one_cycle"}
+        seed_everything(0)
+        bank, history = train_bank(
+            "mnist",
+            self.target_net,
+            self.few,
+            self.few,
+            {},
+            params(loss=loss, training=training),
+            ThreatModel(0.3),
+            num_classes=5,
+            seed=1,
+            compute=compute,
+            advance=advance,
+            checkpoint=place,
+        )
+        path = self.folder / "bank.safetensors"
+        bank.save(path)
+        assert not any(
+            p.requires_grad or net.training for net in bank.generators for p in net.parameters()
+        )
+        return path.read_bytes(), list(history.items())
+
+
+@pytest.fixture
+def banking(few, target_net, tmp_path, monkeypatch) -> Banking:
+    return Banking(few, target_net, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", ["nce", "noise"])
+def test_an_interrupted_bank_ends_with_the_same_bytes(banking, tmp_path, loss, precision):
+    compute = Compute(CPU, getattr(torch, precision))
+    place = Checkpoint(tmp_path / "kept", "f")
+    whole = banking(NOWHERE, compute, loss=loss)
+    assert banking.trained == [0, 1, 2, 3, 4]
+    assert not place.folder.exists()
+    with pytest.raises(KeyboardInterrupt):  # in class 3, after its second epoch
+        banking(place, compute, loss=loss, stop=3 * 3 + 2)
+    again = banking(place, compute, loss=loss)
+    assert again == whole
+    assert banking.trained == [3, 4]
+    assert banking.said == [
+        ("resumed after class 3, epoch 2", 11, True),
+        ("class 3", 1, False),
+        *[("class 4", 1, False)] * 3,
+    ]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 14])
+def test_interrupted_elsewhere(banking, tmp_path, compute, stop):
+    """In the first class, before a class's first epoch is finished, and in the last epoch of all."""
+    place = Checkpoint(tmp_path / "kept", "f")
+    whole = banking(NOWHERE, compute)
+    with pytest.raises(KeyboardInterrupt):
+        banking(place, compute, stop=stop)
+    assert banking(place, compute) == whole
+    note = {1: "class 0, epoch 1", 3: "class 0", 14: "class 4, epoch 2"}[stop]
+    assert banking.said[0] == (f"resumed after {note}", stop, True)
+    assert len(banking.said) == 1 + 15 - stop
+
+
+def test_a_finished_bank_is_not_trained_again(banking, tmp_path, compute):
+    place = Checkpoint(tmp_path / "kept", "f")
+    whole = banking(place, compute)
+    assert banking(place, compute) == whole
+    assert banking.trained == []
+    assert banking.said == [("resumed after class 4", 15, True)]
+    assert sorted(file.name for file in place.folder.iterdir()) == [
+        f"class_{label}.safetensors" for label in range(5)
+    ]
+
+
+def test_a_bank_of_another_fingerprint_or_a_damaged_class_is_trained_anew(
+    banking, tmp_path, compute
+):
+    place = Checkpoint(tmp_path / "kept", "f")
+    whole = banking(place, compute)
+    assert banking(Checkpoint(place.folder, "g"), compute) == whole
+    assert banking.trained == [0, 1, 2, 3, 4]
+    assert not any(resumed for _, _, resumed in banking.said)
+    (place.folder / "class_2.safetensors").write_bytes(b"half")
+    assert banking(Checkpoint(place.folder, "g"), compute) == whole
+    assert banking.trained == [2, 3, 4]
 
 
 # Mistakes before and while training
@@ -325,6 +454,24 @@ def test_generate_keeps_the_order_and_asks_the_dgn_of_each_label(compute, batch_
     x_adv = tenths().generate(x, labels, wide, compute=compute, batch_size=batch_size)
     for image, label in zip(x_adv, labels.tolist(), strict=True):
         torch.testing.assert_close(image, torch.full((1, 28, 28), label / 10))
+
+
+def test_batches_come_in_few_sizes_and_none_is_too_large(compute):
+    """Whatever number of images a class has: every size costs memory that stays."""
+    sizes = set()
+
+    class Counting(nn.Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.add(len(x))
+            return x
+
+    bank = DGNBank("mnist", "none", "image", [Counting()])
+    for n in range(130):
+        x = torch.rand(n, 1, 2, 2)
+        labels = torch.zeros(n, dtype=torch.int64)
+        made = bank.generate(x, labels, ThreatModel(0.3), compute=compute, batch_size=50)
+        assert torch.equal(made, x), n
+    assert sizes == {16, 32, 48, 50}
 
 
 def test_each_image_is_made_from_itself(compute):

@@ -10,6 +10,7 @@ import torch
 
 from deepcustom import nets
 from deepcustom.attacks import art_attack, art_classifier, run_attack
+from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import seed_everything
 from deepcustom.hardening import train_gf, train_with_art
 from deepcustom.params import AttackParams, TrainingParams
@@ -264,3 +265,73 @@ def test_art_training_uses_the_budget(few, nothing, compute, monkeypatch):
     budget = {"epochs": 2, "batch_size": 25, "learning_rate": 1e-4, "momentum": 0.8}
     trained_with_art(few, nothing, compute, **budget)
     assert seen == [(1e-4, 0.8)] * 2 * math.ceil(60 / 25)
+
+
+# Interrupts
+
+
+def interruptible(stop):
+    """An ``advance`` that ends the training in place of call ``stop``, and what it was told."""
+    said = []
+
+    def advance(note="", steps=1, *, resumed=False):
+        if len(said) == stop:
+            raise KeyboardInterrupt
+        said.append((steps, note if resumed else ""))
+
+    return advance, said
+
+
+class Normed(nets.Classifier):
+    """With statistics of its own, which training changes and gradients do not reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.logits = torch.nn.BatchNorm2d(1), torch.nn.Linear(784, 10)
+
+    def preactivations(self, x):
+        return {}, self.logits(
+            torch.nn.functional.dropout(self.norm(x), 0.2, self.training).flatten(1)
+        )
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["gf", "fgsm", "pgd"])
+def test_an_interrupted_hardening_ends_with_the_same_bytes(few, compute, tmp_path, kind, stop):
+    pgd = AttackParams(method="pgd", eps_step=0.05, max_iter=2, num_random_init=1)
+
+    def run(place, stop=None):
+        advance, said = interruptible(stop)
+        seed_everything(len(str(stop)))  # what was drawn before must not matter
+        torch.manual_seed(0)
+        net = Normed()
+        budget = params(epochs=4)
+        same = {"seed": 3, "compute": compute, "advance": advance, "checkpoint": place}
+        if kind == "gf":
+            adversarial = (noise_like(few[0]), torch.arange(60))
+            history = train_gf(net, few, adversarial, few, budget, clean_weight=0.5, **same)
+        else:
+            history = train_with_art(
+                net,
+                few,
+                few,
+                budget,
+                attack=pgd if kind == "pgd" else FGSM,
+                ratio=0.5,
+                threat=ThreatModel(0.1),
+                num_classes=10,
+                **same,
+            )
+        assert not net.training
+        state = {name: t.numpy().tobytes() for name, t in net.state_dict().items()}
+        return state, list(history.items()), said
+
+    state, history, said = run(NOWHERE)
+    assert said == [(1, "")] * 4
+    place = Checkpoint(tmp_path / "kept", "f")
+    with pytest.raises(KeyboardInterrupt):
+        run(place, stop)
+    resumed = [(stop, f"resumed after epoch {stop}")] if stop else []
+    assert run(place) == (state, history, resumed + [(1, "")] * (4 - stop))
+    other = Checkpoint(place.folder, "g")
+    assert run(other) == (state, history, said)

@@ -8,8 +8,12 @@ import io
 import json
 import math
 import os
+import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,11 +40,13 @@ from pipeline_fixtures import (
     tiny_params,
 )
 
+import deepcustom
 from deepcustom import datasets, figures, tracking
+from deepcustom.checkpoint import Checkpoint
 from deepcustom.datasets import AdversarialSet
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
-from deepcustom.pipeline import profile, workspace
+from deepcustom.pipeline import profile, provenance, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
@@ -753,6 +759,225 @@ def test_a_second_run_gives_the_same_bytes(copied: Done, name: str) -> None:
     before = {path: dvc_md5(ws.root / path) for path in one.paths}
     run_instance(ws, one)
     assert {path: dvc_md5(ws.root / path) for path in one.paths} == before
+
+
+# Interrupts
+
+
+def place_of(ws: Workspace, *code: Path) -> Checkpoint:
+    """What a stage with a section, a device and an input is given to keep its epochs in."""
+    with StageRun(ws, "suspiciousness", DATASET) as stage:
+        stage.params(SuspiciousnessParams)
+        stage.compute()
+        stage.read("input")
+        return stage.checkpoint(*code)
+
+
+@pytest.fixture
+def with_input(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A project with one input, and a package of its own whose code can be changed."""
+    (ws.root / "input").write_text("one")
+    for name in ("package/__init__.py", "package/losses/nce.py", "package/py.typed", "loss.py"):
+        (ws.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (ws.root / name).write_text("code")
+    monkeypatch.setattr(deepcustom, "__file__", str(ws.root / "package/__init__.py"))
+    return ws
+
+
+def new_seed(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    set_params(ws.root, {"seed": 99})
+
+
+def new_setting(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    set_params(ws.root, {"suspiciousness": {DATASET: {"k": 3}}})
+
+
+def new_input(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    (ws.root / "input").write_text("two")
+
+
+def new_precision(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    set_params(ws.root, {"compute": {"precision": "bfloat16"}})
+
+
+def new_threads(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("torch.get_num_threads", lambda: 77)
+
+
+def new_version(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    versions = {**provenance.packages(), "torch": "9.9"}
+    patch.setattr(provenance, "packages", lambda: versions)
+
+
+def new_code(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    (ws.root / "package/losses/nce.py").write_text("other code")
+
+
+def new_file(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    (ws.root / "package/losses/new.py").write_text("")
+
+
+def new_loss(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    (ws.root / "loss.py").write_text("another loss")
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize(
+    "change",
+    [
+        new_seed,
+        new_setting,
+        new_input,
+        new_precision,
+        new_threads,
+        new_version,
+        new_code,
+        new_file,
+        new_loss,
+    ],
+)
+def test_what_is_kept_serves_the_same_work_only(
+    with_input: Workspace, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    ws, loss = with_input, with_input.root / "loss.py"
+    before = place_of(ws, loss)
+    assert before.folder == ws.root / ".checkpoints/suspiciousness/mnist"
+    set_params(ws.root, {"train_target": {DATASET: {"epochs": 77}}})  # another stage's
+    (ws.root / "package/losses/__pycache__").mkdir()
+    (ws.root / "package/losses/__pycache__/nce.pyc").write_text("compiled")
+    assert place_of(ws, loss) == before
+    change(ws, monkeypatch)
+    after = place_of(ws, loss)
+    assert after.folder == before.folder
+    assert after.fingerprint != before.fingerprint
+
+
+@pytest.mark.usefixtures("unsent")
+def test_the_checkpoint_stays_until_its_stage_ends_well(with_input: Workspace) -> None:
+    def run(*, fail: bool = False) -> None:
+        with StageRun(with_input, "train_dgn", DATASET, "nce") as stage:
+            place = stage.checkpoint()
+            assert (place.load("epoch") is None) is fail
+            place.part("class_0").save("epoch", {}, {})
+            place.save("epoch", {}, {})
+            if fail:
+                raise InputError("something")
+
+    folder = with_input.root / ".checkpoints/train_dgn/mnist-nce"
+    with pytest.raises(InputError, match="something"):
+        run(fail=True)
+    assert sorted(files(folder)) == ["class_0/epoch.safetensors", "epoch.safetensors"]
+    run()
+    assert not folder.exists()
+
+
+TRAININGS = {
+    "train_target@mnist": (5, "epoch 5"),
+    "train_dgn@mnist-nce": (3 * 3 + 2, "class 3, epoch 2"),
+    "adversarial_train@mnist-nce": (2, "epoch 2"),
+    "adversarial_train@mnist-fgsm-art": (3, "epoch 3"),
+}
+LONGER = {"train_dgn": {DATASET: {"nce": {"training": {"epochs": 3}}}}}
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize("name", TRAININGS)
+def test_an_interrupted_stage_ends_with_the_same_bytes(
+    copied: Done, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws, pipeline = copied
+    one, (saves, after) = pipeline.instances[name], TRAININGS[name]
+    set_params(ws.root, LONGER)
+    run_instance(ws, one)
+    whole = taken(ws, one)
+    assert "resumed" not in capsys.readouterr().out
+
+    calls: list[str] = []
+    save = Checkpoint.save
+
+    def interrupt(self: Checkpoint, *args: Any) -> None:
+        save(self, *args)
+        calls.append(args[0])
+        if len(calls) == saves:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", interrupt)
+        assert call_main(ws.root, *one.words[1:]) == 130
+    assert not [path for path in one.paths if (ws.root / path).exists()]
+    folder = ws.checkpoint(one.stage, "-".join(list(one.options.values())))
+    assert files(folder)
+    capsys.readouterr()
+    run_instance(ws, one)
+    assert capsys.readouterr().out.splitlines()[0] == f"{name}: resumed after {after}"
+    assert taken(ws, one) == whole
+    assert not folder.exists()
+
+
+def taken(ws: Workspace, one: Instance) -> dict[str, bytes]:
+    """The bytes of what a stage made, which is removed, as DVC does before it runs it again."""
+    made = {path: (ws.root / path).read_bytes() for path in one.paths}
+    for path in one.paths:
+        (ws.root / path).unlink()
+    return made
+
+
+@pytest.mark.usefixtures("unsent")
+def test_after_a_change_an_interrupted_stage_starts_anew(
+    copied: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws, pipeline = copied
+    one = pipeline.instances["train_target@mnist"]
+    folder = ws.checkpoint("train_target", DATASET)
+
+    def interrupt(self: Workspace, *args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepcustom.stages.train_target.save_network", interrupt)
+        assert call_main(ws.root, *one.words[1:]) == 130
+    assert files(folder)
+    set_params(ws.root, {"train_target": {DATASET: {"learning_rate": 2e-3}}})
+    run_instance(ws, one)
+    changed = taken(ws, one)
+    assert "resumed" not in capsys.readouterr().out
+    assert not folder.exists()
+    run_instance(ws, one)
+    assert taken(ws, one) == changed
+
+
+@pytest.mark.usefixtures("unsent")
+def test_ctrl_c_in_a_process_of_its_own(copied: Done, capsys: pytest.CaptureFixture[str]) -> None:
+    ws, pipeline = copied
+    one = pipeline.instances["train_dgn@mnist-nce"]
+    set_params(ws.root, {"train_dgn": {DATASET: {"nce": {"training": {"epochs": 5}}}}})
+    run_instance(ws, one)
+    whole = taken(ws, one)
+    program = Path(sys.executable).parent / one.words[0]
+    folder = ws.checkpoint("train_dgn", "mnist-nce")
+    with environment(OMP_NUM_THREADS="1", DVC_STAGE=one.name):
+        process = subprocess.Popen(
+            [program, *one.words[1:]],
+            cwd=ws.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    try:
+        while not (folder / "class_1.safetensors").exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (130, "interrupted; nothing half-written is left\n")
+    assert not [path for path in one.paths if (ws.root / path).exists()]
+    capsys.readouterr()
+    run_instance(ws, one)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "resumed" in line)
+    assert re.fullmatch(r"train_dgn@mnist-nce: resumed after class \d(, epoch \d+)?", line)
+    assert taken(ws, one) == whole
+    assert not folder.exists()
 
 
 # Settings that the default leaves alone

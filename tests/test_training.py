@@ -6,11 +6,13 @@ import copy
 import math
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from deepcustom import training
+from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import Compute
 from deepcustom.params import TrainingParams
 from deepcustom.training import accuracy, fit, predict, train_classifier, watch_accuracy
@@ -218,6 +220,224 @@ def test_fit_computes_in_the_precision_asked_for():
     assert set(seen) == {torch.bfloat16}
     assert net.weight.dtype is torch.float32
     assert all(math.isfinite(value) for value in history["loss"])
+
+
+# Interrupts
+
+
+class Normed(nn.Module):
+    """With statistics of its own, numbers it draws, and a layer that no gradient reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(3, 5), nn.BatchNorm1d(5)
+        self.drop, self.last = nn.Dropout(0.3), nn.Linear(5, 1)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.last(self.drop(self.norm(self.first(x))))
+
+
+def noisy(net):
+    def terms(x, y):
+        there = (net(x).squeeze(1).float() - y) ** 2 * torch.rand(len(x))
+        shift = float(np.random.random())  # of numpy, whatever else is drawn
+        return {"z": there, "a": 0.1 * (net.first(x).float().mean(1) - shift).abs()}
+
+    return terms
+
+
+SCHEDULES = {
+    "constant": {},
+    "staircase": {"schedule": "staircase", "decay_rate": 0.7, "decay_steps": 4},
+    "one_cycle": {"schedule": "one_cycle"},
+}
+EPOCHS = 4
+
+
+class Fitting:
+    """The same training as often as asked for, which may end before an epoch does."""
+
+    def __init__(self, folder, compute, **changes):
+        self.folder, self.compute = folder, compute
+        self.params = params(**{"epochs": EPOCHS, **changes})
+        _, self.x, self.y = problem()
+
+    def __call__(self, *, stop=None, fingerprint="f", keep=True):
+        """Bytes of the network, the history in its order, and the epochs that were trained."""
+        torch.manual_seed(5)
+        net = Normed()
+        torch.rand(3)
+        torch.manual_seed(len(str(stop)))  # what was drawn before must not matter
+        np.random.seed(len(str(stop)))
+        epochs = []
+
+        def after_epoch(epoch, means):
+            if epoch == stop:
+                raise KeyboardInterrupt
+            epochs.append(epoch)
+            return {"extra": means["loss"] / 3}
+
+        place = Checkpoint(self.folder, fingerprint) if keep else NOWHERE
+        history = fit(
+            net,
+            noisy(net),
+            [self.x, self.y],
+            self.params,
+            seed=7,
+            compute=self.compute,
+            after_epoch=after_epoch,
+            checkpoint=place,
+        )
+        state = {name: t.numpy().tobytes() for name, t in net.state_dict().items()}
+        return state, list(history.items()), epochs
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("stop", range(1, EPOCHS + 1))
+@pytest.mark.filterwarnings("error")
+def test_an_interrupted_training_ends_with_the_same_bytes(tmp_path, stop, schedule, precision):
+    compute = Compute(torch.device("cpu"), getattr(torch, precision))
+    run = Fitting(tmp_path / "kept", compute, **SCHEDULES[schedule])
+    state, history, epochs = run(keep=False)
+    assert epochs == [1, 2, 3, 4]
+    assert not run.folder.exists()
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=stop)
+    again = run()
+    assert again == (state, history, list(range(stop, EPOCHS + 1)))
+
+
+def test_every_epoch_draws_numbers_of_its_own_and_the_seed_settles_them(compute):
+    def drawn(seed):
+        net, x, y = problem()
+        seen = []
+
+        def terms(x, y):
+            seen.append((float(torch.rand(1)), float(np.random.random())))
+            return terms_of(net)(x, y)
+
+        fit(net, terms, [x, y], params(), seed=seed, compute=compute)
+        return seen
+
+    first = drawn(0)
+    assert len({*chain(*first)}) == 2 * 9
+    assert drawn(0) == first
+    assert not {*chain(*drawn(1))} & {*chain(*first)}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_interrupted_at_every_epoch(tmp_path, compute, schedule):
+    run = Fitting(tmp_path, compute, **SCHEDULES[schedule])
+    state, history, _ = run(keep=False)
+    for stop in range(1, EPOCHS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(stop=stop)
+    assert run() == (state, history, [EPOCHS])
+
+
+def test_interrupted_within_an_epoch(tmp_path, compute, monkeypatch):
+    run = Fitting(tmp_path, compute)
+    state, history, _ = run(keep=False)
+    calls = []
+    adam_step = torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2 * 3 + 2:  # three steps an epoch: the second of the third
+            raise KeyboardInterrupt
+        return adam_step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", step)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert run() == (state, history, [3, 4])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_learning_rate_goes_on_where_it_was(tmp_path, monkeypatch, compute, schedule):
+    seen = rates(monkeypatch, compute, epochs=EPOCHS, **SCHEDULES[schedule])
+    run = Fitting(tmp_path, compute, **SCHEDULES[schedule])
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=3)
+    run()
+    whole, before, after = seen[:12], seen[12:21], seen[21:]
+    assert len(set(whole)) == {"constant": 1, "staircase": 3, "one_cycle": 12}[schedule]
+    assert (before, after) == (whole[:9], whole[6:])
+
+
+@pytest.mark.parametrize("case", ["fingerprint", "damaged"])
+def test_what_cannot_be_relied_on_is_trained_anew(tmp_path, compute, case):
+    run = Fitting(tmp_path, compute)
+    state, history, epochs = run(keep=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=4)
+    if case == "damaged":
+        (file,) = tmp_path.iterdir()
+        file.write_bytes(file.read_bytes()[:-1])
+        assert run() == (state, history, epochs)
+    else:
+        assert run(fingerprint="g") == (state, history, epochs)
+
+
+def test_scaling_of_float16_goes_on(tmp_path):
+    """Losses near the top of float16: the scale falls early, and must stay fallen."""
+    compute = Compute(torch.device("cpu"), torch.float16)
+
+    def run(stop=None):
+        net, x, y = problem()
+        net = nn.Sequential(net)
+        place = Checkpoint(tmp_path, "f")
+
+        def terms(x, y):
+            return {"a": (300 * net(x).squeeze(1).float() - y) ** 2}
+
+        def after_epoch(epoch, means):
+            if epoch == stop:
+                raise KeyboardInterrupt
+            return {}
+
+        kind = {"seed": 0, "compute": compute, "after_epoch": after_epoch, "checkpoint": place}
+        fit(net, terms, [x, y], params(), **kind)
+        return parameters(net).numpy().tobytes()
+
+    whole = run()
+    tmp_path.joinpath("epoch.safetensors").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=3)
+    scale = Checkpoint(tmp_path, "f").load("epoch")[1]["state"]["scaler"]["scale"]
+    assert scale < 65536
+    assert run() == whole
+
+
+def test_train_classifier_says_where_it_goes_on(tmp_path, train, held_out, trained, compute):
+    x, y = train[0][:100], train[1][:100]
+    said = []
+
+    def advance(note="", steps=1, *, resumed=False):
+        if len(said) == stop:
+            raise KeyboardInterrupt
+        said.append((steps, resumed, note.split("  ")[0] if resumed else ""))
+
+    def run(place):
+        torch.manual_seed(1)
+        net = type(trained)()
+        kind = {"seed": 0, "compute": compute, "advance": advance, "checkpoint": place}
+        history = train_classifier(net, (x, y), held_out, params(), **kind)
+        return parameters(net).numpy().tobytes(), history
+
+    stop = None
+    whole = run(NOWHERE)
+    said.clear()
+    stop = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(Checkpoint(tmp_path, "f"))
+    said.clear()
+    stop = None
+    assert run(Checkpoint(tmp_path, "f")) == whole
+    assert said == [(2, True, "resumed after epoch 2"), (1, False, "")]
 
 
 # Prediction and accuracy

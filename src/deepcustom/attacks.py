@@ -13,7 +13,7 @@ from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
 from torch import Tensor, nn
 
-from deepcustom.compute import FLOAT32, Compute, seed_everything
+from deepcustom.compute import FLOAT32, Compute, derive_seed, seed_everything
 from deepcustom.dgn import DGNBank
 from deepcustom.params import AttackParams
 from deepcustom.progress import Advance, silent
@@ -75,6 +75,7 @@ def run_attack(
     y: Tensor,
     *,
     seed: int = 0,
+    offset: int = 0,
     advance: Advance = silent,
 ) -> np.ndarray:
     """Attack every image, untargeted.
@@ -85,18 +86,20 @@ def run_attack(
         threat: ball and range.
         x: clean images (N, C, H, W), float32 in [0, 1].
         y: true labels (N,) int64.
-        seed: of the random starts.
+        seed: of the random starts; every batch has its own from it, by the row it begins with.
+        offset: the row of the first image, where ``x`` is part of something. Cut at multiples of
+            ``params.batch_size``, the parts give the same images as the whole.
         advance: called after every batch with the number of images done.
 
     Returns:
         (N, C, H, W) float32, inside ``threat``.
     """
-    seed_everything(seed)
     attack = art_attack(estimator, params, threat)
     done = np.empty(tuple(x.shape), np.float32)
     for start in range(0, len(x), params.batch_size):
         rows = slice(start, start + params.batch_size)
         clean = x[rows].cpu()
+        seed_everything(derive_seed(seed, str(offset + start)))
         x_adv = attack.generate(clean.numpy(), y=y[rows].cpu().numpy())
         done[rows] = threat.project(torch.from_numpy(x_adv), clean).numpy()
         advance(steps=len(clean))

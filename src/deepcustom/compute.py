@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from deepcustom.errors import ParamsError
 from deepcustom.params import ComputeParams
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -23,18 +28,23 @@ class Compute:
 
     @classmethod
     def of(cls, params: ComputeParams) -> Compute:
-        """Resolve ``auto``.
+        """Resolve ``auto``, and have this process :func:`keep_freed_memory`.
 
         Raises:
             ParamsError: a device was named that this machine does not have.
         """
         device = _device(params.device)
+        keep_freed_memory()
         return cls(device, _precision(params.precision, device))
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision for convolutions and matrix products; nothing in float32."""
         mixed = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=mixed)
+
+    def place(self, net: N) -> N:
+        """Move ``net`` to the device, laid out so that convolutions run fast; in place, and returned."""
+        return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def describe(self) -> dict[str, str]:
         """What was chosen, for the run's record."""
@@ -45,6 +55,10 @@ class Compute:
             "capability": torch.backends.cpu.get_cpu_capability(),
         }
 
+
+# Of glibc's malloc.h: above what size an allocation is a mapping of its own, and how much free memory
+# at the top of the heap goes back to the system.
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 
 FLOAT32 = Compute(torch.device("cpu"), torch.float32)
 
@@ -74,6 +88,29 @@ def _precision(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library reuse freed memory instead of returning it to the system each time.
+
+    A network's intermediate results are megabytes, allocated and freed at every step. By default glibc
+    asks the system for each and gives each back, and the system clears every page anew: training and
+    generation on a CPU take 15 % longer. What is kept is at most what was needed at one time already.
+
+    Returns:
+        Whether it does; not where the user's environment tunes the allocator, nor without glibc.
+    """
+    tuned = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
+    if tuned or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    try:
+        libc = ctypes.CDLL(None)
+        _ = libc.gnu_get_libc_version
+        mallopt = libc.mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {_M_MMAP_THRESHOLD: 2**30, _M_TRIM_THRESHOLD: 2**31 - 1}
+    return all(mallopt(option, value) == 1 for option, value in settings.items())
 
 
 def derive_seed(seed: int, *names: str) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mode
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -89,8 +92,11 @@ class _Arrays:
     def _arrays(self) -> dict[str, Array]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def take(self, rows: Array) -> Self:
-        """The images at ``rows``, in that order; ``index`` keeps pointing at the official split."""
+    def take(self, rows: Array | slice) -> Self:
+        """The images at ``rows``, in that order; ``index`` keeps pointing at the official split.
+
+        Rows by number or by mask are copied, a slice is not.
+        """
         return type(self)(**{name: array[rows] for name, array in self._arrays().items()})
 
     def save(self, folder: Path) -> None:
@@ -103,15 +109,19 @@ class _Arrays:
             InputError: an array has another dtype or shape than belongs in the file.
         """
         arrays = self._arrays()
-        for name, array in arrays.items():
-            shape = arrays["x"].shape[1:] if name in _IMAGES else ()
-            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
+        self._check(folder, arrays["x"].shape[1:])
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
             part = folder / f"{name}.npy.part"
             with part.open("wb") as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
             part.replace(folder / f"{name}.npy")
+
+    def _check(self, folder: Path, image: tuple[int, ...]) -> None:
+        """Whether each array belongs in its file in ``folder``; ``image`` is the shape of one."""
+        for name, array in self._arrays().items():
+            shape = image if name in _IMAGES else ()
+            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
 
     @classmethod
     def load(cls, folder: Path, spec: DatasetSpec) -> Self:
@@ -175,6 +185,84 @@ class AdversarialSet(_Arrays):
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Clean and adversarial images float32 (N, C, H, W) in [0, 1], labels int64 (N,)."""
         return images(self.x), images(self.x_adv), labels(self.y)
+
+
+class SetWriter:
+    """A context that writes an adversarial set some rows at a time, however many there will be.
+
+    The files are those of :meth:`AdversarialSet.save`, to the byte. They take their names when the
+    context ends well; where it does not, none is left.
+    """
+
+    def __init__(self, folder: Path, spec: DatasetSpec) -> None:
+        """Write to ``folder``, made if need be, images of the shape that ``spec`` says."""
+        self._folder, self._shape = folder, spec.shape
+        self._parts = {name: folder / f"{name}.npy.part" for name in _DTYPES}
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(part.open("wb")) for name, part in self._parts.items()
+            }
+            self._opened = opened.pop_all()
+        self._write_headers()
+        return self
+
+    def append(self, rows: AdversarialSet) -> None:
+        """Write ``rows`` behind what is there; they may be none.
+
+        Raises:
+            InputError: an array has another dtype or shape than belongs in the file.
+        """
+        rows._check(self._folder, self._shape)
+        for name, array in rows._arrays().items():
+            self._files[name].write(np.ascontiguousarray(array).data)
+        self._count += len(rows)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._opened:
+                if kind is None:
+                    self._write_headers()
+            if kind is None:
+                for name, part in self._parts.items():
+                    part.replace(self._folder / f"{name}.npy")
+        finally:
+            for part in self._parts.values():
+                part.unlink(missing_ok=True)
+
+    def _write_headers(self) -> None:
+        """At the start of each file. NumPy pads a header so that the length in it can grow."""
+        for name, file in self._files.items():
+            shape = self._shape if name in _IMAGES else ()
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(_DTYPES[name])),
+                "fortran_order": False,
+                "shape": (self._count, *shape),
+            }
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, header)
+
+
+def release(*arrays: Array) -> None:
+    """Give back the memory of those of ``arrays`` that are mapped from files; they stay readable.
+
+    Pages that were read count as this process's until the system wants them back. Where a mapping
+    was written to and the file must not change (mode ``c``), nothing happens.
+    """
+    for array in arrays:
+        owner: Any = array
+        while isinstance(owner, np.ndarray) and getattr(owner, "mode", "r") != "c":
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
 def images(x: Array) -> Tensor:
@@ -289,11 +377,15 @@ def _check_range(path: Path, name: str, array: Array, spec: DatasetSpec) -> None
         return
     rows = max(facts.size for facts in spec.splits.values())
     low, high = {"x_adv": (0, 1), "y": (0, spec.num_classes - 1), "index": (0, rows - 1)}[name]
+    seen = np.zeros(rows, dtype=bool)
     for start in range(0, len(array), _CHUNK):
         chunk = array[start : start + _CHUNK]
         least, most = chunk.min(), chunk.max()
         if not (low <= least and most <= high):  # so that nan fails as well
             found = f"values from {least} to {most}"
             raise InputError(f"{path}: {found}, expected {low} to {high}, all finite")
-    if name == "index" and len(np.unique(array)) < len(array):
-        raise InputError(f"{path}: a row occurs twice, expected each at most once")
+        if name == "index":
+            if seen[chunk].any() or len(np.unique(chunk)) < len(chunk):
+                raise InputError(f"{path}: a row occurs twice, expected each at most once")
+            seen[chunk] = True
+        release(array)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom import nets
-from deepcustom.compute import Compute, derive_seed
+from deepcustom.checkpoint import NOWHERE, Checkpoint
+from deepcustom.compute import Compute, derive_seed, seed_everything
 from deepcustom.errors import InputError, LossError
 from deepcustom.losses import LossContext, build_loss
 from deepcustom.params import TrainDgnParams
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
-from deepcustom.training import History, accuracy, fit
+from deepcustom.training import History, accuracy, epochs_kept, fit
 from deepcustom.weights import load_state, load_tensors, save_tensors
 
 Output = Literal["image", "perturbation"]
@@ -64,7 +66,7 @@ class DGNBank:
         threat: ThreatModel,
         *,
         compute: Compute,
-        batch_size: int = 500,
+        batch_size: int = 200,
     ) -> Tensor:
         """Adversarial images, one forward pass each.
 
@@ -73,7 +75,7 @@ class DGNBank:
             labels: (N,) int64, which class's DGN makes each image.
             threat: what the result is projected to.
             compute: device and precision.
-            batch_size: images per pass.
+            batch_size: images per pass at most.
 
         Returns:
             (N, C, H, W) float32 on ``x``'s device, inside the threat model.
@@ -88,11 +90,14 @@ class DGNBank:
         x_adv = torch.empty_like(x)
         for label, net in enumerate(self.generators):
             rows = torch.nonzero(labels == label).flatten()
-            for chunk in torch.split(rows, batch_size):
-                batch = x[chunk].to(compute.device)
+            for part in torch.tensor_split(rows, max(math.ceil(len(rows) / batch_size), 1)):
+                if not len(part):
+                    continue
+                batch = x[_padded(part, batch_size)]
+                batch = batch.to(compute.device, memory_format=torch.channels_last)
                 with compute.autocast():
                     g = propose(net, batch, self.output, threat)
-                x_adv[chunk] = threat.project(g, batch).to(x.device)
+                x_adv[part] = threat.project(g, batch)[: len(part)].to(x.device)
         return x_adv
 
     def save(self, path: Path) -> None:
@@ -130,6 +135,16 @@ class DGNBank:
         return cls(dataset, str(about["loss"]), about["output"], generators)
 
 
+def _padded(rows: Tensor, most: int) -> Tensor:
+    """``rows`` (n,), the last repeated up to a multiple of 16, but ``most`` rows at most.
+
+    For every new size of a batch the CPU's library (oneDNN) makes new kernels and keeps them. How many
+    images a class has varies from call to call: without this, memory grew by half on the way to 100,000.
+    """
+    size = min(math.ceil(len(rows) / 16) * 16, most)
+    return torch.cat([rows, rows[-1:].expand(size - len(rows))])
+
+
 def _stored(name: str, tensor: Tensor) -> Tensor:
     """As it goes to disk: weights of convolutions halved; biases and batch norm left as they are."""
     return tensor.half() if tensor.dim() > 1 else tensor
@@ -154,6 +169,7 @@ def train_bank(
     seed: int,
     compute: Compute,
     advance: Advance = silent,
+    checkpoint: Checkpoint = NOWHERE,
 ) -> tuple[DGNBank, History]:
     """Train one DGN per class on that class's images.
 
@@ -169,6 +185,8 @@ def train_bank(
         seed: of initial weights and orders; every class has its own.
         compute: device and precision.
         advance: called after every epoch of every class with how it stands.
+        checkpoint: keeps the classes that are finished, and for the one under way what
+            :func:`deepcustom.training.fit` keeps; training goes on from there, to the same bytes.
 
     Returns:
         The bank as its file will hold it, and the history: per class under ``class_<k>/``, and the
@@ -187,8 +205,10 @@ def train_bank(
         raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
     for context in contexts:  # every mistake shows before the first DGN is trained
         build_loss(params.loss, params.options, context)
-    generators, histories = [], []
-    for context in contexts:
+    finished = _finished(checkpoint, dataset, num_classes, compute)
+    _tell_resumed(checkpoint, len(finished), params.training.epochs, advance)
+    for context in contexts[len(finished) :]:
+        own = f"class_{context.label}"
         net, history = train_dgn(
             dataset,
             context,
@@ -198,10 +218,37 @@ def train_bank(
             seed=derive_seed(seed, str(context.label)),
             compute=compute,
             advance=advance,
+            checkpoint=checkpoint.part(own),
         )
-        generators.append(net)
-        histories.append(history)
-    return DGNBank(dataset, params.loss, params.output, generators), _merge(histories)
+        checkpoint.save(own, net.state_dict(), {"history": list(history.items())})
+        checkpoint.part(own).clear()
+        finished.append((net, history))
+    generators = [net for net, _ in finished]
+    merged = _merge([history for _, history in finished])
+    return DGNBank(dataset, params.loss, params.output, generators), merged
+
+
+def _finished(
+    checkpoint: Checkpoint, dataset: str, num_classes: int, compute: Compute
+) -> list[tuple[nn.Module, History]]:
+    """What :func:`train_dgn` gave for the first classes, as far as ``checkpoint`` holds them."""
+    found: list[tuple[nn.Module, History]] = []
+    for label in range(num_classes):
+        kept = checkpoint.load(f"class_{label}")
+        if kept is None:
+            break
+        net = nets.generator(dataset)
+        net.load_state_dict(kept[0])
+        found.append((_ready(net, compute.device), dict(kept[1]["history"])))
+    return found
+
+
+def _tell_resumed(checkpoint: Checkpoint, classes: int, epochs: int, advance: Advance) -> None:
+    """Say to ``advance`` where training goes on, if it does: ``classes`` of ``epochs`` are finished."""
+    more = epochs_kept(checkpoint.part(f"class_{classes}"))
+    if classes or more:
+        last = f"class {classes}, epoch {more}" if more else f"class {classes - 1}"
+        advance(f"resumed after {last}", steps=classes * epochs + more, resumed=True)
 
 
 def train_dgn(
@@ -214,18 +261,19 @@ def train_dgn(
     seed: int,
     compute: Compute,
     advance: Advance = silent,
+    checkpoint: Checkpoint = NOWHERE,
 ) -> tuple[nn.Module, History]:
-    """Train the DGN of one class; arguments as in :func:`train_bank`.
+    """Train the DGN of one class; arguments as in :func:`train_bank`, ``checkpoint`` as in ``fit``.
 
     Returns:
         The generator with its weights as they will be stored, and its history: ``loss``, the loss's
         terms and, where ``x_val`` is not empty, ``val_target_accuracy``: the share of projected
         validation images that the target network still gets right (at last by the stored weights).
     """
-    torch.manual_seed(seed)
-    net = nets.generator(dataset)
-    net = net.to(compute.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = build_loss(params.loss, params.options, context)
+    seed_everything(seed)
+    net = compute.place(nets.generator(dataset))
+    attacked = nets.MixedPrecision(context.target_net, compute)
+    loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
     y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
     def terms(batch: Tensor) -> Mapping[str, Tensor]:
@@ -243,7 +291,16 @@ def train_dgn(
         advance(_note(context.label, {**means, **seen}))
         return seen
 
-    history = fit(net, terms, [x], params.training, seed=seed, compute=compute, after_epoch=watch)
+    history = fit(
+        net,
+        terms,
+        [x],
+        params.training,
+        seed=seed,
+        compute=compute,
+        after_epoch=watch,
+        checkpoint=checkpoint,
+    )
     net.load_state_dict({k: _stored(k, t).to(t.dtype) for k, t in net.state_dict().items()})
     if len(x_val):
         history["val_target_accuracy"][-1] = kept()

@@ -8,12 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.compute import Compute, seed_everything
+from deepcustom.checkpoint import NOWHERE, Checkpoint
+from deepcustom.compute import Compute, derive_seed, seed_everything
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams, TrainingParams
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
-from deepcustom.training import History, Terms, accuracy, fit, watch_accuracy
+from deepcustom.training import (
+    History,
+    Terms,
+    accuracy,
+    fit,
+    load_epoch,
+    save_epoch,
+    tell_resumed,
+    watch_accuracy,
+)
 
 
 def train_gf(
@@ -27,6 +37,7 @@ def train_gf(
     seed: int,
     compute: Compute,
     advance: Advance = silent,
+    checkpoint: Checkpoint = NOWHERE,
 ) -> History:
     """Train on clean and adversarial images at once (Goodfellow et al. 2015, section 6).
 
@@ -43,6 +54,7 @@ def train_gf(
         seed: of the order of the images.
         compute: device and precision.
         advance: called after every epoch with how it stands.
+        checkpoint: as in :func:`deepcustom.training.fit`.
 
     Returns:
         The history: ``loss``, ``clean`` and ``adversarial`` (weighted), ``val_accuracy``.
@@ -57,6 +69,7 @@ def train_gf(
         return {"clean": clean_weight * on_clean, "adversarial": (1 - clean_weight) * on_adv}
 
     data = [x, y, partner]
+    tell_resumed(checkpoint, advance)
     return fit(
         net,
         terms,
@@ -65,6 +78,7 @@ def train_gf(
         seed=seed,
         compute=compute,
         after_epoch=watch_accuracy(net, val, advance),
+        checkpoint=checkpoint,
     )
 
 
@@ -88,6 +102,7 @@ def train_with_art(
     seed: int,
     compute: Compute,
     advance: Advance = silent,
+    checkpoint: Checkpoint = NOWHERE,
 ) -> History:
     """Train with ART's own AdversarialTrainer, which attacks the network as it learns.
 
@@ -100,9 +115,10 @@ def train_with_art(
         ratio: share of each batch that is replaced by adversarial images, in (0, 1].
         threat: ball and range of the attack.
         num_classes: how many classes.
-        seed: of the batches and of what is attacked in them.
+        seed: of the batches and of what is attacked in them; every epoch has its own.
         compute: device; ART computes in float32.
         advance: called after every epoch with how it stands.
+        checkpoint: as in :func:`deepcustom.training.fit`.
 
     Returns:
         The history: ``val_accuracy`` per epoch (ART reports no loss).
@@ -112,7 +128,6 @@ def train_with_art(
 
     from deepcustom.attacks import art_attack, art_classifier
 
-    seed_everything(seed)
     optimizer = torch.optim.Adam(
         net.parameters(),
         lr=params.learning_rate,
@@ -123,13 +138,17 @@ def train_with_art(
     estimator = art_classifier(net, shape, num_classes, compute.device, optimizer)
     trainer = AdversarialTrainer(estimator, art_attack(estimator, attack, threat), ratio=ratio)
     x, y = train[0].cpu().numpy(), np.eye(num_classes, dtype=np.float32)[train[1].cpu().numpy()]
-    history: History = {}
-    for _ in range(params.epochs):
+    tell_resumed(checkpoint, advance)
+    done, history, _ = load_epoch(checkpoint, net, optimizer)
+    for epoch in range(done + 1, params.epochs + 1):
+        seed_everything(derive_seed(seed, "epoch", str(epoch)))
         trainer.fit(x, y, batch_size=params.batch_size, nb_epochs=1)
         note = ""
         if len(val[0]):
             history.setdefault("val_accuracy", []).append(accuracy(net, *val))
             note = f"val_accuracy {history['val_accuracy'][-1]:.4f}"
         advance(note)
+        if epoch < params.epochs:
+            save_epoch(checkpoint, net, optimizer, epoch, history)
     net.eval()
     return history

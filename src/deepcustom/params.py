@@ -125,7 +125,7 @@ class GenerateParams(Params):
     clipping: bool = True
     mis_classification_check: bool = False
     label: Literal["true", "predicted"] = "true"
-    batch_size: int = Field(default=500, ge=1)
+    batch_size: int = Field(default=200, ge=1)
 
 
 class AttackParams(Params):

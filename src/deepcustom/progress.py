@@ -12,11 +12,11 @@ from typing import Protocol
 class Advance(Protocol):
     """Says that ``steps`` more are done, and in words how it stands."""
 
-    def __call__(self, note: str = "", steps: int = 1) -> None:
-        """Advance by ``steps``."""
+    def __call__(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        """Advance by ``steps``; ``resumed``: an earlier run did them, which ``note`` says for good."""
 
 
-def silent(note: str = "", steps: int = 1) -> None:
+def silent(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
     """An :class:`Advance` that says nothing."""
 
 
@@ -50,8 +50,14 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, note="")
 
-        def advance(note: str = "", steps: int = 1) -> None:
-            bar.update(task, advance=steps, note=note)
+        def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+            if resumed:
+                bar.console.print(f"{title}: {note}", highlight=False, markup=False)
+                bar.reset(
+                    task, completed=steps
+                )  # the time that is left follows from new steps alone
+            else:
+                bar.update(task, advance=steps, note=note)
 
         yield advance
 
@@ -60,9 +66,12 @@ def _lines(title: str, total: int, every: float) -> Advance:
     start = last = time.monotonic()
     done = 0
 
-    def advance(note: str = "", steps: int = 1) -> None:
+    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
         nonlocal done, last
         done += steps
+        if resumed:
+            print(f"{title}: {note}", flush=True)
+            return
         now = time.monotonic()
         if now - last >= every or done >= total:
             last = now

@@ -42,13 +42,13 @@ class ThreatModel:
             x_adv = torch.minimum(torch.maximum(x_adv, x - radius), x + radius)
         return x_adv.clamp(0.0, 1.0)
 
-    def verify(self, x_adv: np.ndarray, x: np.ndarray, chunk: int = 4096) -> None:
+    def verify(self, x_adv: np.ndarray, x: np.ndarray, chunk: int = 64) -> None:
         """Check, image by image and in float64, what ``project`` promises.
 
         Args:
             x_adv: adversarial images (N, C, H, W), float.
             x: clean images in [0, 1], same shape, float; or uint8 in 0..255.
-            chunk: images looked at at a time.
+            chunk: images looked at at a time; so few stay in the processor's cache.
 
         Raises:
             ThreatModelError: shapes differ, a value is not finite, or an image lies outside; the

@@ -1,100 +1,121 @@
-"""The second half of making an adversarial set, the same whatever made the images."""
+"""Making an adversarial set and drawing some of it, the same whatever makes the images."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
+from deepcustom.progress import Advance, silent
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec, Split
+    from deepcustom.datasets import AdversarialSet, DatasetSpec, Split
     from deepcustom.nets import Classifier
+    from deepcustom.perturbation import Perturb
     from deepcustom.threat import ThreatModel
 
 
-def finish_set(
+def make_set(
     stage: StageRun,
     spec: DatasetSpec,
     split: Split,
-    x_adv: np.ndarray,
+    perturb: Perturb,
     *,
     target_net: Classifier,
     threat: ThreatModel,
     compute: Compute,
     only_changed: bool,
+    chunk: int,
+    advance: Advance = silent,
 ) -> None:
-    """Verify, choose, save and record.
+    """Perturb a split, save and record.
 
     Args:
         stage: the running stage; its parts are the attack and the split's name.
         spec: the data set.
         split: the clean images.
-        x_adv: adversarial images (N, C, H, W) of every one of them.
-        target_net: whose predictions count.
+        perturb: makes the images, as in :func:`deepcustom.perturbation.perturb_split`.
+        target_net: whose predictions count; on ``compute.device``.
         threat: verified for every image.
-        compute: where to predict.
+        compute: where to perturb and predict.
         only_changed: keep only images whose predicted class the perturbation changed.
+        chunk: images at a time.
+        advance: called after every chunk with the number of its images.
 
     Raises:
         ThreatModelError: an image lies outside the threat model.
     """
-    import torch
-
     from deepcustom.datasets import AdversarialSet
+    from deepcustom.perturbation import perturb_split
+
+    attack, split_name = stage.parts
+    folder = stage.write(workspace.adversarial(spec.name, split_name, attack))
+    effect = perturb_split(
+        split,
+        spec,
+        perturb,
+        folder,
+        target_net=target_net,
+        threat=threat,
+        compute=compute,
+        only_changed=only_changed,
+        chunk=chunk,
+        advance=advance,
+    )
+
+    stage.log(asdict(effect))
+    made = AdversarialSet.load(folder, spec)
+    title = f"{attack} against the target network, {split_name}"
+    stage.figure("images", set_grid(made, spec, target_net, compute, threat.eps, title))
+
+
+def set_grid(
+    made: AdversarialSet,
+    spec: DatasetSpec,
+    target_net: Classifier,
+    compute: Compute,
+    eps: float,
+    title: str,
+    *,
+    columns: int | None = None,
+) -> Figure:
+    """The first images of a set, every class first, and what the target network takes them for.
+
+    Args:
+        made: the set; it may be empty.
+        spec: the data set.
+        target_net: on ``compute.device``.
+        compute: where to predict.
+        eps: radius of the threat model, the scale of the differences.
+        title: what the set is, after the data set's title.
+        columns: how many images at most; as many as there are classes by default.
+    """
     from deepcustom.figures import image_grid
     from deepcustom.training import predict
 
-    attack, split_name = stage.parts
-    threat.verify(x_adv, split.x)
-    x, y = split.tensors()
-    before = predict(target_net, x.to(compute.device)).argmax(1).cpu().numpy()
-    after = predict(target_net, torch.from_numpy(x_adv).to(compute.device)).argmax(1).cpu().numpy()
-    keep = before != after if only_changed else np.ones(len(y), dtype=bool)
-    made = AdversarialSet(
-        x=split.x[keep], x_adv=x_adv[keep], y=split.y[keep], index=split.index[keep]
+    columns = columns or spec.num_classes
+    x, x_adv, y = made.take(first_rows(made.y, columns)).tensors()
+    before, after = (
+        predict(target_net, images.to(compute.device)).argmax(1).cpu().numpy()
+        for images in (x, x_adv)
     )
-    made.save(stage.write(workspace.adversarial(spec.name, split_name, attack)))
-
-    stage.log({"images": int(keep.sum()), **_effect(x.numpy(), x_adv, y.numpy(), before, after)})
-    rows = np.flatnonzero(keep)[first_rows(split.y[keep], spec.num_classes)]
-    stage.figure(
-        "images",
-        image_grid(
-            x.numpy()[rows],
-            x_adv[rows],
-            split.y[rows],
-            class_names=spec.classes,
-            predicted=before[rows],
-            predicted_adv=after[rows],
-            eps=threat.eps,
-            title=f"{spec.title}: {attack} against the target network, {split_name}",
-        ),
+    return image_grid(
+        x.numpy(),
+        x_adv.numpy(),
+        y.numpy(),
+        class_names=spec.classes,
+        predicted=before,
+        predicted_adv=after,
+        eps=eps,
+        title=f"{spec.title}: {title}",
+        columns=columns,
     )
-
-
-def _effect(
-    x: np.ndarray, x_adv: np.ndarray, y: np.ndarray, before: np.ndarray, after: np.ndarray
-) -> dict[str, float]:
-    """What the attack did to the predictions, and how far it moved the images (means over images)."""
-    change = np.abs(x_adv - x).reshape(len(x), -1)
-    return {
-        "clean_accuracy": _mean(before == y),
-        "target_accuracy": _mean(after == y),
-        "attack_success_rate": _mean((after != y)[before == y]),
-        "predictions_changed": _mean(before != after),
-        "mean_linf": _mean(change.max(axis=1, initial=0.0)),
-        "mean_l2": _mean(np.sqrt((change**2).sum(axis=1))),
-    }
-
-
-def _mean(values: np.ndarray) -> float:
-    """Mean, or share of true values; nan of none."""
-    values = values.astype(np.float64)
-    return float(values.mean()) if values.size else float("nan")
 
 
 def first_rows(y: np.ndarray, count: int) -> np.ndarray:

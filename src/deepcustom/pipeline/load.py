@@ -36,7 +36,7 @@ def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Comp
 
     net = nets.classifier(spec.name)
     load_network(stage.read(workspace.network(spec.name, name)), net)
-    return net.to(compute.device)
+    return compute.place(net)
 
 
 def load_analysis(

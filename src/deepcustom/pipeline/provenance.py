@@ -7,8 +7,11 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+
+import deepcustom
 
 # What decides a result, next to its inputs; a change elsewhere does not make a run dirty.
 CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
@@ -45,6 +48,15 @@ def dvc_md5(path: Path) -> str:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def code_digest(more: Iterable[Path] = ()) -> str:
+    """Of this package's own code as it lies on disk, and of the files in ``more``."""
+    package = Path(deepcustom.__file__).parent
+    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    files |= {str(path): path for path in more}
+    listing = json.dumps({name: _md5(path) for name, path in files.items()}, sort_keys=True)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 CHECKOUT = "DEEPCUSTOM_CHECKOUT"  # set for workspaces, which run a copy of the project's code

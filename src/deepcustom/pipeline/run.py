@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from deepcustom.tracking import send
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from deepcustom.checkpoint import Checkpoint
     from deepcustom.compute import Compute
     from deepcustom.threat import ThreatModel
 
@@ -49,6 +51,7 @@ class StageRun:
         self._metrics: dict[str, float] = {}
         self._history: dict[str, list[float]] = {}
         self._figures: dict[str, Figure] = {}
+        self._checkpoint: Checkpoint | None = None
         self._machine = provenance.machine()
         self._start = time.monotonic()
         self._started = datetime.now(UTC)
@@ -145,6 +148,30 @@ class StageRun:
         self._pending[path] = partial
         return partial
 
+    def checkpoint(self, *code: Path) -> Checkpoint:
+        """Where the stage's training keeps what it has finished, until the stage ends well.
+
+        Call it after every input and section has been asked for: what is kept serves a later run only
+        where seed, settings, inputs, code, versions of packages, and machine are the same.
+
+        Args:
+            code: files that decide the result, next to the package's own.
+        """
+        from deepcustom.checkpoint import Checkpoint
+
+        basis = {
+            "seed": self.seed,
+            "params": self._used,
+            "inputs": self._hashes(self._inputs),
+            "code": provenance.code_digest(code),
+            "machine": self._machine,
+            "packages": provenance.packages(),
+        }
+        text = json.dumps(basis, sort_keys=True)
+        fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        self._checkpoint = Checkpoint(self.ws.checkpoint(self.stage, self.item), fingerprint)
+        return self._checkpoint
+
     def log(
         self,
         metrics: Mapping[str, float] | None = None,
@@ -172,6 +199,8 @@ class StageRun:
         _remove(folder)
         self._record().write(folder)
         self._save_figures(folder)
+        if self._checkpoint:
+            self._checkpoint.clear()
         try:
             send(folder, self.ws.root)
         except TrackingError as error:
@@ -184,7 +213,6 @@ class StageRun:
             save_figure(figure, folder / name)
 
     def _record(self) -> RunRecord:
-        root = self.ws.root
         commit, dirty = self._git
         return RunRecord(
             schema_version=1,
@@ -197,8 +225,8 @@ class StageRun:
             params=self._used,
             metrics=self._metrics,
             history=self._history,
-            inputs={path: provenance.dvc_md5(root / path) for path in self._inputs},
-            outputs={path: provenance.dvc_md5(root / path) for path in self._pending},
+            inputs=self._hashes(self._inputs),
+            outputs=self._hashes(self._pending),
             git_commit=commit,
             git_dirty=dirty,
             started=self._started,
@@ -207,6 +235,9 @@ class StageRun:
             packages=provenance.packages(),
             figures=list(self._figures),
         )
+
+    def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
+        return {path: provenance.dvc_md5(self.ws.root / path) for path in paths}
 
 
 def _remove(path: Path) -> None:

@@ -41,6 +41,10 @@ class Workspace:
         """Downloads, kept for the next time; no output of any stage."""
         return self.root / "data/raw" / dataset
 
+    def checkpoint(self, stage: str, item: str) -> Path:
+        """What an interrupted run of a stage had finished; apart from outputs, which DVC removes."""
+        return self.root / ".checkpoints" / stage / item
+
 
 def split(dataset: str, name: str) -> str:
     """A prepared split: ``train``, ``val`` or ``test``."""

@@ -30,7 +30,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         train = to_device(split, compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = nets.classifier(dataset).to(compute.device)
+        net = compute.place(nets.classifier(dataset))
         with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
             if params.attack is None:
                 folder = stage.read(workspace.adversarial(dataset, "train", name))
@@ -47,6 +47,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                     seed=stage.seed,
                     compute=compute,
                     advance=advance,
+                    checkpoint=stage.checkpoint(),
                 )
             else:
                 history = train_with_art(
@@ -61,6 +62,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                     seed=stage.seed,
                     compute=compute,
                     advance=advance,
+                    checkpoint=stage.checkpoint(),
                 )
 
         about = {"kind": "classifier", "dataset": dataset, "network": name}

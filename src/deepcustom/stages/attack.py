@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
+
 from deepcustom import datasets
 from deepcustom.attacks import art_classifier, run_attack
+from deepcustom.nets import MixedPrecision
 from deepcustom.params import AttackParams
-from deepcustom.pipeline.adversarial_set import finish_set
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.adversarial_set import make_set
+from deepcustom.pipeline.load import load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.progress import progress
@@ -21,19 +25,25 @@ def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
 
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, spec, "target", compute)
+        mixed = MixedPrecision(target_net, compute)
+        estimator = art_classifier(mixed, spec.shape, spec.num_classes, compute.device)
 
-        x, y = to_device(split, compute)
-        estimator = art_classifier(target_net, spec.shape, spec.num_classes, compute.device)
-        with progress(f"attack@{dataset}-{attack}-{split_name}", len(y)) as advance:
-            x_adv = run_attack(estimator, params, threat, x, y, seed=stage.seed, advance=advance)
+        with progress(f"attack@{dataset}-{attack}-{split_name}", len(split)) as advance:
 
-        finish_set(
-            stage,
-            spec,
-            split,
-            x_adv,
-            target_net=target_net,
-            threat=threat,
-            compute=compute,
-            only_changed=params.mis_classification_check,
-        )
+            def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
+                x_adv = run_attack(
+                    estimator, params, threat, x, y, seed=stage.seed, offset=start, advance=advance
+                )
+                return torch.from_numpy(x_adv)
+
+            make_set(
+                stage,
+                spec,
+                split,
+                perturb,
+                target_net=target_net,
+                threat=threat,
+                compute=compute,
+                only_changed=params.mis_classification_check,
+                chunk=max(2000 // params.batch_size, 1) * params.batch_size,
+            )

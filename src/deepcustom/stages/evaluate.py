@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from deepcustom import datasets
@@ -33,11 +33,14 @@ def run(ws: Workspace, dataset: str) -> None:
         params = stage.params(EvaluateParams)
         threat, compute = stage.threat(), stage.compute()
 
-        sets = _test_sets(stage, spec, params.attacks, threat, compute)
         networks = [_network(stage, spec, name, compute) for name in params.networks]
-        clean = sets[0]
+        clean = _clean_set(stage, spec, compute)
 
-        results = [result for net in networks for result in transfer(dataset, net, sets)]
+        by_network = {net.name: transfer(dataset, net, [clean]) for net in networks}
+        for made in _attacked_sets(stage, spec, params.attacks, threat, compute):
+            for net in networks:
+                by_network[net.name] += transfer(dataset, net, [made])
+        results = [result for row in by_network.values() for result in row]
         total = len(networks) * len(params.whitebox) * len(clean.x)
         with progress(f"evaluate@{dataset}", total) as advance:
             for net in networks:
@@ -68,25 +71,28 @@ def _network(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) ->
     return Network(name, dvc_md5(stage.ws.root / workspace.network(spec.name, name)), net)
 
 
-def _test_sets(
+def _clean_set(stage: StageRun, spec: DatasetSpec, compute: Compute) -> TestSet:
+    """The clean test split."""
+    x, y = to_device(load_split(stage, spec, "test"), compute)
+    return TestSet("clean", dvc_md5(stage.ws.root / workspace.split(spec.name, "test")), x, y)
+
+
+def _attacked_sets(
     stage: StageRun,
     spec: DatasetSpec,
     attacks: Sequence[str],
     threat: ThreatModel,
     compute: Compute,
-) -> list[TestSet]:
-    """The clean test split, then each adversarial set; one that leaves the ball is named so."""
-    x, y = to_device(load_split(stage, spec, "test"), compute)
-    path = stage.ws.root / workspace.split(spec.name, "test")
-    sets = [TestSet("clean", dvc_md5(path), x, y)]
+) -> Iterator[TestSet]:
+    """Each adversarial test set, read in its turn; one that leaves the ball is named so."""
     for attack in attacks:
         folder = stage.read(workspace.adversarial(spec.name, "test", attack))
         made = datasets.AdversarialSet.load(folder, spec)
+        name = attack
         try:
             threat.verify(made.x_adv, made.x)
         except ThreatModelError as error:
-            attack = attack + UNCLIPPED
-            print(f"warning: scored as {attack}, since {error}")
-        _, x_adv, labels = (tensor.to(compute.device) for tensor in made.tensors())
-        sets.append(TestSet(attack, dvc_md5(folder), x_adv, labels))
-    return sets
+            name += UNCLIPPED
+            print(f"warning: scored as {name}, since {error}")
+        x_adv, y = datasets.images(made.x_adv), datasets.labels(made.y)
+        yield TestSet(name, dvc_md5(folder), x_adv.to(compute.device), y.to(compute.device))

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepcustom import datasets
-from deepcustom.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
+from deepcustom.figures import accuracy_heatmap, loss_curves, save_figure
 from deepcustom.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.adversarial_set import first_rows
+from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.load import load_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report import page
 from deepcustom.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
-from deepcustom.training import predict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,21 +75,8 @@ def _image_grids(
         made_by = attack.removesuffix(UNCLIPPED)
         path = stage.read(workspace.adversarial(spec.name, "test", made_by))
         made = datasets.AdversarialSet.load(path, spec)
-        x, x_adv, y = made.take(first_rows(made.y, columns)).tensors()
-        before, after = (
-            predict(target_net, images.to(compute.device)).argmax(1).cpu() for images in (x, x_adv)
-        )
-        figures[attack] = image_grid(
-            x.numpy(),
-            x_adv.numpy(),
-            y.numpy(),
-            class_names=spec.classes,
-            predicted=before.numpy(),
-            predicted_adv=after.numpy(),
-            eps=eps,
-            title=f"{spec.title}: {attack} against the target network",
-            columns=columns,
-        )
+        title = f"{attack} against the target network"
+        figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)
     return figures
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 from deepcustom import datasets
 from deepcustom.dgn import train_bank
 from deepcustom.figures import loss_curves
@@ -20,12 +23,13 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
     with StageRun(ws, "train_dgn", dataset, name) as stage:
         params = stage.params(TrainDgnParams, name)
         threat, compute = stage.threat(), stage.compute()
-        needed = find_loss(params.loss).requires
+        loss = find_loss(params.loss)
 
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
         target_net = load_classifier(stage, spec, "target", compute)
-        analysis = {what: load_analysis(stage, spec, what, compute) for what in needed}
+        analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
+        checkpoint = stage.checkpoint(Path(inspect.getfile(loss)))
 
         total = params.training.epochs * spec.num_classes
         with progress(f"train_dgn@{dataset}-{name}", total) as advance:
@@ -41,6 +45,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
                 seed=stage.seed,
                 compute=compute,
                 advance=advance,
+                checkpoint=checkpoint,
             )
 
         bank.save(stage.write(workspace.bank(dataset, name)))

@@ -24,10 +24,17 @@ def run(ws: Workspace, dataset: str) -> None:
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = nets.classifier(dataset).to(compute.device)
+        net = compute.place(nets.classifier(dataset))
         with progress(f"train_target@{dataset}", params.epochs) as advance:
             history = train_classifier(
-                net, train, val, params, seed=stage.seed, compute=compute, advance=advance
+                net,
+                train,
+                val,
+                params,
+                seed=stage.seed,
+                compute=compute,
+                advance=advance,
+                checkpoint=stage.checkpoint(),
             )
 
         about = {"kind": "classifier", "dataset": dataset, "network": "target"}
