@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro evaluate ui test test-slow lint types smoke clean lock
+.PHONY: help setup repro evaluate ui test test-slow lint types bench smoke clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ lint: $(READY)  ## ruff, and the direction of imports
 types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
+bench: $(READY)  ## measure speed and memory side by side with other libraries (half an hour; ARGS=--quick)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.lock
+	$(BIN)/python -m benchmarks $(ARGS)
+
 smoke: $(READY)  ## the whole pipeline on a few hundred images, in workspaces/smoke
 	$(BIN)/deepcustom repro --profile smoke
 
@@ -61,6 +65,6 @@ lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	  grep -vE '^(nvidia-|cuda-|triton)' .lock.partial; } > requirements.lock
 	@rm .lock.partial
 
-clean:  ## remove .venv and caches (data, models, results and workspaces stay)
+clean:  ## remove .venv and caches (data, models, results, workspaces and checkpoints stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
