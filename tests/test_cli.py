@@ -60,6 +60,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (ws.root / name).mkdir(parents=True)
     about = {"kind": "classifier", "dataset": DATASET, "network": "target"}
     save_network(ws.root / "models/target/mnist.safetensors", nets.classifier(DATASET), about)
+    for name in tiny_params()["adversarial_train"][DATASET]:
+        path = ws.root / f"models/robust/mnist/{name}.safetensors"
+        save_network(path, nets.classifier(DATASET), {**about, "network": name})
     test = digits()["test"]
     made = AdversarialSet(test.x, (test.x / 255).astype(np.float32), test.y, test.index)
     for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
@@ -169,7 +172,7 @@ def test_unknown_item_lists_the_known(
 
 def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
     words = ["generate", "--dataset", DATASET, "--loss", "foo", "--split", "test"]
-    assert re.search(r"foo.*lrp, nce, suspiciousness", fails(project, *words))
+    assert re.search(r"foo.*lrp, nce, nce-ball, suspiciousness", fails(project, *words))
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,6 @@ def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
 def test_the_budgets_are_those_of_the_docs() -> None:
     banks = yaml.safe_load((ROOT / "params.yaml").read_text())["train_dgn"]["mnist"]
     text = " ".join((ROOT / "docs/losses.md").read_text().split())
-    assert "three epochs for `lrp` and `nce`, six for `suspiciousness`" in text
+    assert "three epochs for `lrp`, `nce` and `nce-ball`, six for `suspiciousness`" in text
     epochs = {name: bank["training"]["epochs"] for name, bank in banks.items()}
-    assert epochs == {"lrp": 3, "nce": 3, "suspiciousness": 6}
+    assert epochs == {"lrp": 3, "nce": 3, "nce-ball": 3, "suspiciousness": 6}
