@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import os
 import re
 import shutil
 import signal
@@ -514,6 +515,20 @@ def test_interrupted(
         path: at for path, at in after.items() if not path.startswith(".checkpoints/")
     } == before
     assert set(after) - set(before) == {".checkpoints/train_target/mnist/epoch.safetensors"}
+
+
+def test_interrupted_while_a_file_was_closed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            os.close(-1)  # as rmtree may: "Bad file descriptor"
+
+    monkeypatch.setattr(train_target, "save_network", interrupt)
+    assert call_main(project, "train_target", "--dataset", DATASET) == 130
+    assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
 
 
 def test_training_that_diverges(project: Path, fails: Fails) -> None:

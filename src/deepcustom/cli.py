@@ -221,9 +221,23 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
+        if _was_interrupted(error):
+            _tell_interrupted()
+            sys.exit(INTERRUPTED)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("interrupted; nothing half-written is left", file=sys.stderr)
+            _tell_interrupted()
         raise
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C led to ``error``: shutil.rmtree, cut off at the wrong moment, closes a file twice."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _tell_interrupted() -> None:
+    print("interrupted; nothing half-written is left", file=sys.stderr)
