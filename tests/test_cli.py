@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import os
+import pickle
 import re
 import shutil
 import signal
