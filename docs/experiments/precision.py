@@ -1,0 +1,102 @@
+"""What mixed precision costs in accuracy: target networks and DGNs trained with it and without, three seeds.
+
+Everything is as in ``params.yaml`` but the precision, and that only the DGNs of the first classes are
+trained, for at most four epochs. Run from the project's top folder after ``dvc repro prepare``; it writes
+a CSV beside this file. Nothing here touches the test split.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from deepcustom import datasets, nets
+from deepcustom.compute import Compute, derive_seed, seed_everything
+from deepcustom.dgn import train_bank
+from deepcustom.params import (
+    ComputeParams,
+    ThreatParams,
+    TrainDgnParams,
+    TrainingParams,
+    load,
+)
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.threat import ThreatModel
+from deepcustom.training import train_classifier
+
+OUT = Path(__file__).with_suffix(".csv")
+SEEDS = (1, 2, 3)
+BANK = "nce-ball"
+CLASSES = {"mnist": 10, "cifar10": 3}
+EPOCHS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network trained, and what it reached on ``val``."""
+
+    dataset: str
+    what: str
+    seed: int
+    precision: str
+    val_accuracy: float
+
+
+def images(ws: Workspace, dataset: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A prepared split."""
+    folder = ws.root / workspace.split(dataset, split)
+    return datasets.Split.load(folder, datasets.spec(dataset)).tensors()
+
+
+def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision: str) -> list[Row]:
+    """Train a target network, and DGNs against it; each pair of precisions starts from equal weights."""
+    train, val = images(ws, dataset, "train"), images(ws, dataset, "val")
+    seed_everything(derive_seed(seed, "precision", dataset))
+    net = compute.place(nets.classifier(dataset))
+    budget = load(ws.params, TrainingParams, "train_target", dataset)
+    history = train_classifier(net, train, val, budget, seed=seed, compute=compute)
+    rows = [Row(dataset, "target", seed, precision, history["val_accuracy"][-1])]
+
+    net.eval().requires_grad_(False)
+    first = [part[1] < CLASSES[dataset] for part in (train, val)]
+    (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
+    bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
+    epochs = min(EPOCHS, bank.training.epochs)
+    _, history = train_bank(
+        dataset,
+        net,
+        (x, y),
+        (x_val, y_val),
+        {},
+        bank.model_copy(update={"training": bank.training.model_copy(update={"epochs": epochs})}),
+        ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps),
+        num_classes=CLASSES[dataset],
+        seed=seed,
+        compute=compute,
+    )
+    return [*rows, Row(dataset, BANK, seed, precision, history["val_target_accuracy"][-1])]
+
+
+def main() -> None:
+    """Train all and write the table."""
+    ws = Workspace.here()
+    rows: list[Row] = []
+    for dataset in CLASSES:
+        for seed in SEEDS:
+            for name in ("auto", "float32"):
+                compute = Compute.of(ComputeParams(precision=name))
+                precision = str(compute.precision).removeprefix("torch.")
+                rows += measure(ws, dataset, seed, compute, precision)
+                print(*rows[-2:], sep="\n", flush=True)
+    with OUT.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(field.name for field in fields(Row))
+        table.writerows([*astuple(row)[:-1], f"{row.val_accuracy:.6f}"] for row in rows)
+
+
+if __name__ == "__main__":
+    main()
