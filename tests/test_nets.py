@@ -78,6 +78,8 @@ def test_up_convolution_is_torchs_transposed_convolution(size, kernel, stride):
     found = ours(x)
     assert found.shape == theirs.shape == (3, 4, *[(size - 1) * stride + kernel] * 2)
     torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():  # another path
+        torch.testing.assert_close(ours(x), theirs, rtol=1e-12, atol=1e-12)
     weights = torch.randn_like(theirs)
     parts = (x, ours.weight, ours.bias)
     for a, b in zip(

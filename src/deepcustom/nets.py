@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -113,15 +114,21 @@ class Cifar10Classifier(Classifier):
 
 
 class UpConv2d(nn.ConvTranspose2d):
-    """Transposed convolution without padding, its output one row and column larger and cropped.
+    """Transposed convolution without padding, kept off the CPU library's slow paths (oneDNN 3.x).
 
-    The numbers are those of :class:`torch.nn.ConvTranspose2d`. But where a stride of 2 leads to an odd
-    size, the CPU library (oneDNN 3.x) falls back to a slow kernel: 128 maps from 5x5 to 11x11 took
-    4 to 8 times as long as to 12x12. Sizes that are even already are left alone.
+    The numbers are those of :class:`torch.nn.ConvTranspose2d`. But there
+
+    * the gradient of a bias inside the convolution takes as long as that of the weights: where there
+      will be a gradient, the bias is added afterwards;
+    * with a bias inside and a stride of 2, an odd size is 4 to 8 times as slow as the next even one:
+      where there will be none, the output is one row and column larger, and cropped.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """(N, in, H, W) to (N, out, (H - 1) * stride + kernel, likewise for W)."""
+        if self.bias is not None and torch.is_grad_enabled():
+            bare = F.conv_transpose2d(x, self.weight, stride=self.stride)
+            return bare.add_(self.bias.to(bare.dtype)[:, None, None])
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         height, width = ((n - 1) * stride + kernel for n in x.shape[2:])
         if stride == 1 or not (height % 2 or width % 2):
