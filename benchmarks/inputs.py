@@ -14,8 +14,9 @@ from deepcustom.pipeline import workspace
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from deepcustom.arrays import Split
     from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec, Split
+    from deepcustom.datasets import DatasetSpec
     from deepcustom.dgn import DGNBank
     from deepcustom.nets import Classifier
 

@@ -93,7 +93,7 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     """What the stage ``generate`` does between opening its inputs and recording: ``perturb_split``."""
     from torch import Tensor
 
-    from deepcustom.datasets import Split
+    from deepcustom.arrays import Split
     from deepcustom.params import GenerateParams
     from deepcustom.perturbation import Effect, perturb_split
 

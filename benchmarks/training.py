@@ -40,8 +40,8 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 
 def project(root: str, dataset: str, images: int, loss: str) -> Work:
-    """``dgn.train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
-    from deepcustom.dgn import train_dgn
+    """``dgn_training.train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
+    from deepcustom.dgn_training import train_dgn
     from deepcustom.losses import LossContext
     from deepcustom.params import TrainDgnParams, TrainingParams
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from deepcustom import nets
+from deepcustom.arrays import Split
 from deepcustom.compute import FLOAT32, Compute
-from deepcustom.datasets import Split
 from deepcustom.params import TrainingParams
 from deepcustom.threat import ThreatModel
 from deepcustom.training import train_classifier

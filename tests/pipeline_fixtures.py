@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from deepcustom import cli
-from deepcustom.datasets import Split
+from deepcustom.arrays import Split
 from deepcustom.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from deepcustom.attacks import DGNAttack, art_attack, art_classifier, run_attack
 from deepcustom.compute import FLOAT32, seed_everything
-from deepcustom.dgn import DGNBank, train_bank
+from deepcustom.dgn import DGNBank
+from deepcustom.dgn_training import train_bank
 from deepcustom.errors import InputError
 from deepcustom.params import AttackParams, TrainDgnParams
 from deepcustom.threat import ThreatModel

@@ -20,9 +20,10 @@ from pipeline_fixtures import ROOT
 from torch import Tensor, nn
 
 from deepcustom import nets
+from deepcustom.arrays import Split
 from deepcustom.attacks import art_classifier, run_attack
 from deepcustom.compute import FLOAT32
-from deepcustom.datasets import Split, spec
+from deepcustom.datasets import spec
 from deepcustom.dgn import DGNBank
 from deepcustom.errors import InputError
 from deepcustom.losses.lrp import lrp_terms

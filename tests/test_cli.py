@@ -35,7 +35,7 @@ from pipeline_fixtures import (
 )
 
 from deepcustom import nets, sources, stages
-from deepcustom.datasets import AdversarialSet
+from deepcustom.arrays import AdversarialSet
 from deepcustom.errors import ThreatModelError
 from deepcustom.losses import REGISTRY
 from deepcustom.results import PROTOCOLS, Result, write_csv

@@ -11,17 +11,9 @@ import numpy as np
 import pytest
 
 from deepcustom import sources
-from deepcustom.datasets import (
-    SPECS,
-    AdversarialSet,
-    DatasetSpec,
-    SetWriter,
-    Split,
-    carve,
-    release,
-    spec,
-    subset,
-)
+from deepcustom.arrays import AdversarialSet, SetWriter, Split, release
+from deepcustom.datasets import SPECS, DatasetSpec, spec
+from deepcustom.draws import carve, subset
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.formats import SplitFacts
 

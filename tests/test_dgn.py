@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deepcustom import dgn, nets
+from deepcustom import dgn_training, nets
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import FLOAT32, Compute, seed_everything
-from deepcustom.dgn import DGNBank, propose, train_bank
+from deepcustom.dgn import DGNBank, propose
+from deepcustom.dgn_training import train_bank
 from deepcustom.errors import InputError, LossError, ParamsError, UnknownNameError
 from deepcustom.losses import REGISTRY, CustomLoss
 from deepcustom.params import TrainDgnParams
@@ -254,13 +255,13 @@ class Banking:
         self.few, self.target_net, self.folder = few, target_net, folder
         self.trained, self.said = [], []
         monkeypatch.setitem(REGISTRY, "noise", Noise)
-        own = dgn.train_dgn
+        own = dgn_training.train_dgn
 
         def watched(dataset, context, *args, **kwargs):
             self.trained.append(context.label)
             return own(dataset, context, *args, **kwargs)
 
-        monkeypatch.setattr(dgn, "train_dgn", watched)
+        monkeypatch.setattr(dgn_training, "train_dgn", watched)
 
     def __call__(self, place, compute, *, loss="nce", stop=None):
         """Bytes of its file and the history; ends in place of step ``stop`` (from 0)."""
@@ -376,7 +377,7 @@ def test_mistakes_show_before_any_training(few, target_net, compute, changes, er
 
 def test_class_without_spectrum_shows_before_any_training(few, target_net, compute, monkeypatch):
     trained = []
-    monkeypatch.setattr("deepcustom.dgn.train_dgn", lambda *a, **k: trained.append(a))
+    monkeypatch.setattr("deepcustom.dgn_training.train_dgn", lambda *a, **k: trained.append(a))
     arrays = {"suspicious.dense1": torch.ones(CLASSES, 30, dtype=torch.bool)}
     analysis = {"suspiciousness": {**arrays, "failures": torch.tensor([3, 5, 0])}}
     with pytest.raises(LossError, match="class 2 has no spectrum"):

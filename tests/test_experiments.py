@@ -1,4 +1,4 @@
-"""The experiment on training budgets: made with the committed target network, and what docs say of it."""
+"""The experiments: what docs say of them, and what params.yaml made of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def last(rows: list[dict[str, str]]) -> dict[tuple[str, int], float]:
     return {(r["loss"], int(r["epochs"])): float(r["val_target_accuracy"]) for r in kept}
 
 
-def test_it_was_made_with_the_committed_network(rows: list[dict[str, str]]) -> None:
+def test_the_budgets_were_tried_on_the_committed_network(rows: list[dict[str, str]]) -> None:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     (out,) = [o for o in lock["train_target@mnist"]["outs"] if o["path"].startswith("models/")]
     assert {row["target_md5"] for row in rows} == {out["md5"]}
@@ -48,3 +48,21 @@ def test_the_budgets_are_those_of_the_docs() -> None:
     assert "three epochs for `lrp`, `nce` and `nce-ball`, six for `suspiciousness`" in text
     epochs = {name: bank["training"]["epochs"] for name, bank in banks.items()}
     assert epochs == {"lrp": 3, "nce": 3, "nce-ball": 3, "suspiciousness": 6}
+
+
+def test_epochs_of_hardening_follow_from_val() -> None:
+    with (ROOT / "docs/experiments/gf_epochs.csv").open(newline="") as file:
+        found = {(row["network"], int(row["epochs"])): row for row in csv.DictReader(file)}
+    text = " ".join((ROOT / "docs/parameters.md").read_text().split())
+    section = text.split("## How long to harden on a fixed set")[1].split("## ")[0]
+    for key in ("val_accuracy", "val_own_attack_accuracy"):
+        for network in ("suspiciousness", "nce"):
+            few, many = (float(found[network, epochs][key]) for epochs in (8, 12))
+            assert few < many
+            assert f"from {100 * few:.1f} % to {100 * many:.1f} %" in section
+    hardened = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]["cifar10"]
+    fixed = {
+        name: net["training"]["epochs"] for name, net in hardened.items() if net["type"] == "gf"
+    }
+    assert set(fixed.values()) == {12}
+    assert len(fixed) == 6

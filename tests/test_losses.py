@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom import losses, nets
-from deepcustom.dgn import train_bank
+from deepcustom.dgn_training import train_bank
 from deepcustom.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
 from deepcustom.params import Params, TrainDgnParams

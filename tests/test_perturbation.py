@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom.datasets import AdversarialSet, Split, spec
+from deepcustom.arrays import AdversarialSet, Split
+from deepcustom.datasets import spec
 from deepcustom.errors import ThreatModelError
 from deepcustom.nets import Classifier
 from deepcustom.perturbation import Effect, perturb_split
@@ -228,7 +229,8 @@ PEAKS = """
     import numpy as np
     import torch
     from deepcustom.compute import FLOAT32, keep_freed_memory
-    from deepcustom.datasets import AdversarialSet, Split, spec
+    from deepcustom.arrays import AdversarialSet, Split
+    from deepcustom.datasets import spec
     from deepcustom.dgn import DGNBank
     from deepcustom.nets import Classifier
     from deepcustom.perturbation import perturb_split

@@ -42,8 +42,8 @@ from pipeline_fixtures import (
 
 import deepcustom
 from deepcustom import datasets, figures, tracking
+from deepcustom.arrays import AdversarialSet
 from deepcustom.checkpoint import Checkpoint
-from deepcustom.datasets import AdversarialSet
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.pipeline import profile, provenance, workspace

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepcustom.datasets import images
+from deepcustom.arrays import images
 from deepcustom.errors import ThreatModelError
 from deepcustom.threat import ThreatModel
 

@@ -20,9 +20,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepcustom import datasets, nets
+from deepcustom import arrays, datasets, nets
 from deepcustom.compute import Compute
-from deepcustom.dgn import train_bank
+from deepcustom.dgn_training import train_bank
 from deepcustom.figures import save_figure
 from deepcustom.params import ComputeParams, ThreatParams, TrainDgnParams, load
 from deepcustom.pipeline import workspace
@@ -77,7 +77,7 @@ def curves(ws: Workspace) -> dict[Budget, list[float]]:
     """Budget → target accuracy on the projected validation images after each epoch."""
     spec = datasets.spec(DATASET)
     train, val = (
-        datasets.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
+        arrays.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
         for name in ("train", "val")
     )
     target_net = nets.classifier(DATASET)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from deepcustom import datasets, nets
+from deepcustom import arrays, datasets, nets
 from deepcustom.compute import Compute, derive_seed, seed_everything
-from deepcustom.dgn import train_bank
+from deepcustom.dgn_training import train_bank
 from deepcustom.params import (
     ComputeParams,
     ThreatParams,
@@ -49,7 +49,7 @@ class Row:
 def images(ws: Workspace, dataset: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A prepared split."""
     folder = ws.root / workspace.split(dataset, split)
-    return datasets.Split.load(folder, datasets.spec(dataset)).tensors()
+    return arrays.Split.load(folder, datasets.spec(dataset)).tensors()
 
 
 def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision: str) -> list[Row]:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepcustom.arrays import AdversarialSet, SetWriter, Split, release
 from deepcustom.compute import Compute
-from deepcustom.datasets import AdversarialSet, DatasetSpec, SetWriter, Split, release
+from deepcustom.datasets import DatasetSpec
 from deepcustom.nets import Classifier
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel

@@ -14,8 +14,9 @@ from deepcustom.progress import Advance, silent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from deepcustom.arrays import AdversarialSet, Split
     from deepcustom.compute import Compute
-    from deepcustom.datasets import AdversarialSet, DatasetSpec, Split
+    from deepcustom.datasets import DatasetSpec
     from deepcustom.nets import Classifier
     from deepcustom.perturbation import Perturb
     from deepcustom.threat import ThreatModel
@@ -51,7 +52,7 @@ def make_set(
     Raises:
         ThreatModelError: an image lies outside the threat model.
     """
-    from deepcustom.datasets import AdversarialSet
+    from deepcustom.arrays import AdversarialSet
     from deepcustom.perturbation import perturb_split
 
     attack, split_name = stage.parts

@@ -11,14 +11,15 @@ from deepcustom.pipeline.run import StageRun
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deepcustom.arrays import Split
     from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec, Split
+    from deepcustom.datasets import DatasetSpec
     from deepcustom.nets import Classifier
 
 
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
     """A prepared split, checked."""
-    from deepcustom.datasets import Split
+    from deepcustom.arrays import Split
 
     return Split.load(stage.read(workspace.split(spec.name, name)), spec)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from deepcustom import datasets, nets
+from deepcustom import arrays, datasets, nets
 from deepcustom.errors import InputError
 from deepcustom.figures import loss_curves
 from deepcustom.hardening import train_gf, train_with_art
@@ -34,9 +34,9 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
             if params.attack is None:
                 folder = stage.read(workspace.adversarial(dataset, "train", name))
-                made = datasets.AdversarialSet.load(folder, spec)
+                made = arrays.AdversarialSet.load(folder, spec)
                 row = torch.from_numpy(_rows_of(made.index, split.index, name))
-                _, x_adv, _ = made.tensors()
+                x_adv = arrays.images(made.x_adv)
                 history = train_gf(
                     net,
                     train,

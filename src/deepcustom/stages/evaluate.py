@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from deepcustom import datasets
+from deepcustom import arrays, datasets
 from deepcustom.compute import derive_seed
 from deepcustom.errors import ThreatModelError
 from deepcustom.evaluation import Network, TestSet, transfer, whitebox
@@ -87,12 +87,12 @@ def _attacked_sets(
     """Each adversarial test set, read in its turn; one that leaves the ball is named so."""
     for attack in attacks:
         folder = stage.read(workspace.adversarial(spec.name, "test", attack))
-        made = datasets.AdversarialSet.load(folder, spec)
+        made = arrays.AdversarialSet.load(folder, spec)
         name = attack
         try:
             threat.verify(made.x_adv, made.x)
         except ThreatModelError as error:
             name += UNCLIPPED
             print(f"warning: scored as {name}, since {error}")
-        x_adv, y = datasets.images(made.x_adv), datasets.labels(made.y)
+        x_adv, y = arrays.images(made.x_adv), arrays.labels(made.y)
         yield TestSet(name, dvc_md5(folder), x_adv.to(compute.device), y.to(compute.device))

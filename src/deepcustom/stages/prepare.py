@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deepcustom import datasets, sources
+from deepcustom import arrays, datasets, draws, sources
 from deepcustom.params import PrepareParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
@@ -21,10 +21,10 @@ def run(ws: Workspace, dataset: str) -> None:
         named = os.environ.get("DEEPCUSTOM_DATA_DIR")
         raw = sources.fetch(dataset, ws.raw(dataset), data_dir=Path(named) if named else None)
 
-        official = {name: datasets.Split.whole(*arrays) for name, arrays in raw.items()}
-        kept = datasets.subset(official["train"], params.train_size, stage.seed)
-        train, val = datasets.carve(kept, params.val_size, stage.seed)
-        test = datasets.subset(official["test"], params.test_size, stage.seed)
+        official = {name: arrays.Split.whole(*xy) for name, xy in raw.items()}
+        kept = draws.subset(official["train"], params.train_size, stage.seed)
+        train, val = draws.carve(kept, params.val_size, stage.seed)
+        test = draws.subset(official["test"], params.test_size, stage.seed)
 
         for name, split in {"train": train, "val": val, "test": test}.items():
             split.save(stage.write(workspace.split(dataset, name)))

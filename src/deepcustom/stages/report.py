@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcustom import datasets
+from deepcustom import arrays, datasets
 from deepcustom.figures import accuracy_heatmap, loss_curves, save_figure
 from deepcustom.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.pipeline import workspace
@@ -74,7 +74,7 @@ def _image_grids(
             continue
         made_by = attack.removesuffix(UNCLIPPED)
         path = stage.read(workspace.adversarial(spec.name, "test", made_by))
-        made = datasets.AdversarialSet.load(path, spec)
+        made = arrays.AdversarialSet.load(path, spec)
         title = f"{attack} against the target network"
         figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)
     return figures

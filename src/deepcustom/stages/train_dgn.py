@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 
 from deepcustom import datasets
-from deepcustom.dgn import train_bank
+from deepcustom.dgn_training import train_bank
 from deepcustom.figures import loss_curves
 from deepcustom.losses import find_loss
 from deepcustom.params import TrainDgnParams

@@ -1,0 +1,92 @@
+"""How long to train on fixed adversarial sets (``gf``): accuracies on ``val`` for two numbers of epochs.
+
+Everything is as in ``params.yaml`` but the number of epochs, the same for all networks. Run from the
+project's top folder after ``dvc repro``, or ``dvc pull`` and ``dvc repro generate``; it writes a CSV
+beside this file. The attack is the one that the network was hardened with, on images it never saw.
+Nothing here touches the test split.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from deepcustom import arrays, datasets, nets
+from deepcustom.compute import Compute
+from deepcustom.dgn import DGNBank
+from deepcustom.hardening import train_gf
+from deepcustom.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.threat import ThreatModel
+from deepcustom.training import accuracy
+
+OUT = Path(__file__).with_suffix(".csv")
+DATASET = "cifar10"
+NETWORKS = ("suspiciousness", "nce")
+EPOCHS = (8, 12)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network trained, and what share of ``val`` it gets right, clean and attacked."""
+
+    network: str
+    epochs: int
+    val_accuracy: float
+    val_own_attack_accuracy: float
+
+
+def measure(ws: Workspace, name: str, epochs: int) -> Row:
+    """Harden a network with the adversarial train set ``name``, and attack it with the same DGNs."""
+    spec = datasets.spec(DATASET)
+    compute = Compute.of(load(ws.params, ComputeParams, "compute"))
+    threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
+    train, val = (
+        arrays.Split.load(ws.root / workspace.split(DATASET, split), spec)
+        for split in ("train", "val")
+    )
+    made = arrays.AdversarialSet.load(ws.root / workspace.adversarial(DATASET, "train", name), spec)
+    row = torch.from_numpy((train.index.searchsorted(made.index)).astype("int64"))
+    params = load(ws.params, AdversarialTrainParams, "adversarial_train", DATASET, name)
+    torch.manual_seed(1)
+    net = compute.place(nets.classifier(DATASET))
+    history = train_gf(
+        net,
+        train.tensors(),
+        (arrays.images(made.x_adv), row),
+        val.tensors(),
+        params.training.model_copy(update={"epochs": epochs}),
+        clean_weight=params.clean_weight,
+        seed=1,
+        compute=compute,
+    )
+    bank = DGNBank.load(
+        ws.root / workspace.bank(DATASET, name), DATASET, spec.num_classes, compute.device
+    )
+    x, y = val.tensors()
+    x_adv = bank.generate(x, y, threat, compute=compute)
+    return Row(name, epochs, history["val_accuracy"][-1], accuracy(net, x_adv, y))
+
+
+def main() -> None:
+    """Train all and write the table."""
+    ws = Workspace.here()
+    rows = []
+    for name in NETWORKS:
+        for epochs in EPOCHS:
+            rows.append(measure(ws, name, epochs))
+            print(rows[-1], flush=True)
+    with OUT.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(field.name for field in fields(Row))
+        table.writerows(
+            [row.network, row.epochs, *(f"{v:.6f}" for v in astuple(row)[2:])] for row in rows
+        )
+
+
+if __name__ == "__main__":
+    main()
