@@ -103,7 +103,8 @@ torch.ones(2**24)
 given_back = faults()
 print(keep_freed_memory())
 faults()
-print(given_back, faults())
+# The least of some: a system short of memory takes idle pages back at any time.
+print(given_back, min(faults() for _ in range(5)))
 """
 
 
