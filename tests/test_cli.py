@@ -126,7 +126,7 @@ def test_help_is_quick_and_names_every_command() -> None:
             break
     print(f"deepcustom --help took {best:.2f} s")
     assert best < FAR_TOO_LONG
-    for name in (*stages.NAMES, "repro", "results", "losses", "ui", "runs"):
+    for name in (*stages.NAMES, "repro", "results", "trace", "losses", "ui", "runs"):
         assert re.search(rf"\b{name}  ", done.stdout), name
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepcustom.errors import DeepCustomError, UnknownNameError
+from deepcustom.errors import DeepCustomError, TrackingError, UnknownNameError
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -169,6 +169,44 @@ def results(
     print_tables(found)
     if into:
         into.write_text(fill_tables(into.read_text(), found))
+
+
+@app.command("trace", rich_help_panel=HELPERS)
+def trace(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A stage's output, such as models/target/mnist.safetensors, or a number, such as "
+            "mnist/nce/transfer/pgd."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    profile: Profile = "default",
+    folder: Folder = None,
+) -> None:
+    """Show where a number or file comes from, back to the raw data; verify every hash."""
+    from rich.console import Console
+
+    from deepcustom.pipeline import lineage_view
+    from deepcustom.pipeline.trace import trace as walk
+    from deepcustom.pipeline.workspace import Workspace
+    from deepcustom.tracking import run_ids
+
+    root = _folder(profile, folder)
+    found = walk(Workspace(root), what, _here().root)
+    try:
+        known = run_ids(root, found.run_keys())
+    except TrackingError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        known = {}
+    if as_json:
+        print(lineage_view.as_json(found, known))
+    else:
+        Console(soft_wrap=True).print(lineage_view.tree(found, known))
+    broken = found.broken()
+    if broken:
+        links = "; ".join(f"{where}: {check.name}: {check.detail}" for where, check in broken)
+        raise DeepCustomError(f"{len(broken)} broken: {links}")
 
 
 @app.command("losses", rich_help_panel=HELPERS)

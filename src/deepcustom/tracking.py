@@ -13,7 +13,7 @@ import logging
 import os
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -105,6 +105,25 @@ def experiment_id(root: Path) -> str:
         return _experiment(client, root)
 
 
+def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
+    """Run key → id of its finished MLflow run, as far as the store has one; makes no store.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    database = _sqlite_file(tracking_uri(root))
+    if database and not database.is_file():
+        return {}
+    with _connection(root, "no MLflow run can be named") as client:
+        experiment = _experiment(client, root)
+        found = [
+            (key, run)
+            for key in run_keys
+            for run in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'")
+        ]
+    return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
+
+
 def _send(folder: Path, root: Path, restored: bool) -> Sent:
     record = RunRecord.read(folder)
     kept = f"the run is kept in {folder} and 'deepcustom runs sync' sends it later"
@@ -117,107 +136,6 @@ def _send(folder: Path, root: Path, restored: bool) -> Sent:
         for run in found:  # what a broken-off send left
             client.delete_run(run.info.run_id)
         return Sent(record.name, _make_run(client, experiment, record, folder, restored), new=True)
-
-
-def _make_run(
-    client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
-) -> str:
-    """Finished is set last, so that a broken-off run shows as such."""
-    from mlflow.entities import Param, RunTag
-
-    begin, end = _span(record)
-    run = client.create_run(experiment, begin, {KEY_TAG: record.run_key}, record.name)
-    run_id = str(run.info.run_id)
-    tags = [RunTag(_key(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
-    params = [Param(_key(k), v[:LONGEST_PARAM]) for k, v in _flat(record.params)]
-    for some_tags in _chunks(tags, PAIRS_PER_BATCH):
-        client.log_batch(run_id, tags=some_tags)
-    for some_params in _chunks(params, PAIRS_PER_BATCH):
-        client.log_batch(run_id, params=some_params)
-    for some_metrics in _chunks(_metrics(record), METRICS_PER_BATCH):
-        client.log_batch(run_id, metrics=some_metrics)
-    client.log_artifact(run_id, str(folder / RUN_FILE))
-    for figure in record.figures:
-        if (folder / figure).is_file():
-            client.log_artifact(run_id, str(folder / figure), "figures")
-    client.set_terminated(run_id, "FINISHED", end)
-    return run_id
-
-
-def _span(record: RunRecord) -> tuple[int, int]:
-    """First and last moment in milliseconds since 1970."""
-    begin = round(record.started.timestamp() * 1000)
-    return begin, begin + round(record.seconds * 1000)
-
-
-def _metrics(record: RunRecord) -> list[Metric]:
-    """Curves first, then final values at their curve's last step, where they win on the run page.
-
-    A final value that its curve ends with already is not sent twice.
-    """
-    from mlflow.entities import Metric
-
-    begin, end = _span(record)
-    points = [
-        Metric(_key(name), value, begin + (end - begin) * step // len(curve), step)
-        for name, curve in record.history.items()
-        for step, value in enumerate(curve, start=1)
-    ]
-    for name, value in {"seconds": record.seconds, **record.metrics}.items():
-        curve = record.history.get(name, [])
-        if not curve or repr(curve[-1]) != repr(value):
-            points.append(Metric(_key(name), value, end + 1, len(curve)))
-    return points
-
-
-def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
-    dirty = None if record.git_dirty is None else json.dumps(record.git_dirty)
-    tags = {
-        "deepcustom.stage": record.stage,
-        "deepcustom.item": record.item,
-        "deepcustom.dataset": record.dataset,
-        "deepcustom.restored": json.dumps(restored),
-        "dvc.stage": record.dvc_stage,
-        "dvc.exp": record.dvc_exp,
-        "git.commit": record.git_commit,
-        "git.dirty": dirty,
-        "mlflow.source.git.commit": record.git_commit,
-        "mlflow.source.name": f"deepcustom {record.stage}",
-        "mlflow.source.type": "LOCAL",
-    }
-    groups = {
-        "input": record.inputs,
-        "output": record.outputs,
-        "machine": record.machine,
-        "package": record.packages,
-    }
-    for prefix, group in groups.items():
-        tags.update({f"{prefix}.{name}": value for name, value in group.items()})
-    return {name: value for name, value in tags.items() if value}
-
-
-def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested params as ``a.b.c`` and text; lists, numbers, true, false and null as JSON."""
-    for name, value in params.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
-
-
-def _key(name: str) -> str:
-    """``name`` where MLflow takes it for a key, else a near one that no other name has."""
-    clean = re.sub(r"[^\w.\- :/]", "_", name)
-    unique = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
-    if clean == name and unique and name != "." and len(name) <= LONGEST_KEY:
-        return name
-    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-    return f"{clean.replace('/', '_')[: LONGEST_KEY - 9]}-{digest[:8]}"
-
-
-def _chunks(items: list[T], size: int) -> Iterator[list[T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
 
 
 @contextmanager

@@ -90,6 +90,21 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
+def md5_at(folder: Path, commit: str, path: str) -> str | None:
+    """The md5 of a file as it is in ``commit`` of the project in ``folder``; None where it is not."""
+    try:
+        done = subprocess.run(
+            ["git", "show", f"{commit}:{path}"],
+            cwd=folder,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return hashlib.md5(done.stdout, usedforsecurity=False).hexdigest()
+
+
 def machine() -> dict[str, str]:
     """Kind of machine, without anything that names this one."""
     return {

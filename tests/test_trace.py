@@ -1,0 +1,367 @@
+"""From a number or a file back to the raw data: a small project made by hand, and each link broken once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pipeline_fixtures import ROOT, call_main
+from rich.console import Console
+
+from deepcustom import datasets
+from deepcustom.arrays import Split
+from deepcustom.errors import InputError, UnknownNameError
+from deepcustom.formats import SplitFacts
+from deepcustom.pipeline import lineage_view, official, workspace
+from deepcustom.pipeline.provenance import dvc_md5
+from deepcustom.pipeline.trace import trace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.record import RunRecord
+from deepcustom.results import Result, write_csv
+from deepcustom.tracking import sync
+
+SPLITS = [workspace.split("mnist", name) for name in ("train", "val", "test")]
+TARGET = workspace.target("mnist")
+SET = workspace.adversarial("mnist", "test", "pgd")
+TABLE = workspace.results("mnist")
+NUMBER = "mnist/target/transfer/pgd"
+CODE = "src/code.py"
+
+
+class Project:
+    """Four stages: prepare, train_target, attack, evaluate; their records, lock and commit agree."""
+
+    def __init__(self, root: Path) -> None:
+        self.ws = Workspace(root)
+        self.lock: dict[str, Any] = {}
+        self.write(CODE, "code = 1\n")
+        for name in ("params.yaml", "dvc.yaml"):
+            self.write(name, "seed: 1\n")
+        git(root, "init", "-q")
+        git(root, "add", "-A")
+        git(root, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qm", "code")
+        self.commit = git(root, "rev-parse", "HEAD")
+        for path in SPLITS:
+            self.write(f"{path}/x.npy", path)
+        self.ran("prepare", "mnist", [], SPLITS)
+        self.write(TARGET, "weights")
+        self.ran("train_target", "mnist", SPLITS[:2], [TARGET])
+        self.write(f"{SET}/x.npy", "images")
+        self.ran("attack", "mnist-pgd-test", [SPLITS[2], TARGET], [SET])
+        row = Result.of(
+            dataset="mnist",
+            network="target",
+            protocol="transfer",
+            attack="pgd",
+            correct=3,
+            n=10,
+            network_md5=dvc_md5(root / TARGET),
+            set_md5=dvc_md5(root / SET),
+        )
+        write_csv([row], root / TABLE)
+        self.ran("evaluate", "mnist", [SPLITS[2], TARGET, SET], [TABLE])
+
+    def write(self, path: str, text: str) -> None:
+        full = self.ws.root / path
+        full.parent.mkdir(parents=True, exist_ok=True)
+        full.write_text(text)
+
+    def ran(self, stage: str, item: str, inputs: list[str], outputs: list[str]) -> None:
+        """The record of a run, and its part of dvc.lock."""
+        read, made = ({p: dvc_md5(self.ws.root / p) for p in ps} for ps in (inputs, outputs))
+        dataset, *parts = item.split("-", 1)
+        record = RunRecord(
+            schema_version=1,
+            run_key=f"{len(self.lock):032x}",
+            stage=stage,
+            item=item,
+            dataset=dataset,
+            dvc_stage=f"{stage}@{item}",
+            dvc_exp=None,
+            params={"seed": 1, f"{stage}.mnist": {"given": 2, "default": 3}},
+            metrics={},
+            history={},
+            inputs=read,
+            outputs=made,
+            git_commit=self.commit,
+            git_dirty=False,
+            started=datetime(2026, 1, 2, tzinfo=UTC),
+            seconds=4.0,
+            machine={},
+            packages={},
+            figures=[],
+        )
+        record.write(self.ws.root / workspace.record(dataset, stage, *parts))
+        code = {CODE: dvc_md5(self.ws.root / CODE)}
+        self.lock[f"{stage}@{item}"] = {
+            "deps": [{"path": path, "md5": md5} for path, md5 in {**read, **code}.items()],
+            "params": {"params.yaml": {"seed": 1, f"{stage}.mnist": {"given": 2}}},
+            "outs": [{"path": path, "md5": md5} for path, md5 in made.items()],
+        }
+        self.save_lock()
+
+    def save_lock(self) -> None:
+        self.write("dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": self.lock}))
+
+    def broken(self, what: str = NUMBER) -> list[tuple[str, str]]:
+        found = trace(self.ws, what, self.ws.root).broken()
+        return [(where, check.name) for where, check in found]
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+def shown(project: Project, what: str) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(lineage_view.tree(trace(project.ws, what, project.ws.root), {"0" * 32: "run-id"}))
+    return console.export_text()
+
+
+def test_a_number_leads_back_to_the_splits(project: Project) -> None:
+    text = shown(project, NUMBER)
+    assert "mnist/target/transfer/pgd: accuracy 30.00 % (95 % interval" in text
+    steps = [TABLE, "evaluate@mnist", SET, "attack@mnist-pgd-test", SPLITS[2], "prepare@mnist"]
+    places = [text.index(word) for word in steps]
+    assert places == sorted(places)
+    assert TARGET in text
+    assert "train_target@mnist" in text
+    assert "evaluate.mnist.given=2" in text
+    assert f"commit {project.commit[:12]}" in text
+    assert "MLflow run run-id" in text
+    assert "and 1 more inputs, which this does not depend on" in text, "evaluate's own clean split"
+    assert project.broken() == []
+
+
+def test_a_run_is_shown_once(project: Project) -> None:
+    text = shown(project, NUMBER)
+    assert text.count("made by prepare@mnist") == 1
+    assert text.count("prepare@mnist, shown above") == 2
+
+
+@pytest.mark.parametrize("what", [TARGET, SET, f"{SET}/x.npy", TABLE])
+def test_a_file_leads_back_too(project: Project, what: str) -> None:
+    found = trace(project.ws, what, project.ws.root)
+    assert what.startswith(found.file.path)
+    assert found.broken() == []
+    assert "prepare@mnist" in {where for where, _ in found.all_checks()}
+
+
+def changed_file(project: Project) -> None:
+    project.write(f"{SET}/x.npy", "other images")
+
+
+def changed_weights(project: Project) -> None:
+    project.write(TARGET, "other weights")
+
+
+def another_record(project: Project) -> None:
+    """As after training anew without scoring anew."""
+    project.write(TARGET, "other weights")
+    project.ran("train_target", "mnist", SPLITS[:2], [TARGET])
+
+
+def no_record(project: Project) -> None:
+    (project.ws.root / workspace.record("mnist", "train_target") / "run.json").unlink()
+
+
+def other_row(project: Project) -> None:
+    table = project.ws.root / TABLE
+    text = table.read_text()
+    table.write_text(text.replace(dvc_md5(project.ws.root / TARGET), "f" * 32))
+
+
+def other_accuracy(project: Project) -> None:
+    table = project.ws.root / TABLE
+    table.write_text(table.read_text().replace("0.300000", "0.310000"))
+
+
+def other_lock(project: Project) -> None:
+    project.lock["attack@mnist-pgd-test"]["outs"][0]["md5"] = "f" * 32
+    project.save_lock()
+
+
+def other_input_in_lock(project: Project) -> None:
+    project.lock["train_target@mnist"]["deps"][0]["md5"] = "f" * 32
+    project.save_lock()
+
+
+def other_params(project: Project) -> None:
+    project.lock["attack@mnist-pgd-test"]["params"]["params.yaml"]["attack.mnist"]["given"] = 9
+    project.save_lock()
+
+
+def other_code(project: Project) -> None:
+    project.lock["train_target@mnist"]["deps"][-1]["md5"] = "f" * 32
+    project.save_lock()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "link"),
+    [
+        (changed_file, (SET, "file")),
+        (changed_weights, (TARGET, "file")),
+        (another_record, (TARGET, "made as")),
+        (no_record, (TARGET, "made as")),
+        (other_row, (NUMBER, "weights of the row")),
+        (other_accuracy, (TABLE, "file")),
+        (other_lock, (SET, "dvc.lock")),
+        (other_input_in_lock, ("train_target@mnist", f"read {SPLITS[0]}")),
+        (other_params, ("attack@mnist-pgd-test", "params")),
+        (other_code, ("train_target@mnist", "code")),
+    ],
+)
+def test_a_broken_link_is_found(
+    project: Project, spoil: Callable[[Project], None], link: tuple[str, str]
+) -> None:
+    assert project.broken() == []
+    spoil(project)
+    assert link in project.broken()
+
+
+def test_what_is_not_here_is_said_and_breaks_nothing(project: Project) -> None:
+    """As in a clone that has pulled nothing."""
+    (project.ws.root / TARGET).unlink()
+    found = trace(project.ws, NUMBER, project.ws.root)
+    assert found.broken() == []
+    verdicts = {(where, check.name): check.verdict for where, check in found.all_checks()}
+    assert verdicts[TARGET, "file"] == "absent"
+    assert verdicts[TARGET, "dvc.lock"] == "ok"
+
+
+def test_code_of_an_unknown_commit_or_a_changed_tree_is_not_vouched_for(project: Project) -> None:
+    folder = project.ws.root / workspace.record("mnist", "train_target")
+    record = RunRecord.read(folder)
+    for change in ({"git_dirty": True}, {"git_commit": "f" * 40}, {"git_commit": None}):
+        record.model_copy(update=change).write(folder)
+        checks = trace(project.ws, TARGET, project.ws.root).all_checks()
+        found = {(where, check.name): check.verdict for where, check in checks}
+        assert found["train_target@mnist", "code"] == "absent"
+        assert found["prepare@mnist", "code"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "says"),
+    [
+        ("nonsense", InputError, "neither the output of a stage"),
+        ("../elsewhere", InputError, "outside the project"),
+        ("letters/target/transfer/pgd", UnknownNameError, "choose from mnist"),
+        ("mnist/nce/transfer/pgd", UnknownNameError, "network 'nce': choose from target"),
+        ("mnist/target/whitebox/pgd", UnknownNameError, "protocol 'whitebox'"),
+        ("mnist/target/transfer/lrp", UnknownNameError, "attack 'lrp': choose from pgd"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(
+    project: Project, what: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        trace(project.ws, what, project.ws.root)
+
+
+def test_without_records_it_says_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="repro` makes them"):
+        trace(Workspace(tmp_path), NUMBER, tmp_path)
+
+
+def test_the_command_ends_with_1_where_a_link_is_broken(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert call_main(project.ws.root, "trace", NUMBER, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["broken"] == []
+    assert found["number"]["accuracy"] == 0.3
+    assert found["file"]["run"]["inputs"][0]["run"]["name"] == "attack@mnist-pgd-test"
+    changed_weights(project)
+    assert call_main(project.ws.root, "trace", NUMBER, "--json") == 1
+    captured = capsys.readouterr()
+    assert [link["where"] for link in json.loads(captured.out)["broken"]] == [TARGET]
+    assert captured.err.startswith(f"error: 1 broken: {TARGET}: file: the one here: ")
+    assert call_main(project.ws.root, "trace", "mnist") == 2
+    assert not (project.ws.root / "mlflow.db").exists(), "it only looks"
+
+
+def test_the_command_names_the_mlflow_runs(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    root = project.ws.root
+    sent = {run.name: run.run_id for run in sync(project.ws.runs, root)}
+    assert call_main(root, "trace", TARGET, "--json") == 0
+    known = json.loads(capsys.readouterr().out)["mlflow_runs"]
+    assert set(known.values()) == {sent["prepare@mnist"], sent["train_target@mnist"]}
+
+
+def test_every_committed_number_leads_back_without_a_break() -> None:
+    """Whatever of the files is here; without any it is the records, dvc.lock and the code's commit."""
+    ws = Workspace(ROOT)
+    for dataset in datasets.SPECS:
+        found = trace(ws, workspace.results(dataset), ROOT)
+        assert found.broken() == []
+        ran = {where for where, _ in found.all_checks()}
+        assert {f"prepare@{dataset}", f"train_dgn@{dataset}-lrp"} <= ran
+
+
+# The official data
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """MNIST of three train images and one test image, prepared, and known by its hashes."""
+    x, y = np.arange(3 * 784, dtype=np.uint8).reshape(3, 1, 28, 28), np.array([1, 2, 3], np.uint8)
+    whole, test = Split.whole(x, y), Split.whole(x[:1], y[:1])
+    facts = {
+        name: SplitFacts(len(part), sha256(part.x), sha256(part.y))
+        for name, part in {"train": whole, "test": test}.items()
+    }
+    known = datasets.DatasetSpec("mnist", "MNIST", (1, 28, 28), tuple("0123456789"), facts)
+    monkeypatch.setitem(datasets.SPECS, "mnist", known)
+    parts = {"train": whole.take(np.array([0, 2])), "val": whole.take(np.array([1])), "test": test}
+    for name, part in parts.items():
+        part.save(tmp_path / workspace.split("mnist", name))
+    return Workspace(tmp_path)
+
+
+def sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def test_prepared_splits_together_are_the_official_ones(small: Workspace) -> None:
+    found = official.official_splits(small, "mnist")
+    assert {name: one.same for name, one in found.items()} == {"train": True, "test": True}
+
+
+def test_one_other_pixel_is_not_official(small: Workspace) -> None:
+    folder = small.root / workspace.split("mnist", "val")
+    val = Split.load(folder, datasets.spec("mnist"))
+    x = np.array(val.x)
+    x[0, 0, 0, 0] ^= 1
+    Split(x, val.y, val.index).save(folder)
+    found = official.official_splits(small, "mnist")
+    assert found["train"].same is False
+    assert "sha256" in found["train"].detail
+    assert found["test"].same is True
+
+
+def test_a_part_of_the_official_data_cannot_be_compared(small: Workspace) -> None:
+    folder = small.root / workspace.split("mnist", "val")
+    val = Split.load(folder, datasets.spec("mnist"))
+    val.take(slice(0, 0)).save(folder)
+    found = official.official_splits(small, "mnist")
+    assert found["train"].same is None
+    assert "2 of its 3 images" in found["train"].detail
