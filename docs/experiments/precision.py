@@ -1,8 +1,9 @@
 """What mixed precision costs in accuracy: target networks and DGNs trained with it and without, three seeds.
 
-Everything is as in ``params.yaml`` but the precision, and that only the DGNs of the first classes are
-trained, for at most four epochs. Run from the project's top folder after ``dvc repro prepare``; it writes
-a CSV beside this file. Nothing here touches the test split.
+Everything is as in ``params.yaml`` but the precision, and that no training takes more than four epochs and
+only the DGNs of the first classes are trained. Run from the project's top folder after ``dvc repro
+prepare``; it writes a CSV beside this file, a row at a time: what is there already is not measured again.
+Nothing here touches the test split.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from deepcustom.training import train_classifier
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)
 BANK = "nce-ball"
-CLASSES = {"mnist": 10, "cifar10": 3}
+CLASSES = {"mnist": 10, "cifar10": 2}
 EPOCHS = 4
 
 
@@ -57,7 +58,7 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     train, val = images(ws, dataset, "train"), images(ws, dataset, "val")
     seed_everything(derive_seed(seed, "precision", dataset))
     net = compute.place(nets.classifier(dataset))
-    budget = load(ws.params, TrainingParams, "train_target", dataset)
+    budget = short(load(ws.params, TrainingParams, "train_target", dataset))
     history = train_classifier(net, train, val, budget, seed=seed, compute=compute)
     rows = [Row(dataset, "target", seed, precision, history["val_accuracy"][-1])]
 
@@ -65,14 +66,13 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     first = [part[1] < CLASSES[dataset] for part in (train, val)]
     (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
     bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
-    epochs = min(EPOCHS, bank.training.epochs)
     _, history = train_bank(
         dataset,
         net,
         (x, y),
         (x_val, y_val),
         {},
-        bank.model_copy(update={"training": bank.training.model_copy(update={"epochs": epochs})}),
+        bank.model_copy(update={"training": short(bank.training)}),
         ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps),
         num_classes=CLASSES[dataset],
         seed=seed,
@@ -81,21 +81,30 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     return [*rows, Row(dataset, BANK, seed, precision, history["val_target_accuracy"][-1])]
 
 
+def short(budget: TrainingParams) -> TrainingParams:
+    """The budget, cut to four epochs."""
+    return budget.model_copy(update={"epochs": min(EPOCHS, budget.epochs)})
+
+
 def main() -> None:
-    """Train all and write the table."""
+    """Train what the table lacks."""
     ws = Workspace.here()
-    rows: list[Row] = []
+    if not OUT.is_file():
+        OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
+    with OUT.open(newline="") as file:
+        done = {(r["dataset"], r["seed"], r["precision"]) for r in csv.DictReader(file)}
     for dataset in CLASSES:
         for seed in SEEDS:
             for name in ("auto", "float32"):
                 compute = Compute.of(ComputeParams(precision=name))
                 precision = str(compute.precision).removeprefix("torch.")
-                rows += measure(ws, dataset, seed, compute, precision)
-                print(*rows[-2:], sep="\n", flush=True)
-    with OUT.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(field.name for field in fields(Row))
-        table.writerows([*astuple(row)[:-1], f"{row.val_accuracy:.6f}"] for row in rows)
+                if (dataset, str(seed), precision) in done:
+                    continue
+                rows = measure(ws, dataset, seed, compute, precision)
+                print(*rows, sep="\n", flush=True)
+                with OUT.open("a", newline="") as file:
+                    table = csv.writer(file, lineterminator="\n")
+                    table.writerows([*astuple(r)[:-1], f"{r.val_accuracy:.6f}"] for r in rows)
 
 
 if __name__ == "__main__":
