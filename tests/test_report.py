@@ -22,8 +22,9 @@ from deepcustom.figures import (
     loss_curves,
     save_figure,
 )
-from deepcustom.report import markdown_table, page, print_tables, rich_tables
+from deepcustom.report import page
 from deepcustom.results import PROTOCOLS, Result
+from deepcustom.tables import markdown_table, print_tables, rich_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

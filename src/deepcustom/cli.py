@@ -158,8 +158,8 @@ def results(
 ) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
     from deepcustom.errors import InputError
-    from deepcustom.report import fill_tables, print_tables
     from deepcustom.results import read_csv
+    from deepcustom.tables import fill_tables, print_tables
 
     root = _folder(profile, folder)
     files = sorted((root / "reports/results").glob("*.csv"))

@@ -17,8 +17,8 @@ from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.progress import progress
-from deepcustom.report import print_tables
 from deepcustom.results import PROTOCOLS, UNCLIPPED, write_csv
+from deepcustom.tables import print_tables
 
 if TYPE_CHECKING:
     from deepcustom.compute import Compute
