@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ import yaml
 
 from deepcustom import cli
 from deepcustom.arrays import Split
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +172,10 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     write_params(folder, tiny_params() if params is None else params)
     for name, split in digits().items():
         split.save(folder / "data/prepared" / DATASET / name)
+    counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}
+    metrics = folder / workspace.metrics(DATASET, "prepare")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"metrics": counts, "history": {}}))
     return Workspace(folder)
 
 

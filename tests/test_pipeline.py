@@ -715,6 +715,25 @@ def test_the_page_and_its_pictures(done: Done) -> None:
     assert text.index("## Transfer protocol") < text.index("## White-box protocol")
 
 
+def test_every_published_model_has_a_card(done: Done) -> None:
+    ws, _ = done
+    cards = {file.stem: file.read_text() for file in (ws.root / workspace.cards(DATASET)).iterdir()}
+    models = {
+        "target": [workspace.target(DATASET)],
+        "robust": sorted((ws.root / "models/robust" / DATASET).glob("*.safetensors")),
+        "dgn": sorted((ws.root / "models/dgn" / DATASET).glob("*.safetensors")),
+    }
+    files = {
+        kind if kind == "target" else f"{kind}-{Path(path).stem}": Path(path)
+        for kind, paths in models.items()
+        for path in paths
+    }
+    assert set(cards) == set(files)
+    for name, path in files.items():
+        assert dvc_md5(ws.root / path) in cards[name]
+        assert f"{SIZES['train']:,} images" in cards[name]
+
+
 @pytest.fixture
 def copied(done: Done, tmp_path: Path) -> Done:
     """What ``done`` made, to change at will; runs are kept from MLflow."""

@@ -115,6 +115,11 @@ def figures(dataset: str) -> str:
     return f"reports/figures/{dataset}"
 
 
+def cards(dataset: str) -> str:
+    """A card for each published model."""
+    return f"reports/cards/{dataset}"
+
+
 def producer(path: str) -> str:
     """The DVC stage that makes ``path``, for messages; empty where none does."""
     parts = Path(path).with_suffix("").parts
@@ -125,6 +130,7 @@ def producer(path: str) -> str:
         ("models", "target"): "train_target@{2}",
         ("models", "dgn"): "train_dgn@{2}-{3}",
         ("models", "robust"): "adversarial_train@{2}-{3}",
+        ("reports", "cards"): "report@{2}",
         ("reports", "results"): "evaluate@{2}",
         ("reports", "metrics"): "--glob '{3}@{2}*'",
     }

@@ -12,6 +12,7 @@ from deepcustom.figures import accuracy_heatmap, loss_curves, save_figure
 from deepcustom.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
+from deepcustom.pipeline.cards import model_cards
 from deepcustom.pipeline.load import load_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -46,7 +47,14 @@ def run(ws: Workspace, dataset: str) -> None:
         )
         stage.write(workspace.page(dataset)).write_text(text)
 
-        stage.log({"pictures": len(heatmaps) + len(grids) + len(curves)})
+        cards = model_cards(stage, spec, results)
+        folder = stage.write(workspace.cards(dataset))
+        folder.mkdir()
+        for name, card in cards.items():
+            (folder / f"{name}.md").write_text(card)
+
+        pictures = len(heatmaps) + len(grids) + len(curves)
+        stage.log({"pictures": pictures, "cards": len(cards)})
 
 
 def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:

@@ -1,0 +1,81 @@
+"""The cards of a data set's published models, from what the stages left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from deepcustom import nets
+from deepcustom.cards import Model, card
+from deepcustom.datasets import DatasetSpec
+from deepcustom.params import (
+    AdversarialTrainParams,
+    EvaluateParams,
+    Params,
+    TrainDgnParams,
+    TrainingParams,
+)
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.provenance import dvc_md5
+from deepcustom.pipeline.run import StageRun
+from deepcustom.results import Result
+
+
+def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -> dict[str, str]:
+    """File name without suffix → card, of every network that was scored and every bank that attacked.
+
+    Args:
+        stage: reads the models, the metrics of ``prepare`` and the settings.
+        spec: the data set.
+        results: of the data set.
+    """
+    facts = {"data": _data(stage, spec), "threat model": _threat(stage)}
+    cards = {}
+    for name, model, settings in _models(stage, spec):
+        given = settings.model_dump(mode="json", exclude_unset=True)
+        cards[name] = card(model, spec.name, spec.title, results, facts=facts, settings=given)
+    return cards
+
+
+def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Params]]:
+    """Name of the card, the model, and its section of ``params.yaml``."""
+    evaluated = stage.section(EvaluateParams, "evaluate", spec.name)
+    classifier = nets.parameter_count(nets.classifier(spec.name))
+    settings: Params
+    for name in evaluated.networks:
+        if name == "target":
+            title, settings = (
+                "target network",
+                stage.section(TrainingParams, "train_target", spec.name),
+            )
+        else:
+            title = f"network hardened with {name}"
+            settings = stage.section(AdversarialTrainParams, "adversarial_train", spec.name, name)
+        path = workspace.network(spec.name, name)
+        card_name = name if name == "target" else f"robust-{name}"
+        yield card_name, _model(stage, "classifier", name, title, path, classifier), settings
+    generator = nets.parameter_count(nets.generator(spec.name))
+    for name in evaluated.attacks:
+        if stage.has("train_dgn", spec.name, name):
+            settings = stage.section(TrainDgnParams, "train_dgn", spec.name, name)
+            title, path = (
+                f"{name}, a bank of {spec.num_classes} DGNs",
+                workspace.bank(spec.name, name),
+            )
+            yield f"dgn-{name}", _model(stage, "bank", name, title, path, generator), settings
+
+
+def _model(stage: StageRun, kind: str, name: str, title: str, path: str, parameters: int) -> Model:
+    return Model(kind, name, title, path, dvc_md5(stage.read(path)), parameters)
+
+
+def _data(stage: StageRun, spec: DatasetSpec) -> str:
+    path = stage.read(workspace.metrics(spec.name, "prepare"))
+    counts: dict[str, Any] = json.loads(path.read_text())["metrics"]
+    train, val, test = (f"{int(counts[f'{name}_images']):,}" for name in ("train", "val", "test"))
+    return f"{spec.title}: trained on {train} images, watched on {val}, scored on {test} of its test split"
+
+
+def _threat(stage: StageRun) -> str:
+    return f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"

@@ -1,0 +1,86 @@
+"""Model cards: figures are those of the results, protocols stay apart, findings are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepcustom.cards import Model, card
+from deepcustom.results import Result
+
+
+def result(network: str, attack: str, correct: int, protocol: str = "transfer") -> Result:
+    return Result.of(
+        dataset="mnist",
+        network=network,
+        protocol=protocol,
+        attack=attack,
+        correct=correct,
+        n=1000,
+        network_md5="0" * 32,
+        set_md5="f" * 32,
+    )
+
+
+RESULTS = [
+    result("target", "clean", 966),
+    result("target", "nce", 1),
+    result("nce", "clean", 963),
+    result("nce", "nce", 999),
+    result("target", "pgd", 2, "whitebox"),
+    result("nce", "pgd", 3, "whitebox"),
+]
+
+
+def text(kind: str, name: str, results: list[Result] = RESULTS) -> str:
+    model = Model(kind, name, f"the model {name}", f"models/{name}.safetensors", "ab" * 16, 27580)
+    settings = {"type": "gf", "training": {"epochs": 7}}
+    return card(model, "mnist", "MNIST", results, facts={"data": "some"}, settings=settings)
+
+
+def sections(card: str) -> dict[str, str]:
+    return {part.split("\n")[0]: part for part in card.split("\n## ")}
+
+
+def test_a_networks_card_has_each_protocol_in_a_table_of_its_own() -> None:
+    parts = sections(text("classifier", "nce"))
+    transfer, whitebox = parts["Accuracy: transfer protocol"], parts["Accuracy: white-box protocol"]
+    assert "| clean | 96.30 |" in transfer
+    assert "| nce | 99.90 |" in transfer
+    assert "pgd" not in transfer
+    assert "| pgd | 0.30 |" in whitebox
+    assert "clean |" not in whitebox
+    assert "| target" not in text("classifier", "nce")
+
+
+def test_a_card_says_what_the_model_is() -> None:
+    found = text("classifier", "nce")
+    assert found.startswith("# MNIST: the model nce\n")
+    for row in (
+        "| file | `models/nce.safetensors` |",
+        f"| md5 | `{'ab' * 16}` |",
+        "| parameters | 27,580 |",
+        "| data | some |",
+        "| settings | type gf, training.epochs 7 |",
+    ):
+        assert row in found
+    assert "| parameters | 27,580 a generator |" in text("bank", "nce")
+
+
+def test_a_label_leak_is_told_on_the_card_of_its_network_alone() -> None:
+    assert "**Label leak.** 99.90 % on `nce` images is above 96.30 %" in text("classifier", "nce")
+    assert "Label leak" not in text("classifier", "target")
+
+
+def test_a_banks_card_has_every_network_on_its_images() -> None:
+    found = text("bank", "nce")
+    assert "| target | 0.10 |" in found
+    assert "| nce (hardened with it) | 99.90 |" in found
+    assert "On clean images: target 96.60 %, nce 96.30 %." in found
+    assert "pgd" not in found
+
+
+@pytest.mark.parametrize("kind", ["classifier", "bank"])
+def test_a_model_without_results_has_a_card_without_figures(kind: str) -> None:
+    found = text(kind, "nce", [])
+    assert "accuracy, %" not in found
+    assert "## Limits" in found
