@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from deepcustom import nets
+from deepcustom import nets, tracking
 from deepcustom.arrays import Split
 from deepcustom.compute import FLOAT32, Compute
 from deepcustom.params import TrainingParams
@@ -85,3 +87,29 @@ def threat() -> ThreatModel:
 def compute() -> Compute:
     """The CPU in float32."""
     return FLOAT32
+
+
+@pytest.fixture
+def own_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow as if the user had set nothing."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_LOGGING_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**tracking.PATIENCE, "NO_PROXY": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tables without content: making them takes MLflow seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path) -> Path:
+    """A repository's root with an empty store."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return tmp_path

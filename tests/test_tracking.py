@@ -2,66 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import pytest
 from test_record import STARTED, record
+from tracking_fixtures import all_models, all_runs, client, written
 
 from deepcustom import tracking
 from deepcustom.errors import InputError, TrackingError
-from deepcustom.tracking import send, sync, tracking_uri
+from deepcustom.tracking import send, sync
 from deepcustom.tracking_ui import free_port, serve_ui, ui_address, ui_command
 
-
-@pytest.fixture(autouse=True)
-def _own_store(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_LOGGING_LEVEL"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {**tracking.PATIENCE, "NO_PROXY": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """Tables without content: making them takes MLflow seconds."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def root(tmp_path, empty_store) -> Path:
-    """A repository's root with an empty store."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return tmp_path
-
-
-def written(root: Path, name: str = "a", **changes: Any) -> Path:
-    folder = root / "runs" / name
-    record(**changes).write(folder)
-    return folder
-
-
-def client(root: Path) -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri(root))
-
-
-def all_runs(root: Path) -> list[Any]:
-    return list(client(root).search_runs([tracking.experiment_id(root)]))
+pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def test_importing_is_cheap():
@@ -318,3 +278,8 @@ def test_served_page_takes_runs_and_ends_on_request(root, monkeypatch):
         socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])), timeout=2)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert client(root).get_run(run_id).data.metrics["fooled"] == 0.75
+    (model,) = all_models(root).values()
+    (link,) = json.loads(model.tags["mlflow.modelVersions"])
+    assert (link["name"], str(link["version"])) == ("mnist-dgn-lrp", "1")
+    version = client(root).get_model_version_by_alias("mnist-dgn-lrp", "current")
+    assert (version.run_id, version.source) == (run_id, f"models:/{model.model_id}")

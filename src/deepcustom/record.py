@@ -31,6 +31,7 @@ def _plain_name(name: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class RunRecord(BaseModel):
@@ -38,6 +39,7 @@ class RunRecord(BaseModel):
 
     Attributes:
         run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
+        repro: Which ``dvc repro`` started the stage; None where it was run by hand.
         item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
         metrics: Final values.
         history: Curves; the value at position i belongs to step i + 1.
@@ -49,12 +51,13 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     schema_version: Literal[1] = 1
-    run_key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    run_key: Key
     stage: Annotated[str, Field(min_length=1)]
     item: str
     dataset: str
     dvc_stage: str | None
     dvc_exp: str | None
+    repro: Key | None = None
     params: dict[str, Any]
     metrics: dict[str, float]
     history: dict[str, list[float]]

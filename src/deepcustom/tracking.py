@@ -1,37 +1,30 @@
-"""The MLflow run that is made from a stage's ``run.json``.
+"""What MLflow shows of the stages: made from each ``run.json``, whenever it is missing.
 
-The files are the truth and MLflow is a view of them: everything a run shows can be made anew from
-its ``run.json`` (see ``sync``). This is the only module that imports MLflow, and it does so inside
+The files are the truth and MLflow is a view of them: runs, networks, accuracies and the registry
+can all be made anew (see ``sync``). The tracking modules alone import MLflow, and they do so inside
 functions, for that costs two seconds.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.errors import TrackingError
 from deepcustom.record import RUN_FILE, RunRecord
+from deepcustom.tracking_models import VIEWED, SentRun, add_networks, add_scores, add_versions
+from deepcustom.tracking_run import KEY_TAG, group, make_run, span
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
-T = TypeVar("T")
-
-KEY_TAG = "deepcustom.run_key"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOCK_SECONDS = 60
-LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
-METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
 
 # MLflow's own defaults wait for minutes; what the user has set wins over these.
 PATIENCE = {
@@ -67,7 +60,7 @@ def artifact_root(uri: str) -> str | None:
 
 
 def send(folder: Path, root: Path, *, restored: bool = False) -> str:
-    """Makes a finished MLflow run from ``folder/run.json``, unless there is one already.
+    """Makes a finished MLflow run from ``folder/run.json``, and what belongs to it, once.
 
     Args:
         folder: Holds ``run.json`` and the figures it names.
@@ -81,18 +74,16 @@ def send(folder: Path, root: Path, *, restored: bool = False) -> str:
         InputError: ``run.json`` is missing or broken.
         TrackingError: MLflow could not take the run; the message says how to send it later.
     """
-    return _send(folder, root, restored).run_id
+    return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
 
 
 def sync(runs_dir: Path, root: Path) -> list[Sent]:
-    """Sends every run below ``runs_dir`` that MLflow lacks; raises as ``send`` does.
+    """Sends whatever MLflow lacks of the runs below ``runs_dir``; raises as ``send`` does.
 
     A broken ``run.json`` is reported before anything is sent.
     """
     folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
-    for folder in folders:
-        RunRecord.read(folder)
-    return [_send(folder, root, restored=True) for folder in folders]
+    return _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=True)
 
 
 def experiment_id(root: Path) -> str:
@@ -124,18 +115,55 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
 
 
-def _send(folder: Path, root: Path, restored: bool) -> Sent:
-    record = RunRecord.read(folder)
-    kept = f"the run is kept in {folder} and 'deepcustom runs sync' sends it later"
-    with _connection(root, kept) as client:
+def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
+    """All runs come first, so that a store that knows runs alone has them.
+
+    All networks come before the first accuracy, which needs them.
+    """
+    spans = _spans(records.values())
+    sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
+    for add in (add_networks, add_scores, add_versions):
+        for run, (folder, record) in zip(sent, records.items(), strict=True):
+            if record.stage in VIEWED:
+                with _connection(root, _kept(folder)) as client:
+                    experiment = _experiment(client, root)
+                    add(SentRun(client, experiment, run.run_id, record, root))
+    return sent
+
+
+def _spans(records: Iterable[RunRecord]) -> dict[str, tuple[int, int]]:
+    """First and last moment of each ``dvc repro``, as far as ``records`` show them."""
+    spans: dict[str, tuple[int, int]] = {}
+    for record in records:
+        begin, end = span(record)
+        if record.repro:
+            first, last = spans.get(record.repro, (begin, end))
+            spans[record.repro] = min(first, begin), max(last, end)
+    return spans
+
+
+def _send(
+    folder: Path,
+    record: RunRecord,
+    root: Path,
+    restored: bool,
+    spans: dict[str, tuple[int, int]],
+) -> Sent:
+    with _connection(root, _kept(folder)) as client:
         experiment = _experiment(client, root)
         found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{record.run_key}'")
-        for run in found:
-            if run.info.status == "FINISHED":
-                return Sent(record.name, run.info.run_id, new=False)
-        for run in found:  # what a broken-off send left
-            client.delete_run(run.info.run_id)
-        return Sent(record.name, _make_run(client, experiment, record, folder, restored), new=True)
+        finished = [str(run.info.run_id) for run in found if run.info.status == "FINISHED"]
+        if not finished:
+            for run in found:  # what a broken-off send left
+                client.delete_run(run.info.run_id)
+        run_id = (finished or [make_run(client, experiment, record, folder, restored)])[0]
+        if record.repro:
+            group(client, experiment, record.repro, run_id, *spans[record.repro])
+    return Sent(record.name, run_id, new=not finished)
+
+
+def _kept(folder: Path) -> str:
+    return f"the run is kept in {folder} and 'deepcustom runs sync' sends it later"
 
 
 @contextmanager
@@ -155,7 +183,7 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
     uri = tracking_uri(root)
     try:
-        with _quiet(), _lock(uri):
+        with _quiet(), _lock(uri), _default(uri):
             _probe(uri)
             yield MlflowClient(tracking_uri=uri)
     except expected as error:
@@ -196,6 +224,20 @@ def _sqlite_file(uri: str) -> Path | None:
     name = uri.removeprefix("sqlite:///").split("?")[0]
     is_file = uri.startswith("sqlite:///") and name not in ("", ":memory:")
     return Path(name).absolute() if is_file else None
+
+
+@contextmanager
+def _default(uri: str) -> Iterator[None]:
+    """Makes ``uri`` the address for whatever takes none: the registry asks there for networks."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from deepcustom import params as settings
 from deepcustom.errors import InputError, ParamsError, TrackingError
 from deepcustom.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
 from deepcustom.tracking import send
@@ -53,6 +54,7 @@ class StageRun:
         self._figures: dict[str, Figure] = {}
         self._checkpoint: Checkpoint | None = None
         self._machine = provenance.machine()
+        self._repro = repro_key()
         self._start = time.monotonic()
         self._started = datetime.now(UTC)
 
@@ -222,6 +224,7 @@ class StageRun:
             dataset=self.dataset,
             dvc_stage=os.environ.get("DVC_STAGE"),
             dvc_exp=os.environ.get("DVC_EXP_NAME"),
+            repro=self._repro,
             params=self._used,
             metrics=self._metrics,
             history=self._history,

@@ -1,0 +1,252 @@
+"""Networks in MLflow: models by the md5 of their weights, with their accuracies, and the registry.
+
+No weights are sent: DVC has them, and a model's ``dvc.md5`` and ``dvc.path`` say which and where.
+Whatever is made here is looked up first, so that it is made once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from deepcustom.errors import InputError
+from deepcustom.record import RunRecord
+from deepcustom.results import CLEAN, Result, read_csv
+from deepcustom.tracking_run import METRICS_PER_BATCH, chunks, fit, shown_params, span
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, LoggedModel, Metric
+    from mlflow.entities.model_registry import ModelVersion
+
+KINDS = {"train_target": "target", "train_dgn": "dgn", "adversarial_train": "robust"}
+SCORES = "evaluate"
+VIEWED = (*KINDS, SCORES)
+"""The stages whose records hold networks or their accuracies."""
+
+MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
+VERSIONS_TAG = "mlflow.modelVersions"  # from here a model's page links to the registry
+ALIAS = "current"
+
+
+class SentRun(NamedTuple):
+    """A run that MLflow has, and the record it was made from, whose paths begin at ``root``."""
+
+    client: MlflowClient
+    experiment: str
+    run_id: str
+    record: RunRecord
+    root: Path
+
+
+def add_networks(run: SentRun) -> None:
+    """A model for each network that the run made, unless there is one of the same weights."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    client, experiment, run_id, record, _ = run
+    weights = _networks(record)
+    outputs = client.get_run(run_id).outputs if weights else None
+    known = {output.model_id for output in outputs.model_outputs} if outputs else set()
+    for path, md5 in weights.items():
+        model = _model(client, experiment, md5) or client.create_logged_model(
+            experiment,
+            network_name(record),
+            source_run_id=run_id,
+            tags={MD5_TAG: md5, PATH_TAG: path},
+            params=shown_params(record),
+        )
+        if model.status != LoggedModelStatus.READY:
+            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        if model.model_id not in known:
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+
+
+def add_scores(run: SentRun) -> None:
+    """Each accuracy of an evaluation, bound to the network's model and to the set of images.
+
+    A network without a model is left out, until ``sync`` finds it with one. The worst accuracy
+    comes last, since a run's own page shows one value per name.
+    """
+    client, experiment, run_id, record, root = run
+    results = sorted(_results(record, root), key=lambda result: -result.accuracy)
+    steps = dict(zip(results, range(1, 1 + len(results)), strict=True))
+    md5s = dict.fromkeys(result.network_md5 for result in results)
+    models = [model for md5 in md5s if (model := _model(client, experiment, md5))]
+    if not models:
+        return
+    _add_inputs(run, results, models)
+    points = [
+        point
+        for model in models
+        for point in _missing_scores(model, run_id, span(record)[1], steps)
+    ]
+    for some in chunks(points, METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=some)
+
+
+def add_versions(run: SentRun) -> None:
+    """A version in the registry for each network that the run made, one per weights.
+
+    ``current`` goes to the version whose weights the newest run made.
+    """
+    client, experiment, _, record, _ = run
+    name = network_name(record)
+    started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
+    for path, md5 in _networks(record).items():
+        model = _model(client, experiment, md5)
+        if model:
+            version = _version(client, name, model, {MD5_TAG: md5, PATH_TAG: path})
+            if version.tags.get(STARTED_TAG, "") < started:
+                client.set_model_version_tag(name, version.version, STARTED_TAG, started)
+            _link(client, model, version)
+            _move_alias(client, name, version, started)
+
+
+def network_name(record: RunRecord) -> str:
+    """What the run's network is called in MLflow, such as ``mnist-robust-pgd``."""
+    rest = record.item.removeprefix(record.dataset).removeprefix("-")
+    name = "-".join(filter(None, [record.dataset, KINDS.get(record.stage, record.stage), rest]))
+    return re.sub(r"[^\w-]", "_", name)
+
+
+def _networks(record: RunRecord) -> dict[str, str]:
+    """Path to md5 of the networks that the run made."""
+    made = record.outputs.items() if record.stage in KINDS else ()
+    return {
+        path: md5
+        for path, md5 in made
+        if path.startswith("models/") and path.endswith(".safetensors")
+    }
+
+
+def _model(client: MlflowClient, experiment: str, md5: str) -> LoggedModel | None:
+    found = client.search_logged_models([experiment], f"tags.`{MD5_TAG}` = '{md5}'", max_results=1)
+    return found[0] if found else None
+
+
+# Accuracies
+
+
+def _results(record: RunRecord, root: Path) -> list[Result]:
+    """The table that the evaluation wrote; nothing where the file is another one by now."""
+    paths = record.outputs.items() if record.stage == SCORES else ()
+    for path, md5 in paths:
+        if path.endswith(".csv") and _md5(root / path) == md5:
+            try:
+                found = read_csv(root / path)
+            except InputError:  # an older form of the table
+                return []
+            return [result for result in found if not result.empty]
+    return []
+
+
+def _md5(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def metric_name(result: Result) -> str:
+    """Under which name MLflow has an accuracy; protocols are never mixed under one."""
+    if result.protocol == "transfer":
+        return "clean_accuracy" if result.attack == CLEAN else "transfer_accuracy"
+    return fit(f"{result.protocol}_accuracy/{result.attack}")
+
+
+def set_name(result: Result) -> str:
+    """MLflow's name of the images, such as ``mnist/test/pgd``.
+
+    An attacker who knows the network starts from the clean images, so these are the set.
+    """
+    attack = result.attack if result.protocol == "transfer" else CLEAN
+    return f"{result.dataset}/test/{attack}"
+
+
+def _add_inputs(run: SentRun, results: list[Result], models: list[LoggedModel]) -> None:
+    """The sets of images, and the networks scored on them."""
+    from mlflow.entities import LoggedModelInput
+
+    sets = {set_name(result): result.set_md5 for result in results}
+    paths = {md5: path for path, md5 in run.record.inputs.items()}
+    datasets = [_dataset(name, md5, paths.get(md5, "")) for name, md5 in sorted(sets.items())]
+    networks = [LoggedModelInput(model.model_id) for model in models]
+    run.client.log_inputs(run.run_id, datasets, networks)
+
+
+def _dataset(name: str, md5: str, path: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(name, md5, source_type="local", source=json.dumps({"uri": path}))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])
+
+
+def _missing_scores(
+    model: LoggedModel, run_id: str, moment: int, steps: dict[Result, int]
+) -> list[Metric]:
+    """The model's accuracies that it does not show yet; MLflow tells rows of a name by ``step``."""
+    from mlflow.entities import Metric
+
+    there = {(m.key, m.dataset_name) for m in model.metrics or [] if m.run_id == run_id}
+    return [
+        Metric(
+            metric_name(result),
+            result.accuracy,
+            moment,
+            step,
+            model_id=model.model_id,
+            dataset_name=set_name(result),
+            dataset_digest=result.set_md5,
+        )
+        for result, step in steps.items()
+        if result.network_md5 == model.tags[MD5_TAG]
+        and (metric_name(result), set_name(result)) not in there
+    ]
+
+
+# The registry
+
+
+def _version(
+    client: MlflowClient, name: str, model: LoggedModel, tags: dict[str, str]
+) -> ModelVersion:
+    """The version of these weights, made if need be."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    wanted = f"name = '{name}' and tags.`{MD5_TAG}` = '{tags[MD5_TAG]}'"
+    found = client.search_model_versions(wanted, max_results=1)
+    return (
+        found[0]
+        if found
+        else client.create_model_version(
+            name,
+            f"models:/{model.model_id}",
+            run_id=model.source_run_id,
+            tags=tags,
+            model_id=model.model_id,
+        )
+    )
+
+
+def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> None:
+    """Names the version on the model's page; a server does so by itself."""
+    tags = client.get_logged_model(model.model_id).tags
+    links = json.loads(tags.get(VERSIONS_TAG, "[]"))
+    there = {(link["name"], str(link["version"])) for link in links}
+    if (version.name, str(version.version)) not in there:
+        links.append({"name": version.name, "version": version.version})
+        client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(links)})
+
+
+def _move_alias(client: MlflowClient, name: str, version: ModelVersion, started: str) -> None:
+    """Gives ``version`` the alias, unless a version of a newer run has it."""
+    holder = client.get_registered_model(name).aliases.get(ALIAS)
+    if holder is not None and str(holder) != str(version.version):
+        tags = client.get_model_version(name, str(holder)).tags
+        if tags.get(STARTED_TAG, "") > started:
+            return
+    if str(holder) != str(version.version):
+        client.set_registered_model_alias(name, ALIAS, str(version.version))
