@@ -248,6 +248,51 @@ def test_network_without_a_model_gets_its_accuracies_later(root):
     assert [len(model.metrics) for model in all_models(root).values()] == [4, 4]
 
 
+# Cards
+
+
+def report(root: Path, **cards: str) -> Path:
+    """The record of a report, with its cards."""
+    for name, text in cards.items():
+        card = root / f"reports/cards/mnist/{name.replace('_', '-')}.md"
+        card.parent.mkdir(parents=True, exist_ok=True)
+        card.write_text(text)
+    fields = {
+        "run_key": "c" * 32,
+        "stage": "report",
+        "item": "mnist",
+        "inputs": {
+            "models/target/mnist.safetensors": TARGET,
+            "models/robust/mnist/pgd.safetensors": ROBUST,
+            TABLE: "9" * 32,
+        },
+        "outputs": {"reports/cards/mnist": "8" * 32 + ".dir"},
+    }
+    return written(root, "1-report", **fields)
+
+
+def test_card_is_the_description_of_its_model(root):
+    network(root)
+    network(root, "target", TARGET)
+    report(root, target=f"# Target\n{TARGET}\n", robust_pgd=f"# Hardened\n{ROBUST}\n")
+    for _ in range(2):
+        sync(root / "runs", root)
+        notes = {n: m.tags.get("mlflow.note.content") for n, m in all_models(root).items()}
+        assert notes == {
+            "mnist-target": f"# Target\n{TARGET}\n",
+            "mnist-robust-pgd": f"# Hardened\n{ROBUST}\n",
+        }
+
+
+def test_card_of_other_weights_describes_nothing(root):
+    network(root)
+    network(root, "target", TARGET)
+    report(root, target=f"# Target\n{TARGET}\n", robust_pgd="# Of weights that are gone\n")
+    sync(root / "runs", root)
+    described = {n for n, m in all_models(root).items() if "mlflow.note.content" in m.tags}
+    assert described == {"mnist-target"}
+
+
 # The registry
 
 

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.errors import TrackingError
 from deepcustom.record import RUN_FILE, RunRecord
-from deepcustom.tracking_models import VIEWED, SentRun, add_networks, add_scores, add_versions
+from deepcustom.tracking_models import (
+    VIEWED,
+    SentRun,
+    add_descriptions,
+    add_networks,
+    add_scores,
+    add_versions,
+)
 from deepcustom.tracking_run import KEY_TAG, group, make_run, span
 
 if TYPE_CHECKING:
@@ -122,7 +129,7 @@ def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list
     """
     spans = _spans(records.values())
     sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
-    for add in (add_networks, add_scores, add_versions):
+    for add in (add_networks, add_scores, add_descriptions, add_versions):
         for run, (folder, record) in zip(sent, records.items(), strict=True):
             if record.stage in VIEWED:
                 with _connection(root, _kept(folder)) as client:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 KINDS = {"train_target": "target", "train_dgn": "dgn", "adversarial_train": "robust"}
 SCORES = "evaluate"
-VIEWED = (*KINDS, SCORES)
-"""The stages whose records hold networks or their accuracies."""
+CARDS = "report"
+VIEWED = (*KINDS, SCORES, CARDS)
+"""The stages whose records hold networks, their accuracies or their cards."""
 
 MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
 VERSIONS_TAG = "mlflow.modelVersions"  # from here a model's page links to the registry
+NOTE_TAG = "mlflow.note.content"  # what a model's page shows as its description
 ALIAS = "current"
 
 
@@ -104,6 +106,22 @@ def add_versions(run: SentRun) -> None:
                 client.set_model_version_tag(name, version.version, STARTED_TAG, started)
             _link(client, model, version)
             _move_alias(client, name, version, started)
+
+
+def add_descriptions(run: SentRun) -> None:
+    """The card of each network as the description of its model; a card of other weights is left out."""
+    client, experiment, _, record, root = run
+    networks = record.inputs.items() if record.stage == CARDS else ()
+    for path, md5 in networks:
+        if not path.startswith("models/"):
+            continue
+        _, kind, *rest = Path(path).with_suffix("").parts
+        name = kind if rest == [record.dataset] else f"{kind}-{rest[-1]}"
+        card = root / "reports/cards" / record.dataset / f"{name}.md"
+        text = card.read_text() if card.is_file() else ""
+        model = _model(client, experiment, md5) if md5 in text else None
+        if model and model.tags.get(NOTE_TAG) != text:
+            client.set_logged_model_tags(model.model_id, {NOTE_TAG: text})
 
 
 def network_name(record: RunRecord) -> str:
