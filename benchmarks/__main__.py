@@ -76,12 +76,15 @@ def _run(options: argparse.Namespace) -> int:
     names = [name for name in DATASETS if name in (options.dataset or DATASETS)]
     usual = [group for group in GROUPS if group != "memory" or memory.DATASET in names]
     groups = [group for group in GROUPS if group in (options.only or usual)]
+    sizes = options.sizes or list(memory.QUICK_SIZES if quick else memory.SIZES)
     if not options.render:
         _demand(root, groups, names)
+        if "memory" in groups:
+            memory.demand_room(sizes, options.scratch)
     (out / "results").mkdir(parents=True, exist_ok=True)
     if not options.render:
         console = Console()
-        for measured in _measure(options, root, groups, names):
+        for measured in _measure(options, root, groups, names, sizes):
             name = "-".join(filter(None, (measured["group"], measured["dataset"])))
             text = json.dumps(measured, indent=1, ensure_ascii=False) + "\n"
             (out / "results" / f"{name}.json").write_text(text)
@@ -101,13 +104,16 @@ def _demand(root: Path, groups: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _measure(
-    options: argparse.Namespace, root: Path, groups: Sequence[str], names: Sequence[str]
+    options: argparse.Namespace,
+    root: Path,
+    groups: Sequence[str],
+    names: Sequence[str],
+    sizes: Sequence[int],
 ) -> Iterator[dict[str, Any]]:
     """One file of results after the other."""
     quick = options.quick
     rounds = options.rounds or (QUICK_ROUNDS if quick else ROUNDS)
     least = QUICK_LEAST if quick else LEAST
-    sizes = options.sizes or list(memory.QUICK_SIZES if quick else memory.SIZES)
     common = {"quick": quick, "rounds": rounds, "least_seconds": least}
 
     def raced(title: str, contenders: list[Any]) -> list[dict[str, Any]]:

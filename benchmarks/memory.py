@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.inputs import Inputs, own_compute
 from benchmarks.race import Contender, once
 from benchmarks.worker import Work
+from deepcustom import datasets
 from deepcustom.errors import InputError
 from deepcustom.progress import Advance, silent
 
@@ -43,19 +44,13 @@ def measure(
     """Each size in a fresh process, one after the other; their files are removed again.
 
     Raises:
-        InputError: the disk has too little room for the largest.
+        InputError: see :func:`demand_room`.
         RaceError: a run failed.
     """
+    demand_room(sizes, scratch, dataset)
     inputs = Inputs(root, dataset)
     with tempfile.TemporaryDirectory(prefix="deepcustom-bench-", dir=scratch) as name:
         folder = Path(name)
-        need, free = room(max(sizes), inputs.spec.shape), shutil.disk_usage(folder).free
-        if free < 1.1 * need:
-            raise InputError(
-                f"{max(sizes):,} images take {need / 1e9:.1f} GB below {folder.parent}, where "
-                f"{free / 1e9:.1f} GB are free: name another folder with --scratch, or fewer images "
-                "with --sizes"
-            )
         results = []
         for size in sizes:
             write_inputs(inputs, size, folder / "in")
@@ -73,6 +68,24 @@ def measure(
             shutil.rmtree(folder / "in")
             advance(f"{size:,} images")
         return results
+
+
+def demand_room(sizes: Sequence[int], scratch: Path | None, dataset: str = DATASET) -> None:
+    """Whether there is a folder for the files of the largest size, with room for them.
+
+    Raises:
+        InputError: there is not; the message says what to do.
+    """
+    folder = scratch or Path(tempfile.gettempdir())
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name another with --scratch")
+    need = room(max(sizes), datasets.spec(dataset).shape)
+    free = shutil.disk_usage(folder).free
+    if free < 1.1 * need:
+        raise InputError(
+            f"{max(sizes):,} images take {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB "
+            "are free: name another folder with --scratch, or fewer images with --sizes"
+        )
 
 
 def write_inputs(inputs: Inputs, size: int, folder: Path) -> None:

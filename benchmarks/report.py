@@ -298,7 +298,7 @@ def _training(measured: Measured) -> Section:
 
 def _peaks(measured: Measured) -> Section:
     results = measured["results"]
-    rows, peaks = [], {}
+    rows, bounds, peaks = [], [], {}
     for precision in ("bfloat16", "float32"):
         peaks[precision] = peak(results, precision)
         sizes = " and ".join(map(str, measured["settings"]["sizes"]))
@@ -310,6 +310,10 @@ def _peaks(measured: Measured) -> Section:
             done, top = work_rates(one), peaks[_kind(one["facts"]["precision"])]
             share = Spread.of([a / b for a, b in zip(done, top, strict=True)])
             what = f"DGNs {one['title']}, {one['facts']['precision']}"
+            bounds.append(
+                f"{what}: with every kernel at the peak they would be {digits(1 / share.median)} times as "
+                "fast, and no faster than that on this machine in this precision."
+            )
             cost = f"{one['facts']['flops'] / 1e6:.1f}"
             rows.append((what, str(rate(one)), cost, _giga(done)[2], share.percent()))
     intro = (
@@ -321,7 +325,7 @@ def _peaks(measured: Measured) -> Section:
         "look at is not counted, nor are optimizer, projection and copies: their time is."
     )
     columns = ("what", "images/s", "MFLOP an image", "GFLOP/s", "share of its precision's peak")
-    return Section("Peaks", intro, [Table(columns, rows)])
+    return Section("Peaks", intro, [Table(columns, rows)], bounds)
 
 
 def _kind(precision: str) -> str:

@@ -11,7 +11,8 @@ a section of ``train_dgn`` (its name, here ``margin``, is yours to choose)::
           training: {learning_rate: 1.0e-3, epochs: 3, batch_size: 128, schedule: one_cycle}
           options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
 
-In ``dvc.yaml``, a line of ``banks``, so that DVC trains the bank and does so anew when this file changes::
+In ``dvc.yaml``, its bank, so that DVC trains it and does so anew when this file changes, and the bank's
+adversarial sets, each below what the list holds already::
 
     - banks:
         mnist-margin:
@@ -19,10 +20,12 @@ In ``dvc.yaml``, a line of ``banks``, so that DVC trains the bank and does so an
           loss: margin
           code: examples/margin_loss.py
           signal: src/deepcustom/losses/__init__.py  # it reads no analysis
+    - generated_sets:
+        mnist-margin-train: {dataset: mnist, loss: margin, split: train}
+        mnist-margin-test: {dataset: mnist, loss: margin, split: test}
 
-``dvc repro train_dgn@mnist-margin`` trains it. To make its adversarial sets too, add ``margin`` to
-``losses`` in ``dvc.yaml``; to harden a network with them, add a line of ``robust_networks`` there and a
-section of ``adversarial_train``; to score it, add the names to ``evaluate``.
+``dvc repro train_dgn@mnist-margin`` trains the bank, and ``dvc repro`` makes its sets too. docs/losses.md
+goes on from here: the lines that harden a network with them, and those that score it.
 """
 
 from __future__ import annotations

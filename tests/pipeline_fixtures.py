@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -124,6 +126,19 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         out[key] = merged(out.get(key, {}), value) if isinstance(value, Mapping) else value
     return out
+
+
+def walk_through() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What "Adding one" in docs/losses.md adds to params.yaml, and to each of dvc.yaml's lists."""
+    text = (ROOT / "docs/losses.md").read_text().partition("\n## Adding one\n")[2]
+    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    params, lists = (yaml.safe_load(textwrap.dedent(block)) for block in blocks)
+    return params, by_name(lists)
+
+
+def by_name(lists: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ``vars`` of a dvc.yaml as one mapping."""
+    return {name: lines for part in lists for name, lines in part.items()}
 
 
 def tiny_params() -> dict[str, Any]:

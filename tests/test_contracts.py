@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from pipeline_fixtures import ROOT, Instance, Pipeline, resolve
+from pipeline_fixtures import ROOT, Instance, Pipeline, by_name, resolve, walk_through
 
 from deepcustom import cli, stages
 from deepcustom.losses import find_loss
 from deepcustom.losses.base import ANALYSES
+from deepcustom.params import check
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
@@ -49,6 +51,29 @@ def banks(pipeline: Pipeline, dataset: str) -> dict[str, Instance]:
 def loss_of(one: Instance) -> Any:
     dataset, name = one.options["dataset"], one.options["loss"]
     return find_loss(PARAMS["train_dgn"][dataset][name]["loss"])
+
+
+def lacking(pipeline: Pipeline, params: dict[str, Any]) -> set[str]:
+    """What a stage reads, but no stage makes or ``params`` does not hold: ``dvc repro`` would fail."""
+    outs = {Path(out) for one in pipeline.instances.values() for out in one.paths}
+    faults = set()
+    for one in pipeline.instances.values():
+        reads = {dep for dep in one.deps if dep.startswith(("data/", "models/", "reports/"))}
+        if one.stage == "evaluate":  # its deps are folders; what it opens in them, params say
+            dataset = one.options["dataset"]
+            scored = params["evaluate"][dataset]
+            reads |= {workspace.network(dataset, name) for name in scored["networks"]}
+            reads |= {workspace.adversarial(dataset, "test", name) for name in scored["attacks"]}
+        for path in reads:
+            if not pipeline.makers(path) and outs.isdisjoint(Path(path).parents):
+                faults.add(f"{one.name}: {path}")
+        for key in one.params:
+            below: Any = params
+            for word in key.split("."):
+                below = below.get(word) if isinstance(below, dict) else None
+            if below is None:
+                faults.add(f"{one.name}: {key}")
+    return faults
 
 
 # One word, five places
@@ -107,15 +132,7 @@ def test_code_in_deps_is_there(pipeline: Pipeline) -> None:
 
 
 def test_every_dependency_on_data_is_made_by_a_stage(pipeline: Pipeline) -> None:
-    for one in pipeline.instances.values():
-        for dep in one.deps:
-            if dep.startswith(("data/", "models/", "reports/")):
-                made_inside_one = any(
-                    Path(out) in Path(dep).parents
-                    for other in pipeline.instances.values()
-                    for out in other.paths
-                )
-                assert pipeline.makers(dep) or made_inside_one, f"{one.name}: {dep}"
+    assert lacking(pipeline, PARAMS) == set()
 
 
 def test_a_bank_depends_on_its_loss_and_on_the_analysis_it_requires(
@@ -247,6 +264,102 @@ def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline)
         sets = [dep for dep in one.deps if dep.startswith("data/adversarial/")]
         assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if kind == "gf" else [])
         assert ("src/deepcustom/attacks.py" in one.deps) == (kind == "default")
+
+
+# What docs/losses.md tells its reader to add
+
+
+def extended(base: Any, more: Any) -> Any:
+    """``base`` with ``more`` below what is there; nothing that is there may change."""
+    if isinstance(base, dict) and isinstance(more, dict):
+        both = {key: extended(base[key], more[key]) for key in base.keys() & more.keys()}
+        return base | more | both
+    assert isinstance(base, list)
+    assert isinstance(more, list)
+    assert not [one for one in more if one in base]
+    return base + more
+
+
+def followed(
+    folder: Path, leave_out: tuple[str, ...] = ()
+) -> tuple[Pipeline, dict[str, Any], set[str]]:
+    """The project after the walk-through, without the lists or sections named in ``leave_out``."""
+    more_params, more_lists = walk_through()
+    for name in leave_out:
+        del (more_lists if name in more_lists else more_params)[name]
+    params = extended(PARAMS, more_params)
+    lists = extended(by_name(DVC["vars"]), more_lists)
+    dvc = DVC | {"vars": [{name: lines} for name, lines in lists.items()]}
+    for file, tree in (("dvc.yaml", dvc), ("params.yaml", params)):
+        (folder / file).write_text(yaml.safe_dump(tree, sort_keys=False))
+    pipeline = resolve(folder)
+    return pipeline, params, lacking(pipeline, params)
+
+
+def told(one: Instance) -> tuple[Any, ...]:
+    outs = [(out.def_path, out.use_cache, out.can_push, out.is_metric) for out in one.outs]
+    return one.words, one.deps, one.params, outs
+
+
+def test_the_walk_through_adds_its_stages_and_no_others(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after, params, faults = followed(tmp_path)
+    assert faults == set()
+    check(params)
+    new = after.instances.keys() - pipeline.instances.keys()
+    assert new == {
+        "train_dgn@mnist-margin",
+        "generate@mnist-margin-train",
+        "generate@mnist-margin-test",
+        "adversarial_train@mnist-margin",
+    }
+    before = {name: told(one) for name, one in pipeline.instances.items()}
+    assert {n: told(one) for n, one in after.instances.items() if n not in new} == before
+    assert after.upstream("evaluate@mnist") >= new
+    assert not after.upstream("report@cifar10") & new
+    monkeypatch.chdir(ROOT)
+    loss = find_loss(params["train_dgn"]["mnist"]["margin"]["loss"])
+    bank = after.instances["train_dgn@mnist-margin"]
+    assert Path(inspect.getsourcefile(loss) or "") == ROOT / "examples/margin_loss.py"
+    assert {"examples/margin_loss.py", "src/deepcustom/losses/__init__.py"} <= set(bank.deps)
+    assert loss.requires == ()
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "expected"),
+    [
+        (
+            ("banks",),
+            {
+                "generate@mnist-margin-train: models/dgn/mnist/margin.safetensors",
+                "generate@mnist-margin-test: models/dgn/mnist/margin.safetensors",
+            },
+        ),
+        (
+            ("generated_sets",),
+            {
+                "adversarial_train@mnist-margin: data/adversarial/mnist/train/margin",
+                "evaluate@mnist: data/adversarial/mnist/test/margin",
+            },
+        ),
+        (
+            ("robust_networks",),
+            {"evaluate@mnist: models/robust/mnist/margin.safetensors"},
+        ),
+        (("train_dgn",), {"train_dgn@mnist-margin: train_dgn.mnist.margin"}),
+        (
+            ("adversarial_train",),
+            {"adversarial_train@mnist-margin: adversarial_train.mnist.margin"},
+        ),
+        (("robust_networks", "adversarial_train", "evaluate"), set()),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_step_of_the_walk_through_left_out_is_missed(
+    tmp_path: Path, leave_out: tuple[str, ...], expected: set[str]
+) -> None:
+    assert followed(tmp_path, leave_out)[2] == expected
 
 
 # What DVC keeps

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from pipeline_fixtures import by_name, walk_through
 from torch import Tensor, nn
 
 from deepcustom import losses, nets
@@ -449,9 +450,16 @@ def test_example_says_where_it_is_named():
     TrainDgnParams.model_validate(params)
     assert find_loss(params["loss"]) is margin_loss.MarginLoss
     margin_loss.MarginOptions.model_validate(params["options"])
-    (bank,) = yaml.safe_load(blocks[1])
+    added = by_name(yaml.safe_load(blocks[1]))
+    assert set(added) == {"banks", "generated_sets"}
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    (known,) = [part["banks"] for part in pipeline["vars"] if "banks" in part]
-    assert set(bank["banks"]["mnist-margin"]) == set(next(iter(known.values())))
+    known = by_name(pipeline["vars"])
+    for name, lines in added.items():
+        keys = set(next(iter(known[name].values())))
+        assert all(set(line) == keys for line in lines.values())
     for key in ("code", "signal"):
-        assert (ROOT / bank["banks"]["mnist-margin"][key]).is_file()
+        assert (ROOT / added["banks"]["mnist-margin"][key]).is_file()
+    # the walk-through says the same, and more
+    whole_params, whole_vars = walk_through()
+    assert whole_params["train_dgn"]["mnist"]["margin"] == params
+    assert {name: whole_vars[name] for name in added} == added

@@ -100,6 +100,7 @@ def main() -> None:
                 precision = str(compute.precision).removeprefix("torch.")
                 if (dataset, str(seed), precision) in done:
                     continue
+                done.add((dataset, str(seed), precision))
                 rows = measure(ws, dataset, seed, compute, precision)
                 print(*rows, sep="\n", flush=True)
                 with OUT.open("a", newline="") as file:
