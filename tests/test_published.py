@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import networkx
@@ -86,6 +87,15 @@ def test_what_the_project_claims(dataset: str) -> None:
 def test_the_lock_knows_every_stage(pipeline: Pipeline) -> None:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     assert sorted(lock) == sorted(pipeline.instances)
+
+
+def test_the_numbers_were_made_with_these_settings() -> None:
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    for name, stage in lock.items():
+        for key, used in stage["params"]["params.yaml"].items():
+            now = functools.reduce(lambda tree, part: tree[part], key.split("."), settings)
+            assert used == now, f"{name}: {key}: `dvc repro` makes them anew"
 
 
 def test_the_drawn_pipeline_is_the_real_one(pipeline: Pipeline) -> None:
