@@ -287,6 +287,136 @@ def test_not_in_a_projects_folder(words: list[str], tmp_path: Path, fails: Fails
     assert fails(tmp_path, *words) == "no dvc.yaml here: run this from the project's top folder"
 
 
+MISSING = object()
+OWN = """
+from deepcustom.losses import CustomLoss
+class Mine(CustomLoss):
+    def __call__(self, x, g): ...
+class Strange(Mine):
+    Options = dict
+"""
+
+
+@pytest.fixture
+def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the project's settings, and two losses of its own: enough to be checked."""
+    folder = tmp_path / "settings"
+    folder.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "own_losses.py").write_text(OWN)
+    (folder / "broken_loss.py").write_text("raise ValueError('first line\\nsecond line')")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delitem(sys.modules, "own_losses", raising=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("prepare", None, "prepare must be a mapping of data sets, found nothing"),
+        ("attack", 3, "attack must be a mapping of data sets, found 3"),
+        ("report", MISSING, "report is missing; the file has: seed, compute, threat, "),
+        ("compute", None, "compute must be a mapping of device, precision, found nothing"),
+        ("train_dgn.mnist", None, "train_dgn.mnist must be a mapping of named settings, found not"),
+        ("attack.mnist", ["pgd"], "attack.mnist must be a mapping of named settings, found ['pgd"),
+        ("attack.mnist.fgsm", None, "attack.mnist.fgsm must be a mapping of method, eps_step, "),
+        ("threat.mnist", None, "threat.mnist must be a mapping of eps, found nothing"),
+        ("attack.mnist.1", {"method": "fgsm"}, "attack.mnist.1 must be text: quote it"),
+        ("seed", MISSING, "seed is missing: it must be an integer >= 0"),
+        ("seed", -1, "seed must be an integer >= 0, found -1"),
+        ("seed", True, "seed must be an integer >= 0, found True"),
+        ("seed", 0.5, "seed must be an integer >= 0, found 0.5"),
+        ("seed", None, "seed must be an integer >= 0, found None"),
+        ("threat.mnits", {"eps": 1}, "threat.mnits is no known data set; allowed: mnist, cifar10"),
+        ("attack.svhn", {}, "attack.svhn is no known data set; allowed: mnist, cifar10"),
+        ("prepare.cifar10", MISSING, "prepare.cifar10 is missing; prepare must have: mnist, cif"),
+        ("train_dgn.mnist", MISSING, "train_dgn.mnist is missing; train_dgn must have: mnist, ci"),
+        (
+            "evaluate.mnist.networks",
+            ["target", "lpr"],
+            "evaluate.mnist.networks: 'lpr' is not there; allowed: target, lrp, nce, nce-ball, ",
+        ),
+        (
+            "evaluate.cifar10.attacks",
+            ["lrp", "pgd20-study"],
+            "evaluate.cifar10.attacks: 'pgd20-study' is not there; allowed: lrp, nce, nce-ball, ",
+        ),
+        (
+            "adversarial_train.mnist.lpr",
+            {"type": "gf", "training": {"learning_rate": 0.1, "epochs": 1, "batch_size": 1}},
+            "adversarial_train.mnist.lpr: type gf trains on the set of the same name, which is not "
+            "there; allowed: lrp, nce, nce-ball, suspiciousness, fgsm, pgd, pgd20-study, pgd-study",
+        ),
+        ("relevance.mnist.k", 785, "relevance.mnist.k must be at most 784, found 785"),
+        ("relevance.cifar10.k", 3073, "relevance.cifar10.k must be at most 3072, found 3073"),
+        (
+            "train_dgn.mnist.nce.loss",
+            "ncee",
+            "train_dgn.mnist.nce.loss: unknown loss 'ncee': choose from lrp, nce, suspiciousness, ",
+        ),
+        ("train_dgn.mnist.nce.loss", ":", "nce.loss: loss ':' must have the form package.module:C"),
+        ("train_dgn.mnist.nce.loss", "nowhere:X", "nce.loss: loss 'nowhere:X': importing 'nowhere"),
+        ("train_dgn.mnist.nce.loss", "own_losses:X", "nce.loss: loss 'own_losses:X': own_losses h"),
+        ("train_dgn.mnist.nce.loss", "broken_loss:X", "ValueError: first line second line"),
+        (
+            "train_dgn.mnist.nce.loss",
+            "own_losses:Mine",
+            "train_dgn.mnist.nce.options.mse_weight is not a known key; allowed: none; ",
+        ),
+        (
+            "train_dgn.mnist.nce.loss",
+            "own_losses:Strange",
+            "train_dgn.mnist.nce.loss: Options of 'own_losses:Strange' must be a subclass of deepc",
+        ),
+        (
+            "train_dgn.cifar10.lrp.options",
+            {"costum": 1},
+            "train_dgn.cifar10.lrp.options.costum is not a known key; allowed: custom_loss_constant",
+        ),
+        (
+            "train_dgn.mnist.nce.options.mse_weight",
+            -1,
+            "train_dgn.mnist.nce.options.mse_weight: should be greater than or equal to 0 (found -1",
+        ),
+        ("train_dgn.mnist.nce.options", None, "nce.options: should be a valid dictionary (found N"),
+    ],
+)
+def test_repro_names_a_mistake_before_any_work(
+    key: str, value: Any, expected: str, settings_only: Path, fails: Fails
+) -> None:
+    tree = yaml.safe_load((settings_only / "params.yaml").read_text())
+    *above, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    place = tree
+    for part in above:
+        place = place[part]
+    if value is MISSING:
+        del place[last]
+    else:
+        place[last] = value
+    (settings_only / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    message = fails(settings_only, "repro")
+    assert message.startswith("params.yaml: ")
+    assert expected in message
+
+
+def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
+    settings_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_params(settings_only, {"train_dgn": {DATASET: {"nce": {"loss": "own_losses:Mine"}}}})
+    tree = yaml.safe_load((settings_only / "params.yaml").read_text())
+    tree["train_dgn"][DATASET]["nce"]["options"] = {}
+    (settings_only / "params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr("deepcustom.pipeline.profile._dvc", lambda *args, **more: 7)
+    assert call_main(settings_only, "repro") == 7
+
+
+def test_repro_names_an_unknown_data_set_of_dvc_yaml(settings_only: Path, fails: Fails) -> None:
+    file = settings_only / "dvc.yaml"
+    file.write_text(file.read_text().replace("  - cifar10\n", "  - cifar\n", 1))
+    assert fails(settings_only, "repro") == "unknown data set 'cifar': choose from mnist, cifar10"
+
+
 def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
     shutil.copytree(ROOT / "profiles", project / "profiles")
     theirs = project / "theirs/src/mine.py"
@@ -342,7 +472,7 @@ def test_missing_input_says_what_makes_it(
     )
     write_csv([some], project / "reports/results/mnist.csv")
     metrics = project / "reports/metrics/mnist"
-    metrics.mkdir(parents=True)
+    metrics.mkdir(parents=True, exist_ok=True)
     (metrics / "train_target.json").write_text('{"history": {}, "metrics": {}}')
     lost = project / path
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink(missing_ok=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from deepcustom import params as p
@@ -218,7 +220,13 @@ def test_training_has_no_default_budget(key):
 
 
 def test_no_mapping_is_refused():
-    refused(p.RelevanceParams, None, "here: should be a valid dictionary")
+    refused(p.RelevanceParams, None, "here must be a mapping of k, epsilon, found nothing")
+    refused(p.RelevanceParams, 3, "here must be a mapping of k, epsilon, found 3")
+    refused(
+        p.TrainDgnParams,
+        {"loss": "nce", "training": None},
+        "here.training must be a mapping of learning_rate, epochs, batch_size, schedule",
+    )
 
 
 @pytest.mark.parametrize("key", ["eps_step", "max_iter", "num_random_init"])
@@ -317,7 +325,60 @@ def test_missing_file_says_where_to_run(tmp_path):
 
 @pytest.mark.parametrize("name", profile.names(PROJECT))
 def test_every_profile_passes_the_check(name):
-    p.check(profile.settings(PROJECT, name))
+    tree = profile.settings(PROJECT, name)
+    assert p.check(tree) == ["mnist", "cifar10"]
+    profile.check_all(PROJECT, tree)
+
+
+# What a user may take out, of dvc.yaml and of params.yaml
+
+
+def taken_out(tmp_path: Path, datasets: list[str], params: dict[str, Any]) -> Workspace:
+    """The project with other settings, and another list of data sets."""
+    dvc = yaml.safe_load((PROJECT.root / "dvc.yaml").read_text())
+    dvc["vars"][0]["datasets"] = datasets
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(dvc))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copytree(PROJECT.root / "profiles", tmp_path / "profiles")
+    return Workspace(tmp_path)
+
+
+@pytest.mark.parametrize("left", ["mnist", "cifar10"])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_without_a_data_set_every_profile_passes(tmp_path, left, everywhere):
+    tree = profile.settings(PROJECT, "default")
+    if everywhere:
+        for section in MODELS:
+            tree[section] = {left: tree[section][left]}
+    ws = taken_out(tmp_path, [left], tree)
+    for name in profile.names(ws):
+        profile.check_all(ws, profile.settings(ws, name))
+
+
+def test_without_a_loss_or_an_attack_the_check_passes(tmp_path):
+    tree = profile.settings(PROJECT, "default")
+    for dataset in ("mnist", "cifar10"):
+        tree["attack"][dataset] = {}
+        gone = ["nce", "nce-ball", "suspiciousness", "fgsm", "pgd", "pgd20-study", "pgd-study"]
+        for name in gone:
+            tree["train_dgn"][dataset].pop(name, None)
+            tree["adversarial_train"][dataset].pop(name, None)
+        for key in ("networks", "attacks"):
+            names = tree["evaluate"][dataset][key]
+            tree["evaluate"][dataset][key] = [name for name in names if name not in gone]
+    ws = taken_out(tmp_path, ["mnist", "cifar10"], tree)
+    profile.check_all(ws, tree)
+
+
+@pytest.mark.parametrize("text", ["{}", "vars: 3", "vars: [other.yaml, {datasets: mnist}]"])
+def test_without_a_list_in_dvc_yaml_sections_are_held_against_each_other(tmp_path, text):
+    tree = profile.settings(PROJECT, "default")
+    ws = taken_out(tmp_path, [], tree)
+    (tmp_path / "dvc.yaml").write_text(text)
+    profile.check_all(ws, tree)
+    del tree["threat"]["cifar10"]
+    with pytest.raises(ParamsError, match=r"threat\.cifar10 is missing; threat must have: mnist"):
+        profile.check_all(ws, tree)
 
 
 @pytest.mark.parametrize(

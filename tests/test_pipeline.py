@@ -783,6 +783,13 @@ def test_a_second_run_gives_the_same_bytes(copied: Done, name: str) -> None:
 # Interrupts
 
 
+CPUINFO = """processor	: {core}
+model name	: AMD EPYC
+cpu MHz		: {mhz}
+flags		: fpu avx2 avx512f
+"""
+
+
 def place_of(ws: Workspace, *code: Path) -> Checkpoint:
     """What a stage with a section, a device and an input is given to keep its epochs in."""
     with StageRun(ws, "suspiciousness", DATASET) as stage:
@@ -823,6 +830,10 @@ def new_threads(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("torch.get_num_threads", lambda: 77)
 
 
+def new_processor(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+    (ws.root / "cpuinfo").write_text(CPUINFO.replace("avx512f", "avx512f amx_bf16"))
+
+
 def new_version(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
     versions = {**provenance.packages(), "torch": "9.9"}
     patch.setattr(provenance, "packages", lambda: versions)
@@ -849,6 +860,7 @@ def new_loss(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
         new_input,
         new_precision,
         new_threads,
+        new_processor,
         new_version,
         new_code,
         new_file,
@@ -859,6 +871,8 @@ def test_what_is_kept_serves_the_same_work_only(
     with_input: Workspace, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
     ws, loss = with_input, with_input.root / "loss.py"
+    (ws.root / "cpuinfo").write_text(CPUINFO)
+    monkeypatch.setattr(provenance, "CPUINFO", ws.root / "cpuinfo")
     before = place_of(ws, loss)
     assert before.folder == ws.root / ".checkpoints/suspiciousness/mnist"
     set_params(ws.root, {"train_target": {DATASET: {"epochs": 77}}})  # another stage's
@@ -869,6 +883,40 @@ def test_what_is_kept_serves_the_same_work_only(
     after = place_of(ws, loss)
     assert after.folder == before.folder
     assert after.fingerprint != before.fingerprint
+
+
+def test_a_processor_is_its_model_and_its_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cpuinfo"
+    monkeypatch.setattr(provenance, "CPUINFO", file)
+
+    def hashed(text: str) -> str:
+        file.write_text(text)
+        return provenance.processor()
+
+    one = hashed(CPUINFO.format(core=0, mhz=2000))
+    assert re.fullmatch("[0-9a-f]{64}", one)
+    cores = [CPUINFO.format(core=core, mhz=2000 + core) for core in range(4)]
+    assert hashed("\n".join(cores)) == one
+    assert hashed(CPUINFO.replace("EPYC", "EPYC 9B14")) != one
+    assert hashed(CPUINFO.replace("avx512f", "avx512f avx512_bf16")) != one
+    arm = "CPU part	: 0xd40\nFeatures	: fp asimd bf16"
+    assert hashed(arm) != hashed(arm.replace("0xd40", "0xd4f"))
+
+    file.unlink()
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    elsewhere = provenance.processor()
+    monkeypatch.setattr("platform.processor", lambda: "i386")
+    assert len({one, elsewhere, provenance.processor()}) == 3
+
+
+@pytest.mark.usefixtures("unsent")
+def test_the_record_does_not_tell_the_processor(with_input: Workspace) -> None:
+    place_of(with_input)
+    (record,) = with_input.runs.rglob("run.json")
+    assert provenance.processor() not in record.read_text()
+    assert "processor" not in json.loads(record.read_text())["machine"]
 
 
 @pytest.mark.usefixtures("unsent")

@@ -6,7 +6,7 @@ setting stops before any work starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -245,6 +245,20 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
+def seed(tree: Mapping[str, Any]) -> int:
+    """What everything random derives from.
+
+    Raises:
+        ParamsError: it is missing, or no integer from 0 on.
+    """
+    if "seed" not in tree:
+        raise ParamsError("params.yaml: seed is missing: it must be an integer >= 0")
+    value = tree["seed"]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ParamsError(f"params.yaml: seed must be an integer >= 0, found {value!r}")
+    return value
+
+
 def load(path: Path, model: type[P], *keys: str) -> P:
     """The section below ``keys`` of the file at ``path``, checked.
 
@@ -271,12 +285,19 @@ def _one_line(model: type[Params], fault: Any, where: str) -> str:
     key = ".".join([where, *(str(part) for part in fault["loc"])])
     if fault["type"] == "extra_forbidden":
         fields = _fields_at(model, fault["loc"][:-1])
-        return f"{key} is not a known key; allowed: {', '.join(fields)}"
+        return f"{key} is not a known key; allowed: {', '.join(fields) or 'none'}"
     if fault["type"] == "missing":
         return f"{key} is missing"
-    message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if fault["type"] == "model_type":
+        fields = _fields_at(model, fault["loc"])
+        return f"{key} must be a mapping of {', '.join(fields)}{_found(fault['input'])}"
+    message = " ".join(fault["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
     found = "" if isinstance(fault["input"], dict) else f" (found {fault['input']!r})"
     return f"{key}: {message}{found}"
+
+
+def _found(value: Any) -> str:
+    return ", found nothing" if value is None else f", found {value!r}"
 
 
 def _fields_at(model: type[Params], loc: tuple[Any, ...]) -> list[str]:
@@ -305,25 +326,102 @@ _PER_ITEM: dict[str, type[Params]] = {
     "attack": AttackParams,
     "adversarial_train": AdversarialTrainParams,
 }
+_SECTIONS = (*_PER_DATASET, *_PER_ITEM)
 
 
-def check(tree: Mapping[str, Any]) -> None:
+def check(
+    tree: Mapping[str, Any],
+    datasets: Collection[str] | None = None,
+    known: Collection[str] | None = None,
+) -> list[str]:
     """Check a whole params file, so that a mistake shows before any stage starts.
+
+    Args:
+        tree: all of it.
+        datasets: the data sets in use, which every section must have; what is there for another is not
+            read. None: all that any section names.
+        known: the data sets there are; None: any name will do.
+
+    Returns:
+        The data sets in use.
 
     Raises:
         ParamsError: in one line: the key, what it holds, and what is allowed.
     """
-    known = ["seed", "compute", *_PER_DATASET, *_PER_ITEM]
+    allowed = ["seed", "compute", *_SECTIONS]
     for name in tree:
-        if name not in known:
+        if name not in allowed:
             raise ParamsError(
-                f"params.yaml: {name} is no known section; allowed: {', '.join(known)}"
+                f"params.yaml: {name} is no known section; allowed: {', '.join(allowed)}"
             )
+    seed(tree)
     validate(ComputeParams, section(tree, "compute"), "compute")
+    used = _check_datasets(tree, datasets, known)
+    for dataset in used:
+        _check_settings(tree, dataset)
+        _check_names(tree, dataset)
+    return used
+
+
+def _mapping(tree: Mapping[str, Any], what: str, *keys: str) -> Mapping[str, Any]:
+    value = section(tree, *keys)
+    if not isinstance(value, Mapping):
+        key = ".".join(map(str, keys))
+        raise ParamsError(f"params.yaml: {key} must be a mapping of {what}{_found(value)}")
+    return value
+
+
+def _check_datasets(
+    tree: Mapping[str, Any], used: Collection[str] | None, known: Collection[str] | None
+) -> list[str]:
+    """The data sets in use; each section must have them, and none that is not known."""
+    there = {name: _mapping(tree, "data sets", name) for name in _SECTIONS}
+    for name, below in there.items():
+        for dataset in below:
+            if known is not None and dataset not in known:
+                raise ParamsError(
+                    f"params.yaml: {name}.{dataset} is no known data set; "
+                    f"allowed: {', '.join(known)}"
+                )
+    if used is None:
+        used = dict.fromkeys(dataset for below in there.values() for dataset in below)
+    for name, below in there.items():
+        for dataset in used:
+            if dataset not in below:
+                raise ParamsError(
+                    f"params.yaml: {name}.{dataset} is missing; {name} must have: {', '.join(used)}"
+                )
+    return list(used)
+
+
+def _check_settings(tree: Mapping[str, Any], dataset: str) -> None:
     for name, model in _PER_DATASET.items():
-        for dataset in section(tree, name):
-            validate(model, section(tree, name, dataset), f"{name}.{dataset}")
+        validate(model, section(tree, name, dataset), f"{name}.{dataset}")
     for name, model in _PER_ITEM.items():
-        for dataset in section(tree, name):
-            for item in section(tree, name, dataset):
-                validate(model, section(tree, name, dataset, item), f"{name}.{dataset}.{item}")
+        for item, values in _mapping(tree, "named settings", name, dataset).items():
+            if not isinstance(item, str):
+                raise ParamsError(f"params.yaml: {name}.{dataset}.{item} must be text: quote it")
+            validate(model, values, f"{name}.{dataset}.{item}")
+
+
+def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
+    """What names a bank, an attack or a network must name one that is there."""
+    robust = section(tree, "adversarial_train", dataset)
+    sets = [*section(tree, "train_dgn", dataset), *section(tree, "attack", dataset)]
+    chosen = validate(EvaluateParams, section(tree, "evaluate", dataset), f"evaluate.{dataset}")
+    for key, names, allowed in (
+        ("networks", chosen.networks, ["target", *robust]),
+        ("attacks", chosen.attacks, sets),
+    ):
+        for name in names:
+            if name not in allowed:
+                raise ParamsError(
+                    f"params.yaml: evaluate.{dataset}.{key}: {name!r} is not there; "
+                    f"allowed: {', '.join(allowed)}"
+                )
+    for name, values in robust.items():
+        if values["type"] == "gf" and name not in sets:
+            raise ParamsError(
+                f"params.yaml: adversarial_train.{dataset}.{name}: type gf trains on the set of the "
+                f"same name, which is not there; allowed: {', '.join(sets)}"
+            )

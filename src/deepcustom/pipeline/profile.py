@@ -7,6 +7,8 @@ touches the results of the default profile.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -16,9 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from deepcustom.errors import DeepCustomError, InputError, UnknownNameError
-from deepcustom.params import check, read_params
+from deepcustom.datasets import SPECS, spec
+from deepcustom.errors import (
+    DeepCustomError,
+    InputError,
+    LossError,
+    ParamsError,
+    UnknownNameError,
+)
+from deepcustom.params import RelevanceParams, TrainDgnParams, check, read_params, validate
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
@@ -80,11 +90,11 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         A workspace with the profile's params and a copy of the code as it now stands.
 
     Raises:
-        UnknownNameError, ParamsError: as :func:`settings`.
+        UnknownNameError, ParamsError: as :func:`settings` and :func:`check_all`.
         InputError: the folder holds something else, which a workspace would overwrite.
     """
     tree = settings(ws, profile)
-    check(tree)
+    check_all(ws, tree)
     root = folder_of(ws, profile, folder)
     if root == ws.root and profile == "default":
         return ws
@@ -101,6 +111,62 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
     return Workspace(root)
+
+
+def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
+    """Check every setting before any work starts; losses come last, since they import torch.
+
+    Raises:
+        UnknownNameError: ``dvc.yaml`` lists a data set that there is not.
+        ParamsError: in one line: the key, what it holds, and what is allowed.
+    """
+    used = check(tree, _datasets(ws), SPECS)
+    for dataset in used:
+        most = math.prod(SPECS[dataset].shape)
+        k = validate(RelevanceParams, tree["relevance"][dataset], f"relevance.{dataset}").k
+        if k > most:
+            raise ParamsError(
+                f"params.yaml: relevance.{dataset}.k must be at most {most}, found {k}"
+            )
+    with contextlib.chdir(ws.root):  # where a user's own loss is imported from
+        for dataset in used:
+            for name, values in tree["train_dgn"][dataset].items():
+                where = f"train_dgn.{dataset}.{name}"
+                _check_loss(validate(TrainDgnParams, values, where), where)
+
+
+def _datasets(ws: Workspace) -> list[str] | None:
+    """The data sets that ``dvc.yaml`` lists; None where it has no such list.
+
+    Raises:
+        UnknownNameError: there is no such data set.
+    """
+    parts = read_params(ws.root / "dvc.yaml").get("vars")
+    for part in parts if isinstance(parts, list) else []:
+        if isinstance(part, Mapping) and isinstance(part.get("datasets"), list):
+            return [spec(str(name)).name for name in part["datasets"]]
+    return None
+
+
+def _check_loss(bank: TrainDgnParams, where: str) -> None:
+    """Whether there is such a loss, and whether it takes these options.
+
+    Raises:
+        ParamsError: in one line.
+    """
+    from deepcustom.losses import find_loss
+
+    try:
+        options = find_loss(bank.loss).Options
+    except (UnknownNameError, LossError) as error:
+        why = " ".join(str(error).split())
+        raise ParamsError(f"params.yaml: {where}.loss: {why}") from None
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        raise ParamsError(
+            f"params.yaml: {where}.loss: Options of {bank.loss!r} must be a subclass of "
+            "deepcustom.params.Params"
+        )
+    validate(options, bank.options, f"{where}.options")
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:

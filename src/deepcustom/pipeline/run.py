@@ -61,9 +61,7 @@ class StageRun:
     def __enter__(self) -> StageRun:
         from deepcustom.compute import derive_seed, seed_everything
 
-        base = settings.section(self._tree, "seed")
-        if not isinstance(base, int) or isinstance(base, bool) or base < 0:
-            raise ParamsError(f"params.yaml: seed must be an integer >= 0, found {base!r}")
+        base = settings.seed(self._tree)
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.item)
         seed_everything(self.seed)
@@ -167,6 +165,7 @@ class StageRun:
             "inputs": self._hashes(self._inputs),
             "code": provenance.code_digest(code),
             "machine": self._machine,
+            "processor": provenance.processor(),
             "packages": provenance.packages(),
         }
         text = json.dumps(basis, sort_keys=True)
