@@ -90,6 +90,19 @@ def test_up_convolution_is_torchs_transposed_convolution(size, kernel, stride):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(5, 3, 2), (14, 4, 2), (11, 4, 1)])
+def test_up_convolution_in_the_precision_and_layout_of_real_runs(size, kernel, stride, training):
+    torch.manual_seed(0)
+    ours = nets.UpConv2d(32, 16, kernel, stride=stride).to(memory_format=torch.channels_last)
+    x = torch.randn(8, 32, size, size).to(memory_format=torch.channels_last)
+    theirs = nn.functional.conv_transpose2d(x, ours.weight, ours.bias, stride=stride)
+    with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ours(x)
+    assert found.dtype is torch.bfloat16
+    torch.testing.assert_close(found.float(), theirs, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize(("dataset", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
 def test_generator_gives_images_in_range_and_in_float32_under_autocast(dataset, shape):
     torch.manual_seed(0)
