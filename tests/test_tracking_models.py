@@ -435,8 +435,11 @@ def test_committed_records_give_the_committed_table(root):
     (root / table).parent.mkdir(parents=True)
     shutil.copy(ROOT / table, root / table)
     sent = sync(root / "reports/runs", root)
-    tags = [run.data.tags for run in all_runs(root)]
+    every = [run.data.tags for run in all_runs(root)]
+    tags = [tag for tag in every if "deepcustom.stage" in tag]
     assert len(tags) == len(sent) > 8
+    parents = {tag["mlflow.parentRunId"] for tag in tags if "mlflow.parentRunId" in tag}
+    assert len(every) == len(tags) + len(parents), "a parent for each repro"
     assert {tag["deepcustom.restored"] for tag in tags} == {"true"}
 
     results = read_csv(ROOT / table)
