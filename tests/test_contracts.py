@@ -18,7 +18,7 @@ from pipeline_fixtures import ROOT, Instance, Pipeline, by_name, resolve, walk_t
 from deepcustom import cli, stages
 from deepcustom.losses import find_loss
 from deepcustom.losses.base import ANALYSES
-from deepcustom.params import check
+from deepcustom.params_check import check
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace

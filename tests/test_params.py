@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from deepcustom import params as p
+from deepcustom import params_check
 from deepcustom.errors import ParamsError, UnknownNameError
 from deepcustom.pipeline import profile
 from deepcustom.pipeline.workspace import Workspace
@@ -326,7 +327,7 @@ def test_missing_file_says_where_to_run(tmp_path):
 @pytest.mark.parametrize("name", profile.names(PROJECT))
 def test_every_profile_passes_the_check(name):
     tree = profile.settings(PROJECT, name)
-    assert p.check(tree) == ["mnist", "cifar10"]
+    assert params_check.check(tree) == ["mnist", "cifar10"]
     profile.check_all(PROJECT, tree)
 
 
@@ -398,4 +399,4 @@ def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
         place = place[key]
     place[keys[-1]] = value
     with pytest.raises(ParamsError, match=message):
-        p.check(tree)
+        params_check.check(tree)

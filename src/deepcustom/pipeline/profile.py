@@ -28,7 +28,8 @@ from deepcustom.errors import (
     ParamsError,
     UnknownNameError,
 )
-from deepcustom.params import RelevanceParams, TrainDgnParams, check, read_params, validate
+from deepcustom.params import RelevanceParams, TrainDgnParams, read_params, validate
+from deepcustom.params_check import check
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
