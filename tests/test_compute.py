@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -63,11 +64,30 @@ def test_auto_precision_on_a_gpu(machine):
     assert of().precision is torch.float16
 
 
-@pytest.mark.parametrize(("supported", "dtype"), [(True, "bfloat16"), (False, "float32")])
-def test_auto_precision_on_a_cpu(machine, monkeypatch, supported, dtype):
+@pytest.mark.parametrize(
+    ("onednn", "instructions", "dtype"),
+    [
+        (True, {"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+        (True, {"avx512_f": True, "avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        (True, {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+        (True, {"architecture": "aarch64"}, "float32"),
+        (False, {"avx512_bf16": True}, "float32"),
+    ],
+)
+def test_auto_precision_on_a_cpu(machine, monkeypatch, onednn, instructions, dtype):
     machine()
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
     assert of().precision is getattr(torch, dtype)
+
+
+def test_auto_precision_here_is_what_the_processor_has():
+    flags = Path("/proc/cpuinfo")
+    if not flags.is_file():
+        pytest.skip("asks Linux for the processor's flags")
+    words = flags.read_text().split()
+    native = torch.backends.mkldnn.is_available() and {"avx512_bf16", "amx_bf16"} & set(words)
+    assert of("cpu").precision is (torch.bfloat16 if native else torch.float32)
 
 
 def test_autocast_does_nothing_in_float32_and_casts_otherwise():
@@ -151,6 +171,27 @@ def test_the_users_own_settings_of_the_allocator_stand(monkeypatch, name, value,
 def test_another_c_library_is_left_alone(monkeypatch, libc):
     monkeypatch.setattr(module.ctypes, "CDLL", lambda name: libc)
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("most", "trims", "kept"),
+    [(2**30, True, True), (2**25, True, True), (2**20, True, False), (2**30, False, False)],
+)
+@pytest.mark.usefixtures("untuned")
+def test_an_older_glibc_takes_smaller_thresholds(monkeypatch, most, trims, kept):
+    taken = {}
+
+    def mallopt(option: int, value: int) -> int:
+        good = trims if option == module._M_TRIM_THRESHOLD else value <= most
+        if good:
+            taken[option] = value
+        return int(good)
+
+    libc = SimpleNamespace(mallopt=mallopt, gnu_get_libc_version=None)
+    monkeypatch.setattr(module.ctypes, "CDLL", lambda name: libc)
+    assert keep_freed_memory() is kept
+    assert taken.get(module._M_MMAP_THRESHOLD) == (most if most >= 2**25 else None)
+    assert (module._M_TRIM_THRESHOLD in taken) is trims  # whatever became of the other
 
 
 def test_choosing_where_to_compute_keeps_freed_memory(monkeypatch):
