@@ -109,8 +109,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
     """``run_attack`` as the stage ``attack`` calls it."""
     import torch
 
-    from deepcustom.attacks import art_classifier, run_attack
-    from deepcustom.nets import MixedPrecision
+    from deepcustom.attacks import art_classifier, run_attack, sloped
     from deepcustom.params import AttackParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
@@ -119,7 +118,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
         own = {"eps_step": EPS_STEP[dataset], "max_iter": STEPS, "num_random_init": 0}
     params = AttackParams(method=method, **own)
     spec, threat = inputs.spec, inputs.threat
-    net = MixedPrecision(inputs.target_net(compute), compute)
+    net = sloped(inputs.target_net(compute), compute)
     estimator = art_classifier(net, spec.shape, spec.num_classes, compute.device)
 
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
@@ -249,7 +248,7 @@ def _work(inputs: Inputs, images: int, judged: int, attack: Attack, facts: dict[
     x, y = inputs.test(images)
 
     def judge(x_adv: Tensor) -> dict[str, Any]:
-        from deepcustom.training import accuracy
+        from deepcustom.prediction import accuracy
 
         net = inputs.plain_target_net()
         return {

@@ -10,14 +10,15 @@ import torch
 from art.defences.trainer import AdversarialTrainer
 from torch import Tensor, nn
 
-from deepcustom.attacks import DGNAttack, art_attack, art_classifier, run_attack
-from deepcustom.compute import FLOAT32, seed_everything
+from deepcustom.attacks import DGNAttack, art_attack, art_classifier, run_attack, sloped
+from deepcustom.compute import FLOAT32, Compute, seed_everything
 from deepcustom.dgn import DGNBank
 from deepcustom.dgn_training import train_bank
 from deepcustom.errors import InputError
+from deepcustom.nets import MixedPrecision
 from deepcustom.params import AttackParams, TrainDgnParams
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 
 SHAPE = (1, 28, 28)
 FGSM = AttackParams(method="fgsm")
@@ -275,3 +276,24 @@ def test_dgn_attack_inside_arts_adversarial_trainer(target_net, bank, few, threa
     assert calls == [(10, (10, 10))] * 3
     assert x.tobytes() == few[0].numpy().tobytes()
     assert all(not torch.equal(t, before[name]) for name, t in net.state_dict().items())
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd"])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_run_in_half_precision_attacks_about_as_hard(trained, held_out, precision, attack):
+    """In float16 without a scaled loss the gradients of a network that is sure are zero."""
+    sure = copy.deepcopy(trained)
+    with torch.no_grad():
+        for parameter in sure.logits.parameters():
+            parameter.mul_(10)
+    compute = Compute(torch.device("cpu"), getattr(torch, precision))
+    params = FGSM if attack == "fgsm" else PGD
+    threat = ThreatModel(0.1)
+
+    def left(net: nn.Module) -> float:
+        x_adv = run_attack(estimator_of(net), params, threat, *held_out, seed=1)
+        return accuracy(sure, torch.from_numpy(x_adv), held_out[1])
+
+    assert left(sloped(sure, compute)) == pytest.approx(left(sure), abs=0.03)
+    if precision == "float16":
+        assert left(MixedPrecision(sure, compute)) > left(sure) + 0.1

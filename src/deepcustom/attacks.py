@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deepcustom.compute import FLOAT32, Compute, derive_seed, seed_everything
 from deepcustom.dgn import DGNBank
+from deepcustom.nets import Classifier, MixedPrecision
 from deepcustom.params import AttackParams
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
@@ -45,6 +46,20 @@ def art_classifier(
         clip_values=(0.0, 1.0),
         device_type="cpu" if device.type == "cpu" else "gpu",
     )
+
+
+def sloped(net: Classifier, compute: Compute) -> Classifier:
+    """``net`` in the run's precision, as far as its gradients bear that.
+
+    Args:
+        net: frozen classifier.
+        compute: precision; attacks do not scale the loss, so in float16, where most of a gradient would
+            be lost to zero, the network stays in float32.
+
+    Returns:
+        Images (N, C, H, W) in [0, 1] to float32 logits (N, classes), as ``net``.
+    """
+    return net if compute.precision is torch.float16 else MixedPrecision(net, compute)
 
 
 def art_attack(

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from deepcustom import datasets
-from deepcustom.attacks import art_classifier, run_attack
-from deepcustom.nets import MixedPrecision
+from deepcustom.attacks import art_classifier, run_attack, sloped
 from deepcustom.params import AttackParams
 from deepcustom.pipeline.adversarial_set import make_set
 from deepcustom.pipeline.load import load_classifier, load_split
@@ -25,8 +24,8 @@ def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
 
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, spec, "target", compute)
-        mixed = MixedPrecision(target_net, compute)
-        estimator = art_classifier(mixed, spec.shape, spec.num_classes, compute.device)
+        attacked = sloped(target_net, compute)
+        estimator = art_classifier(attacked, spec.shape, spec.num_classes, compute.device)
 
         with progress(f"attack@{dataset}-{attack}-{split_name}", len(split)) as advance:
 
