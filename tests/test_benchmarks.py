@@ -29,8 +29,8 @@ from deepcustom.errors import InputError
 from deepcustom.losses.lrp import lrp_terms
 from deepcustom.losses.nce import nce_terms
 from deepcustom.params import AttackParams
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 from deepcustom.weights import save_network
 
 sys.path.insert(0, str(ROOT))

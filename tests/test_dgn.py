@@ -19,8 +19,8 @@ from deepcustom.dgn_training import train_bank
 from deepcustom.errors import InputError, LossError, ParamsError, UnknownNameError
 from deepcustom.losses import REGISTRY, CustomLoss
 from deepcustom.params import TrainDgnParams
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 from deepcustom.weights import load_tensors, save_network, save_tensors
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ from deepcustom.errors import ThreatModelError
 from deepcustom.evaluation import Network, TestSet, transfer, whitebox
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams
+from deepcustom.prediction import accuracy
 from deepcustom.results import Result
-from deepcustom.training import accuracy
 
 PGD = AttackParams(method="pgd", eps_step=0.05, max_iter=8, num_random_init=1, batch_size=64)
 

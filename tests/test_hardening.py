@@ -14,8 +14,8 @@ from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import seed_everything
 from deepcustom.hardening import train_gf, train_with_art
 from deepcustom.params import AttackParams, TrainingParams
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 
 FGSM = AttackParams(method="fgsm")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom import training
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import Compute
 from deepcustom.params import TrainingParams
-from deepcustom.training import accuracy, fit, predict, train_classifier, watch_accuracy
+from deepcustom.prediction import accuracy, predict
+from deepcustom.training import fit, train_classifier, watch_accuracy
 
 N = 11  # not a multiple of the batch sizes below: the last batch is short
 
@@ -520,4 +520,4 @@ def test_train_classifier_minimises_cross_entropy(train, nothing, trained, compu
 def test_fixture_classifies_well_but_not_perfectly(target_net, train, held_out):
     assert 0.8 < accuracy(target_net, *train) < 1
     assert 0.7 < accuracy(target_net, *held_out) < 1
-    assert training.predict(target_net, train[0][:1]).shape == (1, 10)
+    assert predict(target_net, train[0][:1]).shape == (1, 10)

@@ -28,8 +28,8 @@ from deepcustom.params import ComputeParams, ThreatParams, TrainDgnParams, load
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 from deepcustom.weights import load_network, load_tensors
 
 HERE = Path(__file__).parent

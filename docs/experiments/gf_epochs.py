@@ -21,8 +21,8 @@ from deepcustom.hardening import train_gf
 from deepcustom.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
-from deepcustom.training import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"

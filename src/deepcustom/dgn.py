@@ -97,7 +97,7 @@ class DGNBank:
     def save(self, path: Path) -> None:
         """Write all DGNs to one safetensors file, weights in half precision."""
         tensors = {
-            f"{label}.{name}": stored(name, tensor)
+            f"{label}.{name}": stored(tensor)
             for label, net in enumerate(self.generators)
             for name, tensor in net.state_dict().items()
         }
@@ -139,7 +139,7 @@ def _padded(rows: Tensor, most: int) -> Tensor:
     return torch.cat([rows, rows[-1:].expand(size - len(rows))])
 
 
-def stored(name: str, tensor: Tensor) -> Tensor:
+def stored(tensor: Tensor) -> Tensor:
     """As it goes to disk: weights of convolutions halved; biases and batch norm left as they are."""
     return tensor.half() if tensor.dim() > 1 else tensor
 

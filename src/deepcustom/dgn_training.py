@@ -13,12 +13,14 @@ from deepcustom import nets
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import Compute, derive_seed, seed_everything
 from deepcustom.dgn import DGNBank, propose, ready, stored
+from deepcustom.epochs import History, epochs_kept
 from deepcustom.errors import InputError, LossError
 from deepcustom.losses import LossContext, build_loss
 from deepcustom.params import TrainDgnParams
+from deepcustom.prediction import accuracy
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
-from deepcustom.training import History, accuracy, epochs_kept, fit
+from deepcustom.training import fit
 
 
 def train_bank(
@@ -166,7 +168,7 @@ def train_dgn(
         after_epoch=watch,
         checkpoint=checkpoint,
     )
-    net.load_state_dict({k: stored(k, t).to(t.dtype) for k, t in net.state_dict().items()})
+    net.load_state_dict({k: stored(t).to(t.dtype) for k, t in net.state_dict().items()})
     if len(x_val):
         history["val_target_accuracy"][-1] = kept()
     return ready(net, compute.device), history

@@ -11,10 +11,10 @@ from deepcustom.attacks import art_classifier, run_attack
 from deepcustom.compute import Compute
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams
+from deepcustom.prediction import predict
 from deepcustom.progress import Advance, silent
 from deepcustom.results import Result
 from deepcustom.threat import ThreatModel
-from deepcustom.training import predict
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,13 @@ from torch import Tensor
 
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import Compute, derive_seed, seed_everything
+from deepcustom.epochs import History, load_epoch, save_epoch, tell_resumed
 from deepcustom.nets import Classifier
 from deepcustom.params import AttackParams, TrainingParams
+from deepcustom.prediction import accuracy
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
-from deepcustom.training import (
-    History,
-    Terms,
-    accuracy,
-    fit,
-    load_epoch,
-    save_epoch,
-    tell_resumed,
-    watch_accuracy,
-)
+from deepcustom.training import Terms, fit, watch_accuracy
 
 
 def train_gf(

@@ -41,7 +41,9 @@ class Classifier(nn.Module):
 class MixedPrecision(Classifier):
     """A frozen classifier whose convolutions and matrix products run in ``compute.precision``.
 
-    What comes out is float32, so that a loss or an attack does its own arithmetic in full.
+    What comes out is float32, so that a loss or an attack does its own arithmetic in full. In float16 a
+    gradient through it needs a scaled loss (:class:`torch.amp.GradScaler`): of an unscaled one most is
+    below the smallest number there is.
     """
 
     def __init__(self, net: Classifier, compute: Compute) -> None:
@@ -124,16 +126,25 @@ class UpConv2d(nn.ConvTranspose2d):
       where there will be none, the output is one row and column larger, and cropped.
     """
 
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride)
+        self.kernel, self.step = kernel, stride
+
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """(N, in, H, W) to (N, out, (H - 1) * stride + kernel, likewise for W)."""
+        """(N, inputs, H, W) to (N, outputs, (H - 1) * stride + kernel, likewise for W).
+
+        Raises:
+            ValueError: ``output_size`` is given; the size above is the only one.
+        """
+        if output_size is not None:
+            raise ValueError(f"UpConv2d has one output size, found output_size={output_size}")
         if self.bias is not None and torch.is_grad_enabled():
-            bare = F.conv_transpose2d(x, self.weight, stride=self.stride)
+            bare = F.conv_transpose2d(x, self.weight, stride=self.step)
             return bare.add_(self.bias.to(bare.dtype)[:, None, None])
-        (kernel, _), (stride, _) = self.kernel_size, self.stride
-        height, width = ((n - 1) * stride + kernel for n in x.shape[2:])
-        if stride == 1 or not (height % 2 or width % 2):
-            return super().forward(x, output_size)
-        wide = F.conv_transpose2d(x, self.weight, self.bias, self.stride, output_padding=1)
+        height, width = ((n - 1) * self.step + self.kernel for n in x.shape[2:])
+        odd = self.step > 1 and (height % 2 or width % 2)
+        extra = 1 if odd else 0
+        wide = F.conv_transpose2d(x, self.weight, self.bias, self.step, output_padding=extra)
         return wide[:, :, :height, :width]
 
 

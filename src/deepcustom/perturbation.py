@@ -14,9 +14,9 @@ from deepcustom.arrays import AdversarialSet, SetWriter, Split, release
 from deepcustom.compute import Compute
 from deepcustom.datasets import DatasetSpec
 from deepcustom.nets import Classifier
+from deepcustom.prediction import predict
 from deepcustom.progress import Advance, silent
 from deepcustom.threat import ThreatModel
-from deepcustom.training import predict
 
 Perturb = Callable[[Tensor, Tensor, int], Tensor]
 """(x, y, start) → x_adv: images (n, C, H, W) and labels (n,) of the rows from ``start`` on, perturbed."""

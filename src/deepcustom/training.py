@@ -6,19 +6,19 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import Compute, derive_seed, seed_everything
+from deepcustom.epochs import History, load_epoch, save_epoch, tell_resumed
 from deepcustom.errors import DivergenceError
 from deepcustom.params import TrainingParams
+from deepcustom.prediction import accuracy
 from deepcustom.progress import Advance, silent
 
 Terms = Mapping[str, Tensor]
-History = dict[str, list[float]]
 
 
 def fit(
@@ -134,82 +134,6 @@ class _Descent:
         return epoch, history
 
 
-EPOCH = "epoch"  # the last one finished, in a checkpoint
-
-
-def save_epoch(
-    checkpoint: Checkpoint,
-    net: nn.Module,
-    optimizer: torch.optim.Adam,
-    epoch: int,
-    history: History,
-    state: Mapping[str, Any] | None = None,
-) -> None:
-    """Keep what the next epoch starts from: ``net``, Adam's moments, the history, and ``state``.
-
-    Args:
-        checkpoint: where.
-        net: the network.
-        optimizer: Adam on ``net.parameters()``.
-        epoch: the one just finished, from 1.
-        history: so far.
-        state: anything else that JSON can hold.
-    """
-    tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
-    for name, parameter in net.named_parameters():
-        for key, moment in optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{key}.{name}"] = moment
-    # The history as pairs: a mapping would come back sorted, and its curves drawn in other colours.
-    about = {"epoch": epoch, "history": list(history.items()), "state": dict(state or {})}
-    checkpoint.save(EPOCH, tensors, about)
-
-
-def load_epoch(
-    checkpoint: Checkpoint, net: nn.Module, optimizer: torch.optim.Adam
-) -> tuple[int, History, dict[str, Any]]:
-    """Put what ``save_epoch`` kept into ``net`` and ``optimizer``, in place.
-
-    Returns:
-        The epoch it was kept after, 0 where there is none; the history up to it; the further state.
-    """
-    kept = checkpoint.load(EPOCH)
-    if kept is None:
-        return 0, {}, {}
-    tensors, about = kept
-    net.load_state_dict({name: tensors[f"net.{name}"] for name in net.state_dict()})
-    moments = {
-        index: {
-            key: _laid_out_like(parameter, tensors[f"adam.{key}.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"adam.{key}.{name}" in tensors  # not where no gradient ever came
-        }
-        for index, (name, parameter) in enumerate(net.named_parameters())
-    }
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    return about["epoch"], dict(about["history"]), about["state"]
-
-
-def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """In the memory format of its parameter, as Adam makes it; the count of steps has none."""
-    if moment.shape != parameter.shape:
-        return moment
-    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
-
-
-def tell_resumed(checkpoint: Checkpoint, advance: Advance) -> None:
-    """Say to ``advance`` how many epochs a training that is about to start finds finished."""
-    epochs = epochs_kept(checkpoint)
-    if epochs:
-        advance(f"resumed after epoch {epochs}", steps=epochs, resumed=True)
-
-
-def epochs_kept(checkpoint: Checkpoint) -> int:
-    """The epoch that ``checkpoint`` holds of a training, 0 where it holds none."""
-    kept = checkpoint.load(EPOCH)
-    return int(kept[1]["epoch"]) if kept else 0
-
-
 def _batches(
     tensors: Sequence[Tensor], size: int, order: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
@@ -233,22 +157,6 @@ def _scheduler(
     if params.schedule == "staircase":
         return torch.optim.lr_scheduler.StepLR(optimizer, params.decay_steps, params.decay_rate)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-
-
-@torch.no_grad()
-def predict(net: nn.Module, x: Tensor, batch_size: int = 200) -> Tensor:
-    """Logits of ``x`` (N, C, H, W), float32, in eval mode; (N, classes).
-
-    So few images a pass stay in the processor's cache: 2,000 took twice as long on CIFAR-10's network.
-    """
-    net.eval()
-    parts = [net(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
-    return torch.cat(parts) if parts else net(x)
-
-
-def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of ``x`` (N, C, H, W) that ``net`` gives label ``y`` (N,), in 0..1; nan where N is 0."""
-    return float((predict(net, x).argmax(1) == y).float().mean()) if len(x) else float("nan")
 
 
 def watch_accuracy(

@@ -98,7 +98,7 @@ def set_grid(
         columns: how many images at most; as many as there are classes by default.
     """
     from deepcustom.figures import image_grid
-    from deepcustom.training import predict
+    from deepcustom.prediction import predict
 
     columns = columns or spec.num_classes
     x, x_adv, y = made.take(first_rows(made.y, columns)).tensors()
@@ -115,12 +115,12 @@ def set_grid(
         predicted_adv=after,
         eps=eps,
         title=f"{spec.title}: {title}",
-        columns=columns,
     )
 
 
 def first_rows(y: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` rows: the first of every class, by class, then the second, and so on."""
+    """At most ``count`` rows: the first of every class, then the second, and so on; in class order."""
     some = y[: 100 * count]
     turn = np.array([(some[:row] == label).sum() for row, label in enumerate(some)])
-    return np.lexsort((some, turn))[:count]
+    chosen = np.sort(np.lexsort((some, turn))[:count])
+    return chosen[np.argsort(some[chosen], kind="stable")]

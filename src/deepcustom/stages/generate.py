@@ -14,8 +14,8 @@ from deepcustom.pipeline.adversarial_set import make_set
 from deepcustom.pipeline.load import load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.prediction import predict
 from deepcustom.progress import progress
-from deepcustom.training import predict
 
 
 def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
