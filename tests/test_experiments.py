@@ -66,3 +66,31 @@ def test_epochs_of_hardening_follow_from_val() -> None:
     }
     assert set(fixed.values()) == {12}
     assert len(fixed) == 6
+
+
+def test_the_table_of_precisions_is_what_was_measured() -> None:
+    with (ROOT / "docs/experiments/precision.csv").open(newline="") as file:
+        found = {
+            (row["dataset"], row["what"], row["precision"], row["seed"]): float(row["val_accuracy"])
+            for row in csv.DictReader(file)
+        }
+    text = (ROOT / "docs/speed.md").read_text()
+    section = text.split("## What mixed precision costs")[1].split("## ")[0]
+    seeds = ("1", "2", "3")
+    for dataset, title in (("mnist", "MNIST"), ("cifar10", "CIFAR-10")):
+        for what, shown in (("target", "target"), ("nce-ball", "`nce-ball`")):
+            cells = [
+                ", ".join(f"{100 * found[dataset, what, kind, seed]:.2f}" for seed in seeds)
+                for kind in ("bfloat16", "float32")
+            ]
+            assert f"| {title}, {shown} | {cells[0]} | {cells[1]} |" in section
+    weaker = [
+        100
+        * (found["cifar10", "nce-ball", "bfloat16", s] - found["cifar10", "nce-ball", "float32", s])
+        for s in seeds
+    ]
+    assert f"by {min(weaker):.1f} to {max(weaker):.1f} points" in section
+    curves = json.loads((ROOT / "reports/metrics/cifar10/train_dgn/nce-ball.json").read_text())
+    two = [curves["history"][f"class_{k}/val_target_accuracy"] for k in (0, 1)]
+    fourth, fifth = (50 * sum(curve[epoch - 1] for curve in two) for epoch in (4, 5))
+    assert f"from {fourth:.1f} to {fifth:.1f} %" in section
