@@ -86,7 +86,34 @@ def test_whitebox_attacks_the_network_itself(target_net, held_out, threat, compu
     assert (result.dataset, result.network, result.protocol) == ("mnist", "target", "whitebox")
     assert (result.attack, result.n) == ("pgd", 200)
     assert (result.network_md5, result.set_md5) == ("a" * 32, "b" * 32)
-    assert counts == [64, 64, 64, 8]
+    right = int((target_net(held_out[0]).argmax(1) == held_out[1]).sum())
+    assert 128 < right < 192
+    assert counts == [200 - right, 64, 64, right - 128]
+
+
+def test_whitebox_leaves_wrong_images_alone(target_net, held_out, threat, compute, monkeypatch):
+    """An attack that would put them right, as few strong ones do by chance, must not count."""
+    wrong = target_net(held_out[0]).argmax(1) != held_out[1]
+    seen = []
+
+    def healing(estimator, params, threat, x, y, **more):
+        seen.append(x)
+        return x.numpy().copy()
+
+    monkeypatch.setattr(evaluation, "run_attack", healing)
+    result = scored(target_net, held_out, threat, compute)
+    assert torch.equal(seen[0], held_out[0][~wrong])
+    assert (result.n, round(result.accuracy * 200)) == (200, int((~wrong).sum()))
+
+
+def test_a_network_that_gets_nothing_right_needs_no_attack(held_out, threat, compute):
+    class Blind(Classifier):
+        def preactivations(self, x):
+            return {}, torch.nn.functional.one_hot(torch.full((len(x),), 7), 10).float()
+
+    x, y = (part[held_out[1] != 7] for part in held_out)
+    result = scored(Blind(), (x, y), threat, compute)
+    assert (result.accuracy, result.n) == (0.0, len(x))
 
 
 def test_whitebox_counts_what_the_attack_left(target_net, few, threat, compute, monkeypatch):
@@ -109,5 +136,5 @@ def test_attack_that_leaves_the_threat_model_is_no_result(
         return x_adv
 
     monkeypatch.setattr(evaluation, "run_attack", outside)
-    with pytest.raises(ThreatModelError, match=r"1 of 60 images lie outside the eps=0\.3 ball"):
+    with pytest.raises(ThreatModelError, match=r"1 of 5\d images lie outside the eps=0\.3 ball"):
         scored(target_net, few, threat, compute)

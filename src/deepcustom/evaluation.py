@@ -62,6 +62,9 @@ def whitebox(
 ) -> Result:
     """Accuracy of one network under an attack on that very network.
 
+    Only images that the network gets right are attacked; the others count as wrong, as they would be
+    under an attack that leaves them alone (Croce and Hein 2020).
+
     Args:
         dataset: for the result.
         network: attacked and scored.
@@ -72,21 +75,24 @@ def whitebox(
         num_classes: how many classes.
         seed: of the attack's random starts.
         compute: device; attacks run in float32.
-        advance: called after every batch.
+        advance: called after every batch, with the images done.
 
     Returns:
-        The result; its set is the clean one that the attack started from.
+        The result, of all images; its set is the clean one that the attack started from.
 
     Raises:
         ThreatModelError: the attack left the threat model.
     """
     shape = tuple(clean.x.shape[1:])
+    right = predict(network.net, clean.x).argmax(1) == clean.y
+    x, y = clean.x[right], clean.y[right]
+    advance(steps=len(clean.x) - len(x))
     estimator = art_classifier(network.net, shape, num_classes, compute.device)
-    x_adv = run_attack(estimator, params, threat, clean.x, clean.y, seed=seed, advance=advance)
-    threat.verify(x_adv, clean.x.cpu().numpy())
-    hit = predict(network.net, torch.from_numpy(x_adv).to(compute.device)).argmax(1) == clean.y
-    correct = int(hit.sum())
-    return _result(dataset, network, "whitebox", attack, correct, len(hit), clean.md5)
+    x_adv = run_attack(estimator, params, threat, x, y, seed=seed, advance=advance)
+    threat.verify(x_adv, x.cpu().numpy())
+    left = predict(network.net, torch.from_numpy(x_adv).to(compute.device)).argmax(1) == y
+    n = len(clean.x)
+    return _result(dataset, network, "whitebox", attack, int(left.sum()), n, clean.md5)
 
 
 def _result(
