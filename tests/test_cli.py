@@ -407,7 +407,7 @@ def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
     tree = yaml.safe_load((settings_only / "params.yaml").read_text())
     tree["train_dgn"][DATASET]["nce"]["options"] = {}
     (settings_only / "params.yaml").write_text(yaml.safe_dump(tree))
-    monkeypatch.setattr("deepcustom.pipeline.profile._dvc", lambda *args, **more: 7)
+    monkeypatch.setattr("deepcustom.pipeline.profile.run_dvc", lambda *args, **more: 7)
     assert call_main(settings_only, "repro") == 7
 
 

@@ -171,6 +171,18 @@ def results(
         into.write_text(fill_tables(into.read_text(), found))
 
 
+@app.command("rescore", rich_help_panel=HELPERS)
+def rescore() -> None:
+    """Score the published networks again, without training; compare with the committed tables."""
+    from deepcustom.pipeline import rescore as again
+    from deepcustom.tables import print_tables
+
+    project = _here()
+    found = again.rescore(project)
+    print_tables(found)
+    again.report_differences(project, found, print)
+
+
 @app.command("trace", rich_help_panel=HELPERS)
 def trace(
     what: Annotated[

@@ -220,10 +220,22 @@ def read_csv(path: Path) -> list[Result]:
         InputError: naming file and line, where the file is missing or malformed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(f"{path}: cannot read results: {reason}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read results: {error.strerror}") from error
+    return parse_csv(content, str(path))
+
+
+def parse_csv(content: bytes, source: str) -> list[Result]:
+    """What the bytes of such a file hold.
+
+    Raises:
+        InputError: naming ``source`` and line, where they are malformed.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: cannot read results: not UTF-8 text") from error
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
     results: dict[tuple[str, ...], Result] = {}
     try:
@@ -235,7 +247,7 @@ def read_csv(path: Path) -> list[Result]:
                 raise ValueError(f"a second result for {_identity(result)}")
             results[key] = result
     except (ValueError, csv.Error, UnknownNameError) as error:
-        raise InputError(f"{path}, line {max(rows.line_num, 1)}: {error}") from error
+        raise InputError(f"{source}, line {max(rows.line_num, 1)}: {error}") from error
     return list(results.values())
 
 

@@ -11,8 +11,6 @@ import contextlib
 import math
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,6 @@ from pydantic import BaseModel
 
 from deepcustom.datasets import SPECS, spec
 from deepcustom.errors import (
-    DeepCustomError,
     InputError,
     LossError,
     ParamsError,
@@ -30,6 +27,7 @@ from deepcustom.errors import (
 )
 from deepcustom.params import RelevanceParams, TrainDgnParams, read_params, validate
 from deepcustom.params_check import check
+from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
@@ -102,7 +100,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
     _refuse_foreign(ws, root)
     root.mkdir(parents=True, exist_ok=True)
     if not (root / ".dvc").exists():
-        _dvc(root, ["init", "--quiet", "--no-scm"])
+        run_dvc(root, ["init", "--quiet", "--no-scm"])
     for name in COPIED:
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
@@ -202,17 +200,4 @@ def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:
     if ws.root != project.root:
         paths = [str(ws.root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {"PYTHONPATH": os.pathsep.join(paths), CHECKOUT: str(project.root)}
-    return _dvc(ws.root, ["repro", *targets], check=False, env=own)
-
-
-def _dvc(
-    root: Path, words: Sequence[str], *, check: bool = True, env: Mapping[str, str] | None = None
-) -> int:
-    scripts = str(Path(sys.executable).parent)
-    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
-    env = {**os.environ, "PATH": path, **(env or {})}
-    env.setdefault("DVC_NO_ANALYTICS", "1")
-    code = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, env=env).returncode
-    if check and code:
-        raise DeepCustomError(f"dvc {' '.join(words)} failed in {root.name}, see above")
-    return code
+    return run_dvc(ws.root, ["repro", *targets], check=False, env=own)

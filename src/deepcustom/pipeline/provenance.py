@@ -96,8 +96,8 @@ def _git(folder: Path, *words: str) -> str | None:
     return done.stdout.strip()
 
 
-def md5_at(folder: Path, commit: str, path: str) -> str | None:
-    """The md5 of a file as it is in ``commit`` of the project in ``folder``; None where it is not."""
+def file_at(folder: Path, commit: str, path: str) -> bytes | None:
+    """A file as it is in ``commit`` of the project in ``folder``; None where it is not."""
     try:
         done = subprocess.run(
             ["git", "show", f"{commit}:{path}"],
@@ -108,7 +108,13 @@ def md5_at(folder: Path, commit: str, path: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return hashlib.md5(done.stdout, usedforsecurity=False).hexdigest()
+    return done.stdout
+
+
+def md5_at(folder: Path, commit: str, path: str) -> str | None:
+    """The md5 of what :func:`file_at` gives."""
+    content = file_at(folder, commit, path)
+    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def machine() -> dict[str, str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deepcustom.errors import InputError, UnknownNameError
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.dvc import read_lock
 from deepcustom.pipeline.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
 from deepcustom.pipeline.official import official_splits
 from deepcustom.pipeline.workspace import Workspace
@@ -98,10 +97,8 @@ class _Records:
         records = [RunRecord.read(file.parent) for file in sorted(ws.runs.rglob(RUN_FILE))]
         if not records:
             raise InputError("no run records in reports/runs: `deepcustom repro` makes them")
-        lock_file = ws.root / "dvc.lock"
-        lock = yaml.safe_load(lock_file.read_text()) if lock_file.is_file() else {}
         makers = {path: record for record in records for path in record.outputs}
-        return cls(ws, project, makers, lock.get("stages", {}))
+        return cls(ws, project, makers, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
         """The output that ``what`` is, or lies in."""

@@ -1,0 +1,235 @@
+"""Scoring the published networks again: which stages run, what is said, what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline_fixtures import ROOT
+
+from deepcustom.errors import DeepCustomError, InputError
+from deepcustom.pipeline import dvc, rescore
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.results import Result, read_csv, write_csv
+
+TABLE = "reports/results/mnist.csv"
+MODEL = "models/target/mnist.safetensors"
+
+
+def entry(cmd: str, *outs: str) -> dict[str, object]:
+    return {"cmd": f"deepcustom {cmd}", "outs": [{"path": out, "md5": "0" * 32} for out in outs]}
+
+
+LOCK = {
+    "evaluate@mnist": entry("evaluate --dataset mnist", TABLE),
+    "attack@mnist-pgd-test": entry("attack --dataset mnist --attack pgd --split test"),
+    "attack@mnist-pgd-train": entry("attack --dataset mnist --attack pgd --split train"),
+    "train_target@mnist": entry("train_target --dataset mnist", MODEL),
+    "generate@mnist-a-test-train": entry("generate --dataset mnist --loss a-test --split train"),
+    "generate@mnist-a-test": entry("generate --dataset mnist --loss a --split test"),
+    "relevance@mnist": entry("relevance --dataset mnist", "data/analysis/mnist/r.safetensors"),
+    "report@mnist": entry("report --dataset mnist"),
+    "prepare@mnist": entry("prepare --dataset mnist"),
+}
+ORDER = ["prepare@mnist", "generate@mnist-a-test", "attack@mnist-pgd-test", "evaluate@mnist"]
+
+
+def row(correct: int) -> Result:
+    return Result.of(
+        dataset="mnist",
+        network="target",
+        protocol="transfer",
+        attack="clean",
+        correct=correct,
+        n=100,
+        network_md5="a" * 32,
+        set_md5="b" * 32,
+    )
+
+
+def git(root: Path, *words: str) -> None:
+    own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *own, *words], cwd=root, check=True, capture_output=True)
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Workspace:
+    """A checkout with a model and a committed table of one number."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": LOCK}))
+    (tmp_path / MODEL).parent.mkdir(parents=True)
+    (tmp_path / MODEL).write_text("weights")
+    write_csv([row(90)], tmp_path / TABLE)
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", TABLE, "dvc.lock")
+    git(tmp_path, "commit", "--quiet", "-m", "a")
+    return Workspace(tmp_path)
+
+
+Told = list[list[str]]
+
+
+@pytest.fixture
+def told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What DVC was asked to do, in place of its doing it."""
+    asked: Told = []
+    monkeypatch.setattr(dvc, "run_dvc", lambda root, words, **more: asked.append(list(words)) or 0)
+    monkeypatch.setattr(dvc, "status", lambda root, stages: {})
+    return asked
+
+
+def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Told) -> None:
+    assert rescore.rescore(ws) == [row(90)]
+    assert told == [["repro", "--force", "--single-item", *ORDER]]
+
+
+def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    found = rescore.scoring_stages(lock)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for dataset in ("mnist", "cifar10"):
+        made = [name for name in found if f"@{dataset}-" in name]
+        sets = {f"{dataset}-{attack}-test" for attack in params["evaluate"][dataset]["attacks"]}
+        assert {name.split("@")[1] for name in made} == sets
+    assert {name.split("@")[0] for name in found} == set(rescore.SCORING)
+    steps = [rescore.SCORING.index(name.split("@")[0]) for name in found]
+    assert steps == sorted(steps)
+
+
+def test_models_that_are_not_here_are_pulled(ws: Workspace, told: Told) -> None:
+    (ws.root / MODEL).unlink()
+    with pytest.raises(InputError) as caught:
+        rescore.rescore(ws)
+    assert told == [["pull", "--allow-missing"]]
+    assert str(caught.value) == (
+        f"{MODEL} is neither here nor in the remote storage (1 of 1 models): "
+        "`make repro` trains what is missing"
+    )
+
+
+def test_without_a_lock_there_is_nothing_to_score(ws: Workspace, told: Told) -> None:
+    (ws.root / "dvc.lock").unlink()
+    with pytest.raises(InputError, match=r"no dvc\.lock here"):
+        rescore.rescore(ws)
+    assert told == []
+
+
+def test_models_of_other_settings_or_code_are_said(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def status(root: Path, stages: list[str]) -> dict[str, list[object]]:
+        asked.extend(stages)
+        deps = {
+            "data/prepared/mnist/train": "deleted",
+            "src/deepcustom/nets.py": "modified",
+            "params.yaml": {"train_target.mnist.epochs": "modified"},
+        }
+        missing = {"changed outs": {"data/analysis/mnist/r.safetensors": "not in cache"}}
+        return {
+            "train_target@mnist": [{"changed deps": deps}, missing, "changed command"],
+            "train_dgn@mnist-a": [
+                {"changed deps": {"data/prepared/mnist/val": "deleted"}},
+                missing,
+            ],
+        }
+
+    monkeypatch.setattr(dvc, "status", status)
+    said: list[str] = []
+    rescore.rescore(ws, said.append)
+    assert asked == ["train_target@mnist"]
+    changed = "src/deepcustom/nets.py, train_target.mnist.epochs, its command changed"
+    assert said == [f"warning: train_target@mnist would be trained anew: {changed}"]
+
+
+@pytest.fixture
+def differences(ws: Workspace) -> Callable[[int], list[str]]:
+    """What is said of a number that came out so."""
+
+    def say(correct: int) -> list[str]:
+        lines: list[str] = []
+        rescore.report_differences(ws, [row(correct)], lines.append)
+        return lines
+
+    return say
+
+
+def test_equal_numbers_are_said_to_be_equal(differences: Callable[[int], list[str]]) -> None:
+    assert differences(90) == ["mnist: all 1 rows equal the committed ones, hashes included"]
+
+
+def test_small_differences_are_told_and_large_ones_fail(
+    differences: Callable[[int], list[str]],
+) -> None:
+    assert differences(89)[1] == (
+        "  target, transfer, clean: 90.00 -> 89.00 %, inside [82.56, 94.48]"
+    )
+    with pytest.raises(DeepCustomError, match="mnist: other results than the committed ones") as e:
+        differences(70)
+    assert e.value.exit_code == 1
+
+
+def test_the_committed_table_counts_and_not_the_one_on_disk(
+    ws: Workspace, differences: Callable[[int], list[str]]
+) -> None:
+    write_csv([row(10)], ws.root / TABLE)
+    assert len(differences(90)) == 1
+    assert read_csv(ws.root / TABLE) == [row(10)]
+
+
+def test_a_table_that_was_never_committed_is_named(ws: Workspace) -> None:
+    git(ws.root, "rm", "--quiet", "--cached", TABLE)
+    git(ws.root, "commit", "--quiet", "-m", "b")
+    with pytest.raises(InputError, match=f"the last commit has no {TABLE} to compare with"):
+        rescore.against_committed(ws, [row(90)])
+
+
+# DVC itself
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """A project with two stages, both run."""
+    stages = {
+        name: {
+            "cmd": f"{sys.executable} -c \"open('{name}', 'a').write('{name}')\"",
+            "outs": [name],
+        }
+        for name in ("one", "two")
+    }
+    stages["two"]["deps"] = ["one"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc.run_dvc(tmp_path, ["init", "--quiet", "--no-scm"])
+    dvc.run_dvc(tmp_path, ["repro", "--quiet"])
+    return tmp_path
+
+
+def test_single_stages_run_in_the_order_given_and_by_force(
+    real: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What rescore relies on."""
+    assert dvc.status(real, ["one", "two"]) == {}
+    assert list(dvc.read_lock(real)) == ["one", "two"]
+    capfd.readouterr()
+    dvc.run_dvc(real, ["repro", "--force", "--single-item", "two", "one"])
+    out = capfd.readouterr().out
+    assert 0 <= out.index("Running stage 'two'") < out.index("Running stage 'one'")
+    (real / "one").unlink()
+    reasons = dvc.status(real, ["two"])["two"]
+    assert reasons == [{"changed deps": {"one": "deleted"}}]
+    (real / "one").write_text("other")
+    (reason, *_) = dvc.status(real, ["two"])["two"]
+    assert rescore._changes(reason) == ["one"]
+
+
+def test_a_failure_of_dvc_is_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DeepCustomError, match=f"dvc repro failed in {real.name}, see above"):
+        dvc.run_dvc(real, ["repro", "three"])
+    with pytest.raises(DeepCustomError, match=r"dvc status failed in .*three"):
+        dvc.status(real, ["three"])
