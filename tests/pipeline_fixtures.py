@@ -85,7 +85,8 @@ class Pipeline:
 
 
 def resolve(folder: Path) -> Pipeline:
-    """dvc.yaml and params.yaml of ``folder`` as DVC understands them; makes ``.dvc`` there."""
+    """dvc.yaml and params.yaml of ``folder`` as DVC understands them; makes ``.dvc`` there anew."""
+    assert not (folder / ".git").exists(), "this would remove a real project's DVC cache"
     from dvc.dependency import ParamsDependency
     from dvc.repo import Repo
 

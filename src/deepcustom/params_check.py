@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -42,6 +43,8 @@ _PER_ITEM: dict[str, type[Params]] = {
     "adversarial_train": AdversarialTrainParams,
 }
 _SECTIONS = (*_PER_DATASET, *_PER_ITEM)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def check(
@@ -116,6 +119,11 @@ def _check_settings(tree: Mapping[str, Any], dataset: str) -> None:
         for item, values in _mapping(tree, "named settings", name, dataset).items():
             if not isinstance(item, str):
                 raise ParamsError(f"params.yaml: {name}.{dataset}.{item} must be text: quote it")
+            if not _NAME.fullmatch(item):
+                raise ParamsError(
+                    f"params.yaml: {name}.{dataset}.{item!r} names files: it must begin with a "
+                    "letter or digit and hold only these, '-', '_' and '.'"
+                )
             validate(model, values, f"{name}.{dataset}.{item}")
 
 

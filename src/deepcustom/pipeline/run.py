@@ -125,9 +125,10 @@ class StageRun:
         """Declare an input.
 
         Raises:
-            InputError: it is not there; the message says which stage makes it.
+            InputError: it is not there, and the message says which stage makes it; or it leads out
+                of the project.
         """
-        full = self.ws.root / path
+        full = self.ws.path(path)
         if not full.exists():
             maker = workspace.producer(path)
             hint = f": `dvc repro {maker}` makes it" if maker else ""
@@ -140,8 +141,11 @@ class StageRun:
 
         Returns:
             Where to write it: a place beside ``path`` that takes its name when the stage ends well.
+
+        Raises:
+            InputError: it leads out of the project.
         """
-        full = self.ws.root / path
+        full = self.ws.path(path)
         full.parent.mkdir(parents=True, exist_ok=True)
         partial = full.with_name(f".{full.name}.partial")
         _remove(partial)

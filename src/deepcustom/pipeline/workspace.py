@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from deepcustom.errors import InputError
 
@@ -31,6 +31,17 @@ class Workspace:
     def params(self) -> Path:
         """The settings."""
         return self.root / "params.yaml"
+
+    def path(self, relative: str) -> Path:
+        """Where ``relative`` lies.
+
+        Raises:
+            InputError: it leads out of the project.
+        """
+        pure = PurePath(relative)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise InputError(f"{relative} leads out of the project's folder")
+        return self.root / pure
 
     @property
     def runs(self) -> Path:
