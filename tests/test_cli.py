@@ -145,6 +145,23 @@ def test_help_and_usage_import_nothing_heavy(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
 
 
+def test_arts_own_bars_stay_out_of_the_log(project: Path) -> None:
+    few = {"epochs": 2, "batch_size": 100}
+    set_params(project, {"adversarial_train": {DATASET: {"fgsm-art": {"training": few}}}})
+    words = ["adversarial_train", "--dataset", DATASET, "--network", "fgsm-art"]
+    env = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
+    done = subprocess.run(
+        [PROGRAM, *words],
+        cwd=project,
+        env={**env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "warning" not in line]
+    assert [line.split(":")[0] for line in said] == ["adversarial_train@mnist-fgsm-art"], said
+
+
 # Names that are not known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -113,6 +114,8 @@ def attack(dataset: Dataset, attack: Attack, split: Split) -> None:
 @app.command("adversarial_train", rich_help_panel=STAGES)
 def adversarial_train(dataset: Dataset, network: Network) -> None:
     """Train a robust network."""
+    # Before anything imports tqdm: ART draws two bars an epoch, and the stage itself tells more.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from deepcustom.stages import adversarial_train as stage
 
     stage.run(_here(), dataset, network)
