@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro evaluate ui test test-slow lint types bench smoke clean lock
+.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -23,23 +23,33 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-repro: $(READY)  ## run the pipeline (PROFILE=default, paper or smoke)
-	$(BIN)/deepcustom repro --profile $(PROFILE)
+evaluate: $(READY)  ## pull the models, make the test sets, score, compare with the committed tables
+	$(BIN)/deepcustom rescore
 
-evaluate: $(READY)  ## make what the tables need, and print them
-	$(BIN)/deepcustom repro --profile $(PROFILE) evaluate
-	$(BIN)/deepcustom results --profile $(PROFILE)
+pull: $(READY)  ## fetch the trained models from the DVC remote
+	$(BIN)/dvc pull --allow-missing
+
+repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, paper or smoke)
+	$(BIN)/deepcustom repro --profile $(PROFILE)
 
 ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)
 
 test: $(READY)  ## the fast tests, without network
-	$(BIN)/pytest -m 'not slow and not network' $(ARGS)
+	$(BIN)/pytest -m 'not slow and not network and not services' $(ARGS)
 
-	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST)'
+	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST),'
+	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
-	$(BIN)/pytest -m 'slow or network' $(ARGS)
+	$(BIN)/pytest -m '(slow or network) and not services' $(ARGS)
+
+test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser (apt-get: postgresql chromium)
+	@for name in initdb chromium; do \
+	  test -n "$$(PATH=$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':') command -v $$name)" || { \
+	  echo "make test-services needs Debian packages: apt-get install postgresql chromium" >&2; exit 2; }; done
+	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
+	$(BIN)/pytest -m services $(ARGS)
 
 lint: $(READY)  ## ruff, and the direction of imports
 	$(BIN)/ruff check .
