@@ -105,7 +105,7 @@ def test_models_that_are_not_here_are_pulled(ws: Workspace, told: Told) -> None:
     (ws.root / MODEL).unlink()
     with pytest.raises(InputError) as caught:
         rescore.rescore(ws)
-    assert told == [["pull", "--allow-missing"]]
+    assert told == [["pull", "train_target", "train_dgn", "adversarial_train"]]
     assert str(caught.value) == (
         f"{MODEL} is neither here nor in the remote storage (1 of 1 models): "
         "`make repro` trains what is missing"
