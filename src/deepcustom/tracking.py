@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -178,7 +178,7 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     """A client of the store; whatever fails inside becomes one line that ends in ``otherwise``.
 
     An SQLite store is held by one process at a time: two that create it at once would crash, and
-    two that send one run would make it twice.
+    two that send one run would make it twice. On a server that holds for one project's processes.
     """
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
@@ -190,7 +190,7 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
     uri = tracking_uri(root)
     try:
-        with _quiet(), _lock(uri), _default(uri):
+        with _quiet(), _lock(uri, root), _default(uri):
             _probe(uri)
             yield MlflowClient(tracking_uri=uri)
     except expected as error:
@@ -248,13 +248,12 @@ def _default(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(uri: str) -> Iterator[None]:
+def _lock(uri: str, root: Path) -> Iterator[None]:
     from filelock import FileLock
 
-    database = _sqlite_file(uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{database}.lock", timeout=LOCK_SECONDS) if database else nullcontext():
+    held = _sqlite_file(uri) or root / "mlflow.db"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{held}.lock", timeout=LOCK_SECONDS):
         yield
 
 

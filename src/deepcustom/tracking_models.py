@@ -232,8 +232,14 @@ def _version(
     client: MlflowClient, name: str, model: LoggedModel, tags: dict[str, str]
 ) -> ModelVersion:
     """The version of these weights, made if need be."""
+    from mlflow.exceptions import MlflowException
+
     if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:  # on a server another process may have been quicker
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
     wanted = f"name = '{name}' and tags.`{MD5_TAG}` = '{tags[MD5_TAG]}'"
     found = client.search_model_versions(wanted, max_results=1)
     return (

@@ -30,9 +30,13 @@ def make_run(
 ) -> str:
     """Makes the run and returns its id; finished is set last, so that a broken-off one shows."""
     from mlflow.entities import Param, RunTag
+    from mlflow.utils.credentials import read_mlflow_creds
 
     begin, end = span(record)
-    run = client.create_run(experiment, begin, {KEY_TAG: record.run_key}, record.name)
+    # Who sent it, where the server has accounts; the machine's own user is nobody's business.
+    user = read_mlflow_creds().username
+    own = {KEY_TAG: record.run_key, **({"mlflow.user": user} if user else {})}
+    run = client.create_run(experiment, begin, own, record.name)
     run_id = str(run.info.run_id)
     tags = [RunTag(fit(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
     params = [Param(name, value) for name, value in shown_params(record).items()]

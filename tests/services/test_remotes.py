@@ -69,10 +69,10 @@ def commands(title: str, here: Mapping[str, str] | None = None) -> list[list[str
 def account(title: str, values: Mapping[str, str]) -> str:
     """The section's lines for config.local, with ``values`` for each ``<what to put here>``."""
     (text,) = re.findall(r"^```ini\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
-    named = re.findall(r"^ *(\w+) = <.*>$", text, re.MULTILINE)
-    assert named == list(values)
+    named = dict(re.findall(r"^ *(\w+) = <(.*)>$", text, re.MULTILINE))
+    assert named.keys() == values.keys()
     for name, value in values.items():
-        text = re.sub(rf"{name} = <.*>", lambda _, v=value, n=name: f"{n} = {v}", text)
+        text = text.replace(f"{name} = <{named[name]}>", f"{name} = {value}")
     return str(text)
 
 
@@ -290,6 +290,11 @@ def test_the_page_says_how_many_models_there_are_and_how_large(home: Project) ->
     assert f"{len(home.published)} files, {size / 1e6:.0f} MB" in DOC.read_text()
 
 
+def test_make_pull_is_the_command_of_the_page() -> None:
+    (line,) = commands("Fetch them")
+    assert f"$(BIN)/{shlex.join(line)}\n" in (ROOT / "Makefile").read_text()
+
+
 def test_one_model_comes_by_its_path_and_into_another_folder(home: Project, tmp_path: Path) -> None:
     pull, get = commands("One model", {"../deepcustom": str(home.folder)})
     (home.folder / MODEL).unlink()
@@ -387,7 +392,7 @@ def test_a_server_that_is_away_is_an_error(elsewhere: Elsewhere) -> None:
     file = elsewhere.project.folder / ACCOUNTS
     file.write_text(f"['remote \"web\"']\n    url = {away}\n")
     try:
-        done = elsewhere.pull(STAGE)
+        done = elsewhere.pull()
     finally:
         file.unlink()
     refused(elsewhere, done)
