@@ -17,10 +17,18 @@ sys.path.insert(0, str(HERE.parents[1] / "tests/services"))
 
 from browser import NAMES, WIDTH, Pages, committed_project, opened, records, served  # noqa: E402
 
+from deepcustom.tracking_run import shown_params  # noqa: E402
+
 if TYPE_CHECKING:
     from playwright.sync_api import Locator
 
 BANKS = {"stage": "train_dgn", "dataset": "mnist"}
+# A table that would scroll, shown as high as it is.
+WHOLE = """table => {
+  for (let e = table, n = 0; n < 4; e = e.parentElement, n++)
+    Object.assign(e.style, { height: 'auto', maxHeight: 'none' });
+}"""
+PAIR = ["train_dgn@mnist-nce", "train_dgn@mnist-nce-ball"]
 MARGIN = 24  # pixels below what a picture ends with
 # The address asks for machine learning, but links leave the question out; a click makes it stay.
 MODE = {"mlflow.workflowType_v1": '"machine_learning"'}
@@ -41,20 +49,23 @@ def main() -> None:
 def runs(pages: Pages, project: Path) -> None:
     """All runs on one data set."""
     pages.to_runs(records(project, dataset="mnist"), dataset="mnist")
-    widen(pages, "attributes.`Run Name`", 125)  # else most names are cut
-    widen(pages, "attributes.`Dataset`", -160)
-    widen(pages, "attributes.`Models`", 40)
-    shoot(pages, "mlflow-runs", pages.page.locator(NAMES).last)
+    edge = ".ag-header-cell[col-id='attributes.`{}`'] > .ag-header-cell-resize"
+    drag(pages, edge.format("Run Name"), 125)  # else most names are cut
+    drag(pages, edge.format("Dataset"), -120)
+    drag(pages, edge.format("Models"), 40)
+    shoot(pages, "mlflow-runs", pages.page.locator(NAMES))
 
 
 def comparison(pages: Pages, project: Path) -> None:
     """Two banks of one loss."""
-    pages.to_runs(records(project, **BANKS), **BANKS)
-    pages.to_comparison(["train_dgn@mnist-nce", "train_dgn@mnist-nce-ball"])
+    banks = records(project, **BANKS)
+    pages.to_runs(banks, **BANKS)
+    pages.to_comparison(PAIR)
     pages.page.get_by_role("heading", name="Comparing").scroll_into_view_if_needed()
-    pages.choose_axes("Parameters", ["train_dgn.mnist.nce.output"])
+    output = next(name for name in shown_params(banks[PAIR[0]]) if name.endswith(".output"))
+    pages.choose_axes("Parameters", [output])
     pages.choose_axes("Metrics", ["class_0/loss", "class_0/mse"])
-    shoot(pages, "mlflow-compare", pages.section("Run details"))
+    shoot(pages, "mlflow-compare", pages.section("Run details").get_by_role("table"))
 
 
 def curves(pages: Pages) -> None:
@@ -66,13 +77,18 @@ def curves(pages: Pages) -> None:
 def model(pages: Pages) -> None:
     """A hardened network, with its card and its accuracies."""
     pages.to_model("mnist-robust-pgd")
+    edge = (
+        "[data-testid=logged-model-details-metrics-table] [role=columnheader]:has-text('{}') > div"
+    )
+    drag(pages, edge.format("Metric"), -70)
+    drag(pages, edge.format("Dataset"), 210)
+    pages.score_table().evaluate(WHOLE)
     shoot(pages, "mlflow-model", pages.score_table())
 
 
-def widen(pages: Pages, column: str, by: int) -> None:
-    """Drags the right edge of a column of the table of runs."""
-    edge = pages.page.locator(f".ag-header-cell[col-id='{column}'] > .ag-header-cell-resize")
-    box = edge.bounding_box()
+def drag(pages: Pages, edge: str, by: int) -> None:
+    """Makes a column wider, or narrower, by its right edge."""
+    box = pages.page.locator(edge).bounding_box()
     assert box is not None
     x, y = box["x"] + 1, box["y"] + box["height"] / 2
     mouse = pages.page.mouse
@@ -85,12 +101,10 @@ def widen(pages: Pages, column: str, by: int) -> None:
 def shoot(pages: Pages, name: str, last: Locator) -> None:
     """A picture of the page down to ``last``, in few colours, for it is mostly white."""
     pages.page.wait_for_timeout(1000)  # milliseconds, for what fades in
-    box = last.bounding_box()
-    assert box is not None
+    bottom = last.evaluate_all("all => Math.max(...all.map(e => e.getBoundingClientRect().bottom))")
     path = HERE / f"{name}.png"
-    height = box["y"] + box["height"] + MARGIN
-    pages.shot(path, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
-    Image.open(path).quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    pages.shot(path, clip={"x": 0, "y": 0, "width": WIDTH, "height": bottom + MARGIN})
+    Image.open(path).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,9 @@ class Pages:
 
     def choose_axes(self, kind: str, names: list[str]) -> None:
         """Has the chart of the comparison show these ``Parameters`` or ``Metrics`` and no others."""
-        field = self.page.get_by_text(f"{kind}:", exact=True).locator("xpath=following-sibling::*[1]")
+        field = self.page.get_by_text(f"{kind}:", exact=True).locator(
+            "xpath=following-sibling::*[1]"
+        )
         chosen = field.locator(".du-bois-light-select-selection-item-remove")
         while chosen.count():
             chosen.first.click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -109,11 +110,11 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Database:
-    """A PostgreSQL with the page's user and databases."""
+    """A PostgreSQL with the page's user and databases; ``environment`` leads its owner there."""
 
     port: int
     password: str
-    programs: Path
+    environment: dict[str, str]
 
     def here(self, text: str) -> str:
         """The page's addresses, with this one's port."""
@@ -188,14 +189,15 @@ def database() -> Iterator[Database]:
     subprocess.run(make, check=True, stdout=subprocess.DEVNULL, **run)
     serve = [programs / "postgres", "-D", data, "-p", str(port), "-k", folder]
     serve += ["-h", "127.0.0.1", "-F"]  # -F: a crash may lose this one
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(serve, stdout=log, stderr=log, **run)
+    log = folder / "log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(serve, stdout=out, stderr=out, **run)
     try:
         environment = {"PATH": f"{programs}:{os.environ['PATH']}", "PGHOST": "127.0.0.1"}
         environment |= {"PGPORT": str(port), "PGUSER": "postgres", "PGPASSWORD": superuser}
         ask = [programs / "pg_isready", "--quiet"]
-        wait(lambda: subprocess.run(ask, check=False, env=environment).returncode == 0, server)
-        found = Database(port, secrets.token_hex(32), programs)
+        wait(lambda: subprocess.run(ask, check=False, env=environment).returncode == 0, server, log)
+        found = Database(port, secrets.token_hex(32), environment)
         for line in block("sh", "sudo -u postgres createuser").splitlines():
             subprocess.run(
                 shlex.split(line.removeprefix("sudo -u postgres ")),
@@ -242,22 +244,20 @@ def server(
     command[command.index("--port") + 1] = str(port)
     bucket = command[command.index("--artifacts-destination") + 1]
     assert object_store.bucket(bucket.removeprefix("s3://")) == bucket
-    with (folder / "log").open("w") as log:
+    log = folder / "log"
+    with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *command],
             cwd=folder,
             env={"PATH": os.environ["PATH"], "HOME": str(folder), **variables},
-            stdout=log,
-            stderr=log,
+            stdout=out,
+            stderr=out,
             start_new_session=True,
         )
     uri = f"http://127.0.0.1:{port}"
     try:
-        wait(functools.partial(answers, uri), process)
+        wait(functools.partial(answers, uri), process, log)
         yield Server(uri, given)
-    except AssertionError:
-        print((folder / "log").read_text(), file=sys.stderr)
-        raise
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
@@ -285,11 +285,11 @@ def team(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Team:
     return Team(server, str(names["experiment"]), passwords, home)
 
 
-def wait(ready: Any, process: subprocess.Popen[Any]) -> None:
+def wait(ready: Callable[[], bool], process: subprocess.Popen[Any], log: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while not ready():
-        assert process.poll() is None, f"ended by itself: {process.args!r}"
-        assert time.monotonic() < end, f"did not answer in {START_SECONDS} s: {process.args!r}"
+        assert process.poll() is None, f"ended by itself: {log.read_text()}"
+        assert time.monotonic() < end, f"not ready in {START_SECONDS} s: {log.read_text()}"
         time.sleep(0.1)
 
 
@@ -413,15 +413,7 @@ def versions(client: MlflowClient, name: str) -> list[str]:
 
 def in_bucket(object_store: ObjectStore, run: Run) -> dict[str, bytes]:
     """What lies in the bucket itself for a run; its server is asked, not MLflow."""
-    import boto3
-
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=object_store.endpoint,
-        aws_access_key_id=object_store.key_id,
-        aws_secret_access_key=object_store.secret,
-        region_name=object_store.region,
-    )
+    s3 = object_store.client()
     prefix = f"{run.info.experiment_id}/{run.info.run_id}/artifacts/"
     found = s3.list_objects_v2(Bucket="mlflow", Prefix=prefix).get("Contents", [])
     return {
@@ -472,6 +464,18 @@ def test_databases_are_brought_up_to_date_as_the_page_says(
         subprocess.run(
             [sys.executable, "-m", *words], check=True, env=variables, capture_output=True
         )
+
+
+def test_backup_holds_runs_and_accounts(team: Team, database: Database, tmp_path: Path) -> None:
+    line = block("sh", "sudo -u postgres pg_dumpall").splitlines()[0]
+    line = line.removeprefix("sudo -u postgres ").replace("/var/backups", str(tmp_path))
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, env=database.environment)
+    (file,) = tmp_path.iterdir()
+    text = gzip.decompress(file.read_bytes()).decode()
+    for made in ("CREATE DATABASE mlflow ", "CREATE DATABASE mlflow_auth ", "CREATE ROLE mlflow;"):
+        assert made in text
+    assert re.search(r"\banna\b.*\bscrypt:", text)
+    assert f"{team.experiment}\tdeepcustom\t" in text
 
 
 def test_ui_is_the_servers_own(team: Team, tmp_path: Path) -> None:
@@ -540,6 +544,24 @@ def test_who_may_only_read_changes_nothing(
         runs = all_runs(client, team.experiment)
         assert hers.run_key not in runs
         assert in_bucket(object_store, runs[theirs.run_key]).keys() == {"run.json"}
+
+
+def test_member_changes_the_password_and_may_be_removed(team: Team) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.server.auth.client import AuthServiceClient
+
+    auth, old, new = AuthServiceClient(team.server.uri), "her first one", "and her second"
+    secret = team.server.secrets["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    with environment(**team.server.environment("admin", secret)):
+        auth.create_user("dora", old)
+    with environment(**team.server.environment("dora", old)):
+        auth.update_user_password("dora", new, current_password=old)
+    with environment(**team.server.environment("dora", new)):
+        assert auth.get_user("dora").username == "dora"
+    with environment(**team.server.environment("admin", secret)):
+        auth.delete_user("dora")
+        with pytest.raises(MlflowException, match="dora"):
+            auth.get_user("dora")
 
 
 # At once
