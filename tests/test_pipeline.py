@@ -41,10 +41,11 @@ from pipeline_fixtures import (
 )
 
 import deepcustom
-from deepcustom import datasets, figures, tracking
+from deepcustom import datasets, tracking
 from deepcustom.arrays import AdversarialSet
 from deepcustom.checkpoint import Checkpoint
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.figures import page
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.pipeline import profile, provenance, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
@@ -497,7 +498,7 @@ def done(
     shutil.copy(empty_store, ws.root / "mlflow.db")
     pipeline = resolve(ws.root)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DPI", 40)  # most of the time goes into pictures
+        patch.setattr(page, "DPI", 40)  # most of the time goes into pictures
         for one in ran(pipeline):
             run_instance(ws, one)
         yield ws, pipeline
