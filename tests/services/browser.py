@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -108,15 +109,23 @@ def records(project: Path, **wanted: str) -> dict[str, RunRecord]:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """``deepcustom ui`` in ``folder``, as ``make ui`` calls it; gives the address that it prints."""
-    command = [PROGRAM, "ui", "--profile", "default"]
+    """``deepcustom ui`` in ``folder``, as ``make ui`` calls it; gives the address that it prints.
+
+    The port alone is another: from 5000 on, it may meet a server that somebody else starts.
+    """
+    with socket.create_server((HERE, 0)) as free:
+        port = free.getsockname()[1]
     process = subprocess.Popen(
-        command, cwd=folder, env=without_mlflow(), stdout=subprocess.PIPE, text=True
+        [PROGRAM, "ui", "--profile", "default", "--port", str(port)],
+        cwd=folder,
+        env=without_mlflow(),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
-        assert line.startswith("MLflow: http"), f"deepcustom ui said {line!r}"
+        assert line.startswith(f"MLflow: http://{HERE}:{port}/"), f"deepcustom ui said {line!r}"
         yield line.split()[1]
     finally:
         process.send_signal(signal.SIGINT)
