@@ -113,6 +113,10 @@ def test_models_that_are_not_here_are_pulled(ws: Workspace, told: Told) -> None:
 
 
 def test_without_a_lock_there_is_nothing_to_score(ws: Workspace, told: Told) -> None:
+    some = {"train_target@mnist": LOCK["train_target@mnist"]}
+    (ws.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": some}))
+    with pytest.raises(InputError, match=r"no dvc\.lock here"):
+        rescore.rescore(ws)
     (ws.root / "dvc.lock").unlink()
     with pytest.raises(InputError, match=r"no dvc\.lock here"):
         rescore.rescore(ws)

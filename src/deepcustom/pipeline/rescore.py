@@ -31,8 +31,10 @@ def rescore(ws: Workspace, say: Callable[[str], None] = print) -> list[Result]:
         DeepCustomError: DVC or a stage failed.
     """
     lock = dvc.read_lock(ws.root)
-    if not lock:
-        raise InputError("no dvc.lock here, so no trained networks: `make repro` trains them")
+    if not _datasets(lock):  # without a target DVC would run the whole pipeline
+        raise InputError(
+            "no dvc.lock here with tables to make again: `make repro` trains the networks"
+        )
     models = sorted(out["path"] for entry in lock.values() for out in _outs(entry, "models/"))
     if not all((ws.root / path).is_file() for path in models):
         dvc.run_dvc(ws.root, ["pull", *TRAINING], check=False)  # what is absent is said below
