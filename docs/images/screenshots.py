@@ -15,7 +15,17 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "tests/services"))
 
-from browser import NAMES, WIDTH, Pages, committed_project, opened, records, served  # noqa: E402
+from browser import (  # noqa: E402
+    NAMES,
+    WIDTH,
+    ChromiumMissingError,
+    Pages,
+    chromium,
+    committed_project,
+    opened,
+    records,
+    served,
+)
 
 from deepcustom.tracking_run import shown_params  # noqa: E402
 
@@ -35,6 +45,10 @@ MODE = {"mlflow.workflowType_v1": '"machine_learning"'}
 
 
 def main() -> None:
+    try:
+        chromium()
+    except ChromiumMissingError as error:
+        sys.exit(str(error))
     with tempfile.TemporaryDirectory() as folder:
         project = committed_project(Path(folder) / "project")
         with served(project) as address, opened(address, **MODE) as pages:

@@ -311,6 +311,15 @@ class Pages:
         """The rows of the page's only table, by the heads of its columns."""
         return self._by_head(self.page.get_by_role("table"))
 
+    def section(self, name: str) -> Locator:
+        """A part of the comparison."""
+        head = self.page.get_by_role("button", name=name, exact=True)
+        return self.page.locator(".du-bois-light-collapse-item", has=head)
+
+    def score_table(self) -> Locator:
+        """A model's table of metrics."""
+        return self.page.get_by_test_id("logged-model-details-metrics-table")
+
     def shot(self, path: Path, **options: Any) -> None:
         """A picture, without the button that floats over every page and the mark of the last click."""
         self.page.evaluate("() => document.activeElement.blur()")
@@ -325,15 +334,6 @@ class Pages:
         button.click()
         self.page.wait_for_function(CHANGED, arg=[NAMES, rows])
         return self.page.locator(NAMES).count()
-
-    def section(self, name: str) -> Locator:
-        """A part of the comparison."""
-        head = self.page.get_by_role("button", name=name, exact=True)
-        return self.page.locator(".du-bois-light-collapse-item", has=head)
-
-    def score_table(self) -> Locator:
-        """A model's table of metrics."""
-        return self.page.get_by_test_id("logged-model-details-metrics-table")
 
     def _grid(self, grid: Locator) -> dict[int, list[str]]:
         """Distance from the top to the cells of a row, from the left."""

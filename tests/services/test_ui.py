@@ -7,6 +7,7 @@ were made just now: the stages themselves, on a few hundred digits.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ class Store:
     address: str
     pages: Pages
 
+    @property
+    def port(self) -> int:
+        """The server's."""
+        return urlsplit(self.address).port or 0
+
     def records(self, **wanted: str) -> dict[str, RunRecord]:
         """The records with these fields, by the names of their runs."""
         return records(self.folder, **wanted)
@@ -82,10 +88,12 @@ class Store:
 
 @pytest.fixture(scope="module")
 def program() -> str:
+    """Debian's Chromium; without it one line says so, for a skipped test would say nothing."""
     try:
         return chromium()
     except ChromiumMissingError as error:
-        pytest.fail(str(error), pytrace=False)
+        missing = str(error)
+    pytest.fail(missing, pytrace=False)
 
 
 @pytest.fixture(scope="module", params=STORES)
@@ -127,6 +135,8 @@ def album(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def pages(store: Store, album: Path, request: pytest.FixtureRequest) -> Iterator[Pages]:
     """The browser; each test leaves a picture of the page on which it ended."""
+    # Where the server has gone, each wait for a page would take its two minutes.
+    socket.create_connection((HERE, store.port), timeout=10).close()
     pages = store.pages
     yield pages
     name = request.node.name.removeprefix("test_")
@@ -230,12 +240,12 @@ def test_figures_of_a_run_are_shown(store: Store, pages: Pages) -> None:
 
 def test_no_page_has_errors_of_ours_or_needs_another_machine(store: Store, pages: Pages) -> None:
     """Whatever the tests above opened; what they asked for elsewhere was refused."""
+    pages.to_runs(store.records())
     print("refused:", *sorted(pages.elsewhere))
     assert pages.problems == []
 
 
 def test_server_listens_on_this_machine_alone(store: Store) -> None:
-    port = urlsplit(store.address).port
     assert urlsplit(store.address).hostname == HERE
     local = [
         line.split()[1].split(":")
@@ -243,7 +253,7 @@ def test_server_listens_on_this_machine_alone(store: Store) -> None:
         for line in Path("/proc/net", table).read_text().splitlines()[1:]
         if line.split()[3] == LISTENING
     ]
-    where = {host for host, at in local if int(at, 16) == port}
+    where = {host for host, at in local if int(at, 16) == store.port}
     assert where == {bytes(reversed(bytes(map(int, HERE.split("."))))).hex().upper()}
 
 
