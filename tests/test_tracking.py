@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 from test_record import STARTED, record
@@ -104,7 +105,7 @@ def test_second_send_changes_nothing(root):
     assert len(all_runs(root)) == 1
 
 
-def test_what_a_broken_send_left_is_replaced(root, monkeypatch):
+def test_what_a_broken_send_left_is_finished(root, monkeypatch):
     from mlflow import MlflowClient
 
     folder = written(root)
@@ -119,7 +120,51 @@ def test_what_a_broken_send_left_is_replaced(root, monkeypatch):
     (leftover,) = all_runs(root)
     assert leftover.info.status == "RUNNING"
     run_id = send(folder, root)
-    assert [run.info.run_id for run in all_runs(root)] == [run_id] != [leftover.info.run_id]
+    (run,) = all_runs(root)
+    assert run_id == run.info.run_id == leftover.info.run_id
+    assert run.info.status == "FINISHED"
+    assert len(client(root).get_metric_history(run_id, "loss")) == 3
+
+
+@pytest.mark.parametrize("other", ["0" * 32, "f" * 32])
+def test_run_that_two_make_at_the_same_moment_is_left_once(root, monkeypatch, other):
+    """A server has no lock: both have looked already when they make it, with any ids."""
+    from mlflow import MlflowClient
+
+    folder, create = written(root), MlflowClient.create_run
+
+    def both(*args, **kwargs):
+        racing.setattr("uuid.uuid4", lambda: UUID(other))
+        create(*args, **kwargs)
+        racing.undo()
+        return create(*args, **kwargs)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(MlflowClient, "create_run", both)
+        kept = send(folder, root)
+    assert kept == min(kept, other)
+    assert send(folder, root) == kept
+    assert [(run.info.run_id, run.info.status) for run in all_runs(root)] == [(kept, "FINISHED")]
+
+
+def test_run_removed_for_another_of_its_kind_is_no_failure(root, monkeypatch):
+    """Another process finished its own first, and removed what it took for left over."""
+    from mlflow import MlflowClient
+
+    folder, made = written(root), []
+
+    def lose(client, run_id, *_args):
+        run = client.get_run(run_id)
+        tags = {"deepcustom.run_key": run.data.tags["deepcustom.run_key"]}
+        made.append(client.create_run(run.info.experiment_id, tags=tags).info.run_id)
+        client.set_terminated(made[0], "FINISHED")
+        client.delete_run(run_id)
+        client.log_metric(run_id, "late", 1.0)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(MlflowClient, "log_artifact", lose)
+        assert send(folder, root) == made[0]
+    assert [run.info.run_id for run in all_runs(root)] == made
 
 
 def test_sync_sends_each_once(root):

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +26,7 @@ from deepcustom.tracking_models import (
     add_scores,
     add_versions,
 )
-from deepcustom.tracking_run import KEY_TAG, group, make_run, span
+from deepcustom.tracking_run import KEY_TAG, group, make_run, once_more, span
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -134,7 +135,8 @@ def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list
             if record.stage in VIEWED:
                 with _connection(root, _kept(folder)) as client:
                     experiment = _experiment(client, root)
-                    add(SentRun(client, experiment, run.run_id, record, root))
+                    sent_run = SentRun(client, experiment, run.run_id, record, root)
+                    once_more(partial(add, sent_run))
     return sent
 
 
@@ -158,15 +160,11 @@ def _send(
 ) -> Sent:
     with _connection(root, _kept(folder)) as client:
         experiment = _experiment(client, root)
-        found = client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{record.run_key}'")
-        finished = [str(run.info.run_id) for run in found if run.info.status == "FINISHED"]
-        if not finished:
-            for run in found:  # what a broken-off send left
-                client.delete_run(run.info.run_id)
-        run_id = (finished or [make_run(client, experiment, record, folder, restored)])[0]
+        run_id, new = make_run(client, experiment, record, folder, restored)
         if record.repro:
-            group(client, experiment, record.repro, run_id, *spans[record.repro])
-    return Sent(record.name, run_id, new=not finished)
+            below = partial(group, client, experiment, record.repro, run_id, *spans[record.repro])
+            once_more(below)
+    return Sent(record.name, run_id, new)
 
 
 def _kept(folder: Path) -> str:
@@ -178,7 +176,8 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     """A client of the store; whatever fails inside becomes one line that ends in ``otherwise``.
 
     An SQLite store is held by one process at a time: two that create it at once would crash, and
-    two that send one run would make it twice. On a server that holds for one project's processes.
+    two that send one run would make it twice. On a server that holds for one project's processes;
+    what those of two projects make at once is put right afterwards (see ``tracking_run``).
     """
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)

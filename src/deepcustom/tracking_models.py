@@ -47,22 +47,14 @@ class SentRun(NamedTuple):
 
 def add_networks(run: SentRun) -> None:
     """A model for each network that the run made, unless there is one of the same weights."""
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.entities import LoggedModelOutput
 
-    client, experiment, run_id, record, _ = run
+    client, _, run_id, record, _ = run
     weights = _networks(record)
     outputs = client.get_run(run_id).outputs if weights else None
     known = {output.model_id for output in outputs.model_outputs} if outputs else set()
     for path, md5 in weights.items():
-        model = _model(client, experiment, md5) or client.create_logged_model(
-            experiment,
-            network_name(record),
-            source_run_id=run_id,
-            tags={MD5_TAG: md5, PATH_TAG: path},
-            params=shown_params(record),
-        )
-        if model.status != LoggedModelStatus.READY:
-            client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        model = _made_model(run, path, md5)
         if model.model_id not in known:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
 
@@ -105,7 +97,7 @@ def add_versions(run: SentRun) -> None:
             if version.tags.get(STARTED_TAG, "") < started:
                 client.set_model_version_tag(name, version.version, STARTED_TAG, started)
             _link(client, model, version)
-            _move_alias(client, name, version, started)
+            _move_alias(client, name)
 
 
 def add_descriptions(run: SentRun) -> None:
@@ -141,9 +133,40 @@ def _networks(record: RunRecord) -> dict[str, str]:
     }
 
 
+def _models(client: MlflowClient, experiment: str, md5: str) -> list[LoggedModel]:
+    """Those of these weights, the first made first; more than one only while they are made."""
+    found = client.search_logged_models([experiment], f"tags.`{MD5_TAG}` = '{md5}'")
+    return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+
+
 def _model(client: MlflowClient, experiment: str, md5: str) -> LoggedModel | None:
-    found = client.search_logged_models([experiment], f"tags.`{MD5_TAG}` = '{md5}'", max_results=1)
-    return found[0] if found else None
+    return next(iter(_models(client, experiment, md5)), None)
+
+
+def _made_model(run: SentRun, path: str, md5: str) -> LoggedModel:
+    """The model of these weights, made if need be; of several made at once the first stays."""
+    from mlflow.entities import LoggedModelStatus
+
+    client, experiment, run_id, record, _ = run
+    mine = ""
+    while True:
+        first = _model(client, experiment, md5)
+        if first is None:
+            made = client.create_logged_model(
+                experiment,
+                network_name(record),
+                source_run_id=run_id,
+                tags={MD5_TAG: md5, PATH_TAG: path},
+                params=shown_params(record),
+            )
+            mine = made.model_id
+            continue
+        if mine and mine != first.model_id:
+            client.delete_logged_model(mine)
+            mine = ""
+        if first.status == LoggedModelStatus.READY:
+            return first
+        client.finalize_logged_model(first.model_id, LoggedModelStatus.READY)
 
 
 # Accuracies
@@ -231,28 +254,25 @@ def _missing_scores(
 def _version(
     client: MlflowClient, name: str, model: LoggedModel, tags: dict[str, str]
 ) -> ModelVersion:
-    """The version of these weights, made if need be."""
-    from mlflow.exceptions import MlflowException
-
+    """The version of these weights, made if need be; of several made at once the first stays."""
     if not client.search_registered_models(f"name = '{name}'"):
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:  # on a server another process may have been quicker
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        client.create_registered_model(name)
     wanted = f"name = '{name}' and tags.`{MD5_TAG}` = '{tags[MD5_TAG]}'"
-    found = client.search_model_versions(wanted, max_results=1)
-    return (
-        found[0]
-        if found
-        else client.create_model_version(
-            name,
-            f"models:/{model.model_id}",
-            run_id=model.source_run_id,
-            tags=tags,
-            model_id=model.model_id,
-        )
-    )
+    mine = None
+    while True:
+        found = sorted(client.search_model_versions(wanted), key=lambda v: int(v.version))
+        if not found:
+            mine = client.create_model_version(
+                name,
+                f"models:/{model.model_id}",
+                run_id=model.source_run_id,
+                tags=tags,
+                model_id=model.model_id,
+            )
+            continue
+        if mine and int(mine.version) != int(found[0].version):
+            client.delete_model_version(name, str(mine.version))
+        return found[0]
 
 
 def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> None:
@@ -265,12 +285,11 @@ def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> No
         client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(links)})
 
 
-def _move_alias(client: MlflowClient, name: str, version: ModelVersion, started: str) -> None:
-    """Gives ``version`` the alias, unless a version of a newer run has it."""
-    holder = client.get_registered_model(name).aliases.get(ALIAS)
-    if holder is not None and str(holder) != str(version.version):
-        tags = client.get_model_version(name, str(holder)).tags
-        if tags.get(STARTED_TAG, "") > started:
+def _move_alias(client: MlflowClient, name: str) -> None:
+    """Gives the alias to the version of the newest run; looks again, for others move it as well."""
+    while True:
+        versions = client.search_model_versions(f"name = '{name}'")
+        newest = max(versions, key=lambda v: (v.tags.get(STARTED_TAG, ""), int(v.version)))
+        if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
             return
-    if str(holder) != str(version.version):
-        client.set_registered_model_alias(name, ALIAS, str(version.version))
+        client.set_registered_model_alias(name, ALIAS, str(newest.version))

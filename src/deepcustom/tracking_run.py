@@ -6,8 +6,10 @@ import hashlib
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,21 +25,102 @@ KEY_TAG = "deepcustom.run_key"
 REPRO_TAG = "deepcustom.repro"
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
 METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
+RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # what a server says of what is there by now
+TRIES = 3
 
 
 def make_run(
     client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
-) -> str:
-    """Makes the run and returns its id; finished is set last, so that a broken-off one shows."""
-    from mlflow.entities import Param, RunTag
+) -> tuple[str, bool]:
+    """The finished run of ``record``: its id, and whether it was sent now."""
+
+    def fill(run_id: str) -> None:
+        _fill(client, run_id, record, folder, restored)
+
+    tags = {KEY_TAG: record.run_key}
+    return _one_run(client, experiment, tags, span(record)[0], record.name, fill)
+
+
+def _one_run(
+    client: MlflowClient,
+    experiment: str,
+    tags: dict[str, str],
+    begin: int,
+    name: str,
+    fill: Callable[[str], None],
+) -> tuple[str, bool]:
+    """The one finished run with ``tags``: its id, and whether it was finished here.
+
+    MLflow has no lock, so two processes may make a run at the same moment, and a request whose
+    answer was lost is sent again. Hence each process looks again after whatever it did, all take the
+    run with the least id, and whoever made another removes it. A run that is not finished may be
+    another's or left over: it is filled, which changes nothing that is there already.
+    """
+    from mlflow.exceptions import MlflowException
+
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = _found(client, experiment, query)
+    finished = [run_id for run_id, status in found.items() if status == "FINISHED"]
+    if finished:
+        kept = min(finished)
+        for other in found.keys() - {kept}:
+            client.delete_run(other)
+        return kept, False
+    mine = ""
+    while True:
+        if not found:
+            run = client.create_run(experiment, begin, {**tags, **_sender()}, name)
+            mine = str(run.info.run_id)
+            found = {mine: "RUNNING", **_found(client, experiment, query)}
+        first = min(found)
+        if mine and mine != first:
+            client.delete_run(mine)
+            mine = ""
+        if found[first] == "FINISHED":
+            return first, True
+        failure = None
+        try:
+            once_more(partial(fill, first))
+        except MlflowException as error:
+            failure = error
+        found = _found(client, experiment, query)
+        if failure and first in found:  # else another process removed it for one that it finished
+            raise failure
+
+
+def _found(client: MlflowClient, experiment: str, query: str) -> dict[str, str]:
+    """Id of each run to its status."""
+    runs = client.search_runs([experiment], query)
+    return {str(run.info.run_id): str(run.info.status) for run in runs}
+
+
+def _sender() -> dict[str, str]:
+    """Who sends, where the server has accounts; the machine's own user is nobody's business."""
     from mlflow.utils.credentials import read_mlflow_creds
 
-    begin, end = span(record)
-    # Who sent it, where the server has accounts; the machine's own user is nobody's business.
-    user = read_mlflow_creds().username
-    own = {KEY_TAG: record.run_key, **({"mlflow.user": user} if user else {})}
-    run = client.create_run(experiment, begin, own, record.name)
-    run_id = str(run.info.run_id)
+    name = read_mlflow_creds().username
+    return {"mlflow.user": name} if name else {}
+
+
+def once_more(step: Callable[[], None]) -> None:
+    """Runs a step that may be repeated, and again where another process made the same meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(TRIES - 1):
+        try:
+            return step()
+        except MlflowException as error:
+            if error.error_code not in RACES:
+                raise
+    return step()
+
+
+def _fill(
+    client: MlflowClient, run_id: str, record: RunRecord, folder: Path, restored: bool
+) -> None:
+    """Sends all there is; finished is set last, so that a broken-off run shows."""
+    from mlflow.entities import Param, RunTag
+
     tags = [RunTag(fit(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
     params = [Param(name, value) for name, value in shown_params(record).items()]
     for some_tags in chunks(tags, PAIRS_PER_BATCH):
@@ -50,8 +133,7 @@ def make_run(
     for figure in record.figures:
         if (folder / figure).is_file():
             client.log_artifact(run_id, str(folder / figure), "figures")
-    client.set_terminated(run_id, "FINISHED", end)
-    return run_id
+    client.set_terminated(run_id, "FINISHED", span(record)[1])
 
 
 def group(
@@ -67,15 +149,16 @@ def group(
         begin: First moment known of the whole, in milliseconds; names the run that is made.
         end: Last one known: the run ends then, or later.
     """
-    found = client.search_runs([experiment], f"tags.`{REPRO_TAG}` = '{key}'", max_results=1)
-    if found:
-        parent = found[0]
-    else:
-        name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
-        parent = client.create_run(experiment, begin, {REPRO_TAG: key}, name)
-    if parent.info.status != "FINISHED" or end > (parent.info.end_time or 0):
-        client.set_terminated(parent.info.run_id, "FINISHED", end)
-    client.set_tag(run_id, "mlflow.parentRunId", parent.info.run_id)
+
+    name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
+
+    def finish(parent: str) -> None:
+        client.set_terminated(parent, "FINISHED", end)
+
+    parent, _ = _one_run(client, experiment, {REPRO_TAG: key}, begin, name, finish)
+    if end > (client.get_run(parent).info.end_time or 0):
+        finish(parent)
+    client.set_tag(run_id, "mlflow.parentRunId", parent)
 
 
 def span(record: RunRecord) -> tuple[int, int]:
@@ -131,8 +214,17 @@ def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
 
 
 def shown_params(record: RunRecord) -> dict[str, str]:
-    """The params as MLflow takes them."""
-    return {fit(name): value[:LONGEST_PARAM] for name, value in _flat(record.params)}
+    """The params as MLflow takes them.
+
+    A section goes by its stage alone, ``train_dgn.output``, so that two runs of a stage have the
+    same names and can be compared; by its whole name where a run has several of a stage.
+    """
+    stages = Counter(name.partition(".")[0] for name in record.params)
+    params = {}
+    for name, value in record.params.items():
+        stage = name.partition(".")[0]
+        params[stage if stages[stage] == 1 else name] = value
+    return {fit(name): value[:LONGEST_PARAM] for name, value in _flat(params)}
 
 
 def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

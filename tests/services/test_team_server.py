@@ -615,7 +615,6 @@ def test_runs_from_two_machines_at_once_are_there_once(
         }
 
 
-@pytest.mark.xfail(reason="a server has no lock: see docs/team-server.md", strict=False)
 def test_two_clones_may_sync_the_same_records_at_once(
     team: Team, tmp_path: Path, object_store: ObjectStore
 ) -> None:
