@@ -79,7 +79,9 @@ def comparison(pages: Pages, project: Path) -> None:
     output = next(name for name in shown_params(banks[PAIR[0]]) if name.endswith(".output"))
     pages.choose_axes("Parameters", [output])
     pages.choose_axes("Metrics", ["class_0/loss", "class_0/mse"])
-    shoot(pages, "mlflow-compare", pages.section("Run details").get_by_role("table"))
+    pages.only_differences("Parameters")
+    pages.page.get_by_role("heading", name="Comparing").scroll_into_view_if_needed()
+    shoot(pages, "mlflow-compare", pages.section("Parameters").get_by_role("table"))
 
 
 def curves(pages: Pages) -> None:
