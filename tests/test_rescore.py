@@ -5,23 +5,27 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import md5
 from pathlib import Path
 
 import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
-from deepcustom.errors import DeepCustomError, InputError
-from deepcustom.pipeline import dvc, rescore
+from deepcustom.errors import DeepCustomError, InputError, ParamsError
+from deepcustom.pipeline import dvc, profile, rescore
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.results import Result, read_csv, write_csv
+from deepcustom.results import Result, write_csv
 
 TABLE = "reports/results/mnist.csv"
 MODEL = "models/target/mnist.safetensors"
 
 
 def entry(cmd: str, *outs: str) -> dict[str, object]:
-    return {"cmd": f"deepcustom {cmd}", "outs": [{"path": out, "md5": "0" * 32} for out in outs]}
+    return {
+        "cmd": f"deepcustom {cmd}",
+        "outs": [{"path": out, "md5": md5(b"weights").hexdigest()} for out in outs],
+    }
 
 
 LOCK = {
@@ -78,19 +82,26 @@ Told = list[list[str]]
 def told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Told:
     """What DVC was asked to do, in place of its doing it."""
     asked: Told = []
+    monkeypatch.setattr(profile, "check_all", lambda *_: None)
+    monkeypatch.setattr(dvc, "stage_names", lambda root: list(LOCK))
     monkeypatch.setattr(dvc, "run_dvc", lambda root, words, **more: asked.append(list(words)) or 0)
     monkeypatch.setattr(dvc, "status", lambda root, stages: {})
     return asked
 
 
+def lock(ws: Workspace, stages: object) -> None:
+    (ws.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
 def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Told) -> None:
-    assert rescore.rescore(ws) == [row(90)]
+    found, (compared,) = rescore.rescore(ws)
+    assert found == [row(90)]
+    assert (compared.dataset, compared.equal, compared.alike) == ("mnist", 1, True)
     assert told == [["repro", "--force", "--single-item", *ORDER]]
 
 
 def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    found = rescore.scoring_stages(lock)
+    found = rescore.scoring_stages(dvc.read_lock(ROOT))
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for dataset in ("mnist", "cifar10"):
         made = [name for name in found if f"@{dataset}-" in name]
@@ -101,25 +112,91 @@ def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:
     assert steps == sorted(steps)
 
 
-def test_models_that_are_not_here_are_pulled(ws: Workspace, told: Told) -> None:
+def test_a_mistake_in_the_settings_shows_before_anything_is_touched(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ParamsError("params.yaml: seed must be another")
+
+    monkeypatch.setattr(profile, "check_all", refuse)
+    with pytest.raises(ParamsError, match="seed must be another"):
+        rescore.rescore(ws)
+    assert told == []
+
+
+PULL = ["pull", "train_target"]
+
+
+def test_models_that_are_not_here_are_pulled(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ws.root / MODEL).unlink()
+
+    def run(root: Path, words: list[str], **more: object) -> int:
+        told.append(list(words))
+        if words[0] == "pull":
+            (root / MODEL).write_text("weights")
+        return 0
+
+    monkeypatch.setattr(dvc, "run_dvc", run)
+    rescore.rescore(ws)
+    assert told == [PULL, ["repro", "--force", "--single-item", *ORDER]]
+
+
+def test_models_that_are_nowhere_are_named(ws: Workspace, told: Told) -> None:
     (ws.root / MODEL).unlink()
     with pytest.raises(InputError) as caught:
         rescore.rescore(ws)
-    assert told == [["pull", "train_target", "train_dgn", "adversarial_train"]]
+    assert told == [PULL]
     assert str(caught.value) == (
         f"{MODEL} is neither here nor in the remote storage (1 of 1 models): "
         "`make repro` trains what is missing"
     )
 
 
-def test_without_a_lock_there_is_nothing_to_score(ws: Workspace, told: Told) -> None:
-    some = {"train_target@mnist": LOCK["train_target@mnist"]}
-    (ws.root / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": some}))
-    with pytest.raises(InputError, match=r"no dvc\.lock here"):
+def test_a_model_that_is_another_is_said(ws: Workspace, told: Told) -> None:
+    (ws.root / MODEL).write_text("others")
+    said: list[str] = []
+    rescore.rescore(ws, said.append)
+    back = f"`dvc checkout --force {MODEL}` brings that back"
+    assert said == [f"warning: {MODEL} is not the one of dvc.lock ({back})"]
+
+
+@pytest.mark.parametrize("stages", [{}, {"train_target@mnist": LOCK["train_target@mnist"]}, None])
+def test_without_tables_in_the_lock_nothing_runs(ws: Workspace, told: Told, stages: object) -> None:
+    """DVC without a target would run the whole pipeline."""
+    (ws.root / "dvc.lock").unlink() if stages is None else lock(ws, stages)
+    with pytest.raises(InputError, match=r"^dvc\.lock has no evaluate@mnist: `make repro` trains"):
         rescore.rescore(ws)
-    (ws.root / "dvc.lock").unlink()
-    with pytest.raises(InputError, match=r"no dvc\.lock here"):
+    assert told == []
+
+
+def test_a_data_set_that_the_lock_lacks_is_named(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc, "stage_names", lambda root: [*LOCK, "evaluate@cifar10"])
+    with pytest.raises(InputError, match=r"^dvc\.lock has no evaluate@cifar10: "):
         rescore.rescore(ws)
+    assert told == []
+
+
+def test_stages_that_dvc_yaml_has_no_longer_are_left_alone(ws: Workspace, told: Told) -> None:
+    """DVC keeps them in its lock."""
+    gone = entry("generate --dataset mnist --loss gone --split test")
+    bank = entry("train_dgn --dataset mnist --loss gone", "models/dgn/mnist/gone.safetensors")
+    lock(ws, {**LOCK, "generate@mnist-gone-test": gone, "train_dgn@mnist-gone": bank})
+    rescore.rescore(ws)
+    assert told == [["repro", "--force", "--single-item", *ORDER]]
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\na: 1\n", "- a\n", "stages: 3\n", "stages: {a: 1}"])
+def test_a_broken_lock_is_one_line(ws: Workspace, told: Told, text: str) -> None:
+    (ws.root / "dvc.lock").write_text(text)
+    with pytest.raises(
+        InputError, match=r"^dvc\.lock (is not readable|holds no stages): "
+    ) as caught:
+        rescore.rescore(ws)
+    assert "\n" not in str(caught.value)
     assert told == []
 
 
@@ -142,6 +219,7 @@ def test_models_of_other_settings_or_code_are_said(
                 {"changed deps": {"data/prepared/mnist/val": "deleted"}},
                 missing,
             ],
+            **{f"attack@mnist-{k}-train": ["changed command"] for k in range(5)},
         }
 
     monkeypatch.setattr(dvc, "status", status)
@@ -149,16 +227,42 @@ def test_models_of_other_settings_or_code_are_said(
     rescore.rescore(ws, said.append)
     assert asked == ["train_target@mnist"]
     changed = "src/deepcustom/nets.py, train_target.mnist.epochs, its command changed"
-    assert said == [f"warning: train_target@mnist would be trained anew: {changed}"]
+    first = "warning: train_target@mnist would run anew, and the models be others"
+    assert said[0] == f"{first}: {changed}"
+    assert (len(said), said[-1]) == (5, "warning: and 2 more like this")
+
+
+def test_a_stage_that_fails_says_how_to_get_the_tables_back(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc, "run_dvc", lambda *_, **__: 1)
+    with pytest.raises(
+        DeepCustomError, match=r"dvc repro failed .* `git checkout dvc\.lock reports`"
+    ):
+        rescore.rescore(ws)
+
+
+def test_an_interrupt_says_so_too(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dvc, "run_dvc", interrupted)
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        rescore.rescore(ws, said.append)
+    assert said == [f"what was being made is removed; {rescore.BACK}"]
 
 
 @pytest.fixture
-def differences(ws: Workspace) -> Callable[[int], list[str]]:
+def differences(ws: Workspace, told: Told) -> Callable[[int], list[str]]:
     """What is said of a number that came out so."""
 
     def say(correct: int) -> list[str]:
+        write_csv([row(correct)], ws.root / TABLE)
         lines: list[str] = []
-        rescore.report_differences(ws, [row(correct)], lines.append)
+        rescore.say_differences(rescore.rescore(ws)[1], lines.append)
         return lines
 
     return say
@@ -171,6 +275,7 @@ def test_equal_numbers_are_said_to_be_equal(differences: Callable[[int], list[st
 def test_small_differences_are_told_and_large_ones_fail(
     differences: Callable[[int], list[str]],
 ) -> None:
+    """Against the committed table, not the one that was on disk."""
     assert differences(89)[1] == (
         "  target, transfer, clean: 90.00 -> 89.00 %, inside [82.56, 94.48]"
     )
@@ -179,19 +284,12 @@ def test_small_differences_are_told_and_large_ones_fail(
     assert e.value.exit_code == 1
 
 
-def test_the_committed_table_counts_and_not_the_one_on_disk(
-    ws: Workspace, differences: Callable[[int], list[str]]
-) -> None:
-    write_csv([row(10)], ws.root / TABLE)
-    assert len(differences(90)) == 1
-    assert read_csv(ws.root / TABLE) == [row(10)]
-
-
-def test_a_table_that_was_never_committed_is_named(ws: Workspace) -> None:
+def test_a_table_that_was_never_committed_is_named_first(ws: Workspace, told: Told) -> None:
     git(ws.root, "rm", "--quiet", "--cached", TABLE)
     git(ws.root, "commit", "--quiet", "-m", "b")
     with pytest.raises(InputError, match=f"the last commit has no {TABLE} to compare with"):
-        rescore.against_committed(ws, [row(90)])
+        rescore.rescore(ws)
+    assert told == []
 
 
 # DVC itself
@@ -230,6 +328,14 @@ def test_single_stages_run_in_the_order_given_and_by_force(
     (real / "one").write_text("other")
     (reason, *_) = dvc.status(real, ["two"])["two"]
     assert rescore._changes(reason) == ["one"]
+
+
+def test_a_change_further_up_is_seen(real: Path) -> None:
+    assert dvc.stage_names(real) == ["one", "two"]
+    stages = yaml.safe_load((real / "dvc.yaml").read_text())
+    stages["stages"]["one"]["cmd"] += " && true"
+    (real / "dvc.yaml").write_text(yaml.safe_dump(stages))
+    assert dvc.status(real, ["two"]) == {"one": ["changed command"]}
 
 
 def test_a_failure_of_dvc_is_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ runs = typer.Typer(help="Records of stage runs.", no_args_is_help=True)
 app.add_typer(runs, name="runs")
 
 SPLITS = ("train", "val", "test")
+UNCUT = 10_000  # characters a line, for what is piped or kept: no hash is cut short
 INTERRUPTED = 130  # what typer ends with on Ctrl-C
 
 
@@ -180,10 +181,9 @@ def rescore() -> None:
     from deepcustom.pipeline import rescore as again
     from deepcustom.tables import print_tables
 
-    project = _here()
-    found = again.rescore(project)
+    found, compared = again.rescore(_here())
     print_tables(found)
-    again.report_differences(project, found, print)
+    again.say_differences(compared, print)
 
 
 @app.command("trace", rich_help_panel=HELPERS)
@@ -217,7 +217,8 @@ def trace(
     if as_json:
         print(lineage_view.as_json(found, known))
     else:
-        Console(soft_wrap=True).print(lineage_view.tree(found, known))
+        wide = None if sys.stdout.isatty() else UNCUT
+        Console(width=wide, soft_wrap=True).print(lineage_view.tree(found, known))
     broken = found.broken()
     if broken:
         links = "; ".join(f"{where}: {check.name}: {check.detail}" for where, check in broken)

@@ -32,7 +32,7 @@ class Comparison:
 
     @property
     def alike(self) -> bool:
-        """Whether every number is there, and within the 95 % interval of its earlier self."""
+        """Whether every number is there, of as many images, and inside its earlier 95 % interval."""
         return not (self.missing or self.new or any(_outside(*pair) for pair in self.moved))
 
 
@@ -62,10 +62,7 @@ def comparison_lines(found: Comparison, earlier: str = "committed") -> list[str]
     if found.remade:
         lines.append(f"  {len(found.remade)} have equal accuracy on other bytes (see the hashes)")
     for old, new in sorted(found.moved, key=lambda pair: _outside(*pair)):
-        where = "outside" if _outside(old, new) else "inside"
-        interval = f"[{100 * old.ci_low:.2f}, {100 * old.ci_high:.2f}]"
-        change = f"{percent(old)} -> {percent(new)} %, {where} {interval}"
-        lines.append(f"  {_name(old)}: {change}")
+        lines.append(f"  {_name(old)}: {_change(old, new)}")
     lines += [f"  {_name(result)}: no longer there" for result in found.missing]
     lines += [f"  {_name(result)}: not among the {earlier} ones" for result in found.new]
     return lines
@@ -81,9 +78,15 @@ def _score(result: Result) -> str:
 
 
 def _outside(old: Result, new: Result) -> bool:
-    if old.empty or new.empty:
-        return old.empty != new.empty
-    return not old.ci_low <= new.accuracy <= old.ci_high
+    return old.n != new.n or not old.ci_low <= new.accuracy <= old.ci_high
+
+
+def _change(old: Result, new: Result) -> str:
+    if old.n != new.n:
+        return f"{percent(old)} of {old.n} images -> {percent(new)} of {new.n}"
+    where = "outside" if _outside(old, new) else "inside"
+    interval = f"[{100 * old.ci_low:.2f}, {100 * old.ci_high:.2f}]"
+    return f"{percent(old)} -> {percent(new)} %, {where} {interval}"
 
 
 def _name(result: Result) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from deepcustom.errors import DeepCustomError
+from deepcustom.errors import DeepCustomError, InputError
 
 
 def run_dvc(
@@ -39,30 +39,55 @@ def run_dvc(
 
 
 def status(root: Path, stages: Sequence[str]) -> dict[str, list[Any]]:
-    """What ``dvc status`` says of ``stages``: those that would run again, with the reasons.
+    """What ``dvc status`` says of ``stages`` and all that they need: what would run again, and why.
+
+    Args:
+        root: the project.
+        stages: at least one; DVC takes none for all.
 
     Raises:
         DeepCustomError: DVC failed; the message is its own.
     """
-    done = subprocess.run(
-        _command(["status", "--json", *stages]),
-        cwd=root,
-        env=_environment({}),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise DeepCustomError(f"dvc status failed in {root.name}: {reason}")
-    found: dict[str, list[Any]] = json.loads(done.stdout)
+    found: dict[str, list[Any]] = json.loads(_ask(root, "status", "--json", "--with-deps", *stages))
     return found
 
 
+def stage_names(root: Path) -> list[str]:
+    """The stages of ``dvc.yaml``, as DVC resolves it.
+
+    Raises:
+        DeepCustomError: DVC failed; the message is its own.
+    """
+    return _ask(root, "stage", "list", "--name-only").split()
+
+
 def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of ``dvc.lock``, by name; none where there is no such file."""
+    """The stages of ``dvc.lock``, by name; none where there is no such file.
+
+    Raises:
+        InputError: it is no such file as DVC writes.
+    """
     path = root / "dvc.lock"
-    lock = yaml.safe_load(path.read_text()) if path.is_file() else None
-    return dict((lock or {}).get("stages", {}))
+    try:
+        lock = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"dvc.lock is not readable: {reason}") from None
+    stages = lock.get("stages", {}) if isinstance(lock, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(one, dict) for one in stages.values()):
+        raise InputError("dvc.lock holds no stages: `git checkout dvc.lock` brings it back")
+    return stages
+
+
+def _ask(root: Path, *words: str) -> str:
+    """What DVC prints."""
+    done = subprocess.run(
+        _command(words), cwd=root, env=_environment({}), capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise DeepCustomError(f"dvc {words[0]} failed in {root.name}: {reason}")
+    return done.stdout
 
 
 def _command(words: Sequence[str]) -> list[str]:

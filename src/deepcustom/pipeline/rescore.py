@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepcustom.comparison import Comparison, compare, comparison_lines
 from deepcustom.errors import DeepCustomError, InputError
-from deepcustom.pipeline import dvc, provenance, workspace
+from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.results import Result, parse_csv, read_csv
 
@@ -16,7 +16,13 @@ SCORING = ("prepare", "generate", "attack", "evaluate")
 TRAINING = ("train_target", "train_dgn", "adversarial_train")
 
 
-def rescore(ws: Workspace, say: Callable[[str], None] = print) -> list[Result]:
+BACK = "`git checkout dvc.lock reports` brings the committed tables back"
+SHOWN = 4  # warnings of one kind
+
+
+def rescore(
+    ws: Workspace, say: Callable[[str], None] = print
+) -> tuple[list[Result], list[Comparison]]:
     """Pull the models that are not here, and make every number of the tables again; train nothing.
 
     Args:
@@ -24,30 +30,35 @@ def rescore(ws: Workspace, say: Callable[[str], None] = print) -> list[Result]:
         say: takes what is to be told.
 
     Returns:
-        The new results of all data sets.
+        The new results of all data sets, and how they compare with those of the last commit.
 
     Raises:
-        InputError: there is no ``dvc.lock``, or a model is neither here nor in a remote.
+        ParamsError: ``params.yaml`` has a mistake.
+        InputError: ``dvc.lock`` or the last commit lacks a table, or a model is neither here nor in
+            a remote.
         DeepCustomError: DVC or a stage failed.
     """
-    lock = dvc.read_lock(ws.root)
-    if not _datasets(lock):  # without a target DVC would run the whole pipeline
+    profile.check_all(ws, profile.settings(ws, "default"))
+    there = dvc.stage_names(ws.root)
+    lock = {name: entry for name, entry in dvc.read_lock(ws.root).items() if name in there}
+    evaluated = [name for name in there if name.split("@")[0] == "evaluate"]
+    lacking = [name for name in evaluated if name not in lock]
+    if lacking or not evaluated:  # without a target DVC would run the whole pipeline
         raise InputError(
-            "no dvc.lock here with tables to make again: `make repro` trains the networks"
+            f"dvc.lock has no {', '.join(lacking) or 'evaluate'}: `make repro` trains and scores"
         )
-    models = sorted(out["path"] for entry in lock.values() for out in _outs(entry, "models/"))
-    if not all((ws.root / path).is_file() for path in models):
-        dvc.run_dvc(ws.root, ["pull", *TRAINING], check=False)  # what is absent is said below
-    absent = [path for path in models if not (ws.root / path).is_file()]
-    if absent:
-        raise InputError(
-            f"{absent[0]} is neither here nor in the remote storage ({len(absent)} of "
-            f"{len(models)} models): `make repro` trains what is missing"
-        )
-    for line in outdated(ws, lock):
-        say(f"warning: {line}")
-    dvc.run_dvc(ws.root, ["repro", "--force", "--single-item", *scoring_stages(lock)])
-    return [result for dataset in _datasets(lock) for result in _results(ws, dataset)]
+    datasets = [str(_option(lock[name], "--dataset")) for name in evaluated]
+    committed = {dataset: _committed(ws, dataset) for dataset in datasets}
+    _fetch(ws, lock)
+    for lines in (foreign(ws, lock), outdated(ws, lock)):
+        for line in lines[:SHOWN]:
+            say(f"warning: {line}")
+        if lines[SHOWN:]:
+            say(f"warning: and {len(lines) - SHOWN} more like this")
+    _run(ws, scoring_stages(lock), say)
+    found = {dataset: read_csv(ws.root / workspace.results(dataset)) for dataset in datasets}
+    compared = [compare(committed[dataset], found[dataset], dataset) for dataset in datasets]
+    return [result for results in found.values() for result in results], compared
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
@@ -60,45 +71,71 @@ def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
     return [name for _, name in sorted(found, key=lambda one: one[0])]
 
 
-def outdated(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
-    """A line for each model whose code, settings or inputs have changed since it was trained."""
-    stages = [name for name in lock if name.split("@")[0] in TRAINING]
-    lines = []
-    for name, reasons in dvc.status(ws.root, stages).items():
-        changed = [what for reason in reasons for what in _changes(reason)]
-        if changed:
-            lines.append(f"{name} would be trained anew: {', '.join(changed)} changed")
-    return lines
-
-
-def against_committed(ws: Workspace, results: list[Result]) -> list[Comparison]:
-    """``results`` held against those of the checkout's last commit, a comparison per data set.
-
-    Raises:
-        InputError: the commit has no results of a data set.
-    """
+def foreign(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
+    """A line for each model that is not the one of ``dvc.lock``."""
     return [
-        compare(_committed(ws, dataset), results, dataset)
-        for dataset in dict.fromkeys(result.dataset for result in results)
+        f"{path} is not the one of dvc.lock (`dvc checkout --force {path}` brings that back)"
+        for path, md5 in _models(lock).items()
+        if provenance.dvc_md5(ws.root / path) != md5
     ]
 
 
-def report_differences(ws: Workspace, results: list[Result], say: Callable[[str], None]) -> None:
+def outdated(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
+    """A line for each stage on the way to the models whose code, settings or inputs have changed."""
+    stages = [name for name in lock if name.split("@")[0] in TRAINING]
+    lines = []
+    for name, reasons in dvc.status(ws.root, stages).items() if stages else []:
+        changed = [what for reason in reasons for what in _changes(reason)]
+        if changed:
+            what = ", ".join(dict.fromkeys(changed))
+            lines.append(f"{name} would run anew, and the models be others: {what} changed")
+    return lines
+
+
+def say_differences(found: Sequence[Comparison], say: Callable[[str], None]) -> None:
     """Say for each data set whether its numbers equal the committed ones, or what differs.
 
     Raises:
-        DeepCustomError: a number is missing, new, or outside the committed 95 % interval.
+        DeepCustomError: a number is missing, new, of other images, or outside the committed 95 %
+            interval.
     """
-    found = against_committed(ws, results)
     for one in found:
         for line in comparison_lines(one):
             say(line)
     unlike = [one.dataset for one in found if not one.alike]
     if unlike:
-        raise DeepCustomError(
-            f"{', '.join(unlike)}: other results than the committed ones, see above; "
-            "`git checkout dvc.lock reports` brings those back"
+        names = ", ".join(unlike)
+        raise DeepCustomError(f"{names}: other results than the committed ones, see above; {BACK}")
+
+
+def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
+    """Pull models if one is not here."""
+    models = _models(lock)
+
+    def absent() -> list[str]:
+        return [path for path in models if not (ws.root / path).is_file()]
+
+    if absent():
+        trained = dict.fromkeys(name.split("@")[0] for name in lock)
+        # What is absent afterwards is said below, and why above.
+        dvc.run_dvc(ws.root, ["pull", *(s for s in TRAINING if s in trained)], check=False)
+    missing = absent()
+    if missing:
+        raise InputError(
+            f"{missing[0]} is neither here nor in the remote storage ({len(missing)} of "
+            f"{len(models)} models): `make repro` trains what is missing"
         )
+
+
+def _run(ws: Workspace, stages: Sequence[str], say: Callable[[str], None]) -> None:
+    """Run ``stages`` by force, and no others."""
+    try:
+        code = dvc.run_dvc(ws.root, ["repro", "--force", "--single-item", *stages], check=False)
+    except KeyboardInterrupt:  # DVC removes what a stage makes before it runs
+        say(f"what was being made is removed; {BACK}")
+        raise
+    if code:
+        raise DeepCustomError(f"dvc repro failed in {ws.root.name}, see above; {BACK}")
 
 
 def _changes(reason: Any) -> list[str]:
@@ -115,22 +152,15 @@ def _changes(reason: Any) -> list[str]:
     return found
 
 
-def _outs(entry: Mapping[str, Any], folder: str) -> list[Mapping[str, Any]]:
-    return [out for out in entry.get("outs", []) if out["path"].startswith(folder)]
+def _models(lock: Mapping[str, Any]) -> dict[str, str]:
+    """Every model's path and md5."""
+    outs = [out for entry in lock.values() for out in entry.get("outs", [])]
+    return {out["path"]: out["md5"] for out in outs if out["path"].startswith("models/")}
 
 
 def _option(entry: Mapping[str, Any], name: str) -> str | None:
     words = str(entry.get("cmd", "")).split()
     return words[words.index(name) + 1] if name in words[:-1] else None
-
-
-def _datasets(lock: Mapping[str, Any]) -> list[str]:
-    found = [_option(entry, "--dataset") for n, entry in lock.items() if n.startswith("evaluate")]
-    return [name for name in found if name]
-
-
-def _results(ws: Workspace, dataset: str) -> list[Result]:
-    return read_csv(ws.root / workspace.results(dataset))
 
 
 def _committed(ws: Workspace, dataset: str) -> list[Result]:
