@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke clean lock
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY)  ## make .venv from requirements.lock and install this checkout into it
 

@@ -131,7 +131,12 @@ class StageRun:
         full = self.ws.path(path)
         if not full.exists():
             maker = workspace.producer(path)
-            hint = f": `dvc repro {maker}` makes it" if maker else ""
+            fetch = (
+                "`make pull` fetches it where it is published, "
+                if path.startswith("models/")
+                else ""
+            )
+            hint = f": {fetch}`dvc repro {maker}` makes it" if maker else ""
             raise InputError(f"{path} is missing{hint}")
         self._inputs.append(path)
         return full
