@@ -234,6 +234,7 @@ def test_unknown_profile(project: Path, fails: Fails) -> None:
         ("train_dgn", {"lrp": {"output": "noise"}}, "output: should be 'image' or 'perturbation'"),
         ("attack", {"fgsm": {"max_iter": 3}}, "fgsm does not take max_iter"),
         ("adversarial_train", {"lrp": {"ratio": 0.5}}, "type gf does not take ratio"),
+        ("adversarial_train", {"lrp": {"type": "madry"}}, "type madry does not take clean_weight"),
         ("evaluate", {"whitebox": {"x": {"method": "cw"}}}, "should be 'fgsm' or 'pgd'"),
         ("report", {"grid_columns": 0}, "grid_columns: should be greater than or equal to 1"),
         ("prepare", {"val_size": -1}, "val_size: should be greater than or equal to 0"),

@@ -263,6 +263,8 @@ def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline)
         kind = PARAMS["adversarial_train"][dataset][name]["type"]
         sets = [dep for dep in one.deps if dep.startswith("data/adversarial/")]
         assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if kind == "gf" else [])
+        code = {"gf": "gf", "default": "art", "madry": "madry"}[kind]
+        assert f"src/deepcustom/hardening/{code}.py" in one.deps
         assert ("src/deepcustom/attacks.py" in one.deps) == (kind == "default")
 
 

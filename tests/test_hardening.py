@@ -12,8 +12,10 @@ from deepcustom import nets
 from deepcustom.attacks import art_attack, art_classifier, run_attack
 from deepcustom.checkpoint import NOWHERE, Checkpoint
 from deepcustom.compute import seed_everything
-from deepcustom.hardening import train_gf, train_with_art
-from deepcustom.params import AttackParams, TrainingParams
+from deepcustom.hardening.art import train_with_art
+from deepcustom.hardening.gf import train_gf
+from deepcustom.hardening.madry import inner_pgd, train_madry
+from deepcustom.params import AttackParams, MadryParams, TrainingParams
 from deepcustom.prediction import accuracy
 from deepcustom.threat import ThreatModel
 
@@ -282,6 +284,63 @@ def interruptible(stop):
     return advance, said
 
 
+# Madry's
+
+
+def test_inner_pgd_stays_in_the_ball_and_is_as_strong_as_arts(train, target_net, threat, compute):
+    x, y = train[0][:200], train[1][:200]
+    before = x.clone()
+    torch.manual_seed(0)
+    own = inner_pgd(target_net, x, y, threat, eps_step=0.03, max_iter=20)
+    threat.verify(own.numpy(), x.numpy())
+    assert torch.equal(x, before)
+    estimator = art_classifier(target_net, (1, 28, 28), 10, compute.device)
+    settings = AttackParams(method="pgd", eps_step=0.03, max_iter=20, num_random_init=1)
+    arts = torch.from_numpy(run_attack(estimator, settings, threat, x, y))
+    assert accuracy(target_net, own, y) == pytest.approx(accuracy(target_net, arts, y), abs=0.02)
+    assert accuracy(target_net, own, y) < accuracy(target_net, x, y) - 0.5
+
+
+def test_one_inner_step_against_the_formula(train, target_net):
+    """From the start that the same seed draws: x0 + step * sign of the gradient, then the ball."""
+    x, y, ball = train[0][:5], train[1][:5], ThreatModel(0.2)
+    torch.manual_seed(4)
+    found = inner_pgd(target_net, x, y, ball, eps_step=0.05, max_iter=1)
+    torch.manual_seed(4)
+    start = (x + 0.2 * (2 * torch.rand_like(x) - 1)).clamp(x - 0.2, x + 0.2).clamp(0, 1)
+    wide = copy.deepcopy(target_net).double()
+    at = start.double().requires_grad_()
+    loss = sum(cross_entropy_by_hand(wide, at[i], y[i]) for i in range(5))
+    (gradient,) = torch.autograd.grad(loss, at)
+    expected = (start + 0.05 * gradient.sign().float()).clamp(x - 0.2, x + 0.2).clamp(0, 1)
+    large = gradient.abs() > 1e-5
+    assert large.sum() > 1000
+    torch.testing.assert_close(found[large], expected[large], rtol=0, atol=1e-6)
+
+
+def test_the_ball_grows_to_its_full_radius(few, compute, nothing):
+    inner = MadryParams(eps_step=0.1, max_iter=1, growth=0.5)
+    settings = {"inner": inner, "threat": ThreatModel(0.2), "seed": 0, "compute": compute}
+    history = train_madry(fresh(), few, few, params(epochs=4), **settings)
+    assert history["eps"] == pytest.approx([0.1, 0.2, 0.2, 0.2])
+    assert set(history) == {"loss", "adversarial", "eps", "val_accuracy", "val_adversarial"}
+    again = train_madry(fresh(), few, nothing, params(epochs=4), **settings)
+    assert set(again) == {"loss", "adversarial", "eps"}
+
+
+def test_madry_withstands_what_brings_the_target_down(train, held_out, target_net, compute):
+    ball, net = ThreatModel(0.1), fresh()
+    inner = MadryParams(eps_step=0.04, max_iter=5, growth=0.5)
+    budget = params(epochs=15, learning_rate=5e-3)
+    train_madry(net, train, held_out, budget, inner=inner, threat=ball, seed=0, compute=compute)
+    x, y = held_out
+    left = {}
+    for name, one in {"target": target_net, "hardened": net}.items():
+        x_adv = inner_pgd(one, x, y, ball, eps_step=0.02, max_iter=20)
+        left[name] = accuracy(one, x_adv, y)
+    assert left["hardened"] > left["target"] + 0.2
+
+
 class Normed(nets.Classifier):
     """With statistics of its own, which training changes and gradients do not reach."""
 
@@ -296,7 +355,7 @@ class Normed(nets.Classifier):
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])
-@pytest.mark.parametrize("kind", ["gf", "fgsm", "pgd"])
+@pytest.mark.parametrize("kind", ["gf", "fgsm", "pgd", "madry"])
 def test_an_interrupted_hardening_ends_with_the_same_bytes(few, compute, tmp_path, kind, stop):
     pgd = AttackParams(method="pgd", eps_step=0.05, max_iter=2, num_random_init=1)
 
@@ -310,6 +369,10 @@ def test_an_interrupted_hardening_ends_with_the_same_bytes(few, compute, tmp_pat
         if kind == "gf":
             adversarial = (noise_like(few[0]), torch.arange(60))
             history = train_gf(net, few, adversarial, few, budget, clean_weight=0.5, **same)
+        elif kind == "madry":
+            inner = MadryParams(eps_step=0.05, max_iter=2, growth=1.0)
+            ball = ThreatModel(0.1)
+            history = train_madry(net, few, few, budget, inner=inner, threat=ball, **same)
         else:
             history = train_with_art(
                 net,

@@ -17,7 +17,7 @@ import torch
 from deepcustom import arrays, datasets, nets
 from deepcustom.compute import Compute
 from deepcustom.dgn import DGNBank
-from deepcustom.hardening import train_gf
+from deepcustom.hardening.gf import train_gf
 from deepcustom.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace

@@ -163,28 +163,44 @@ class AttackParams(Params):
         return self
 
 
+class MadryParams(Params):
+    """The attack inside a training step: ``max_iter`` signed steps of ``eps_step`` from a random start.
+
+    The ball, and the step with it, grows evenly from epoch to epoch, up to its full radius at the share
+    ``growth`` of the epochs; 0: full from the first.
+    """
+
+    eps_step: float = Field(gt=0, le=1)
+    max_iter: int = Field(ge=1)
+    growth: float = Field(default=0.0, ge=0, le=1)
+
+
 class AdversarialTrainParams(Params):
     """Hardening a fresh network.
 
     ``type: gf`` trains on the set of the network's own name with the loss of Goodfellow et al. 2015,
     ``clean_weight`` * CE(clean) + (1 - ``clean_weight``) * CE(adversarial). ``type: default`` is ART's
-    own AdversarialTrainer with ``attack``, replacing the share ``ratio`` of every batch.
+    own AdversarialTrainer with ``attack``, replacing the share ``ratio`` of every batch. ``type: madry``
+    trains on nothing but the images that the attack ``inner`` makes of each batch (Madry et al. 2018).
     """
 
-    type: Literal["gf", "default"]
+    type: Literal["gf", "default", "madry"]
     training: TrainingParams
     clean_weight: float = Field(default=0.5, ge=0, le=1)
     ratio: float = Field(default=0.5, gt=0, le=1)
     attack: AttackParams | None = None
+    inner: MadryParams | None = None
 
     @model_validator(mode="after")
     def _each_type_has_its_own_settings(self) -> AdversarialTrainParams:
-        foreign = {"gf": {"ratio", "attack"}, "default": {"clean_weight"}}[self.type]
-        wrong = sorted(foreign & self.model_fields_set)
+        own = {"gf": {"clean_weight"}, "default": {"ratio", "attack"}, "madry": {"inner"}}
+        wrong = sorted((set().union(*own.values()) - own[self.type]) & self.model_fields_set)
         if wrong:
             raise ValueError(f"type {self.type} does not take {', '.join(wrong)}")
         if self.type == "default" and self.attack is None:
             raise ValueError("type default needs attack")
+        if self.type == "madry" and self.inner is None:
+            raise ValueError("type madry needs inner")
         if self.type == "default" and self.training.schedule != "constant":
             raise ValueError("type default trains at a constant rate: schedule must be constant")
         return self

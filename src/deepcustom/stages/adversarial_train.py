@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepcustom import arrays, datasets, nets
+from deepcustom.compute import Compute
 from deepcustom.errors import InputError
 from deepcustom.figures import loss_curves
-from deepcustom.hardening import train_gf, train_with_art
+from deepcustom.hardening.art import train_with_art
+from deepcustom.hardening.gf import train_gf
+from deepcustom.hardening.madry import train_madry
 from deepcustom.params import AdversarialTrainParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_split, to_device
@@ -32,34 +36,45 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
 
         net = compute.place(nets.classifier(dataset))
         with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
-            if params.attack is None:
-                folder = stage.read(workspace.adversarial(dataset, "train", name))
-                made = arrays.AdversarialSet.load(folder, spec)
-                row = torch.from_numpy(_rows_of(made.index, split.index, name))
-                x_adv = arrays.images(made.x_adv)
-                history = train_gf(
+            seed, budget = stage.seed, params.training
+            if params.inner is not None:
+                history = train_madry(
                     net,
                     train,
-                    (x_adv.to(compute.device), row.to(compute.device)),
                     val,
-                    params.training,
-                    clean_weight=params.clean_weight,
-                    seed=stage.seed,
+                    budget,
+                    inner=params.inner,
+                    threat=threat,
+                    seed=seed,
+                    compute=compute,
+                    advance=advance,
+                    checkpoint=stage.checkpoint(),
+                )
+            elif params.attack is not None:
+                history = train_with_art(
+                    net,
+                    train,
+                    val,
+                    budget,
+                    attack=params.attack,
+                    ratio=params.ratio,
+                    threat=threat,
+                    num_classes=spec.num_classes,
+                    seed=seed,
                     compute=compute,
                     advance=advance,
                     checkpoint=stage.checkpoint(),
                 )
             else:
-                history = train_with_art(
+                adversarial = _adversarial_set(stage, spec, split, name, compute)
+                history = train_gf(
                     net,
                     train,
+                    adversarial,
                     val,
-                    params.training,
-                    attack=params.attack,
-                    ratio=params.ratio,
-                    threat=threat,
-                    num_classes=spec.num_classes,
-                    seed=stage.seed,
+                    budget,
+                    clean_weight=params.clean_weight,
+                    seed=seed,
                     compute=compute,
                     advance=advance,
                     checkpoint=stage.checkpoint(),
@@ -70,6 +85,17 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
 
         stage.log({key: curve[-1] for key, curve in history.items()}, history)
         stage.figure("curves", loss_curves(history, f"{spec.title}: network hardened with {name}"))
+
+
+def _adversarial_set(
+    stage: StageRun, spec: datasets.DatasetSpec, split: arrays.Split, name: str, compute: Compute
+) -> tuple[Tensor, Tensor]:
+    """The images of the train split's adversarial set ``name``, and the row of each in that split."""
+    made = arrays.AdversarialSet.load(
+        stage.read(workspace.adversarial(spec.name, "train", name)), spec
+    )
+    row = torch.from_numpy(_rows_of(made.index, split.index, name))
+    return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)
 
 
 def _rows_of(wanted: np.ndarray, index: np.ndarray, name: str) -> np.ndarray:
