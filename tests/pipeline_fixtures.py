@@ -28,7 +28,14 @@ from deepcustom.pipeline.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "mnist"
 SIZES = {"train": 500, "val": 100, "test": 120}
-TINY = {"epochs": 1, "max_iter": 2, "num_random_init": 1, "decay_steps": 5}
+TINY = {
+    "epochs": 1,
+    "max_iter": 2,
+    "num_random_init": 1,
+    "decay_steps": 5,
+    "queries": 10,
+    "n": 40,
+}
 
 
 @dataclass(frozen=True)

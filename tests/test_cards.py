@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from deepcustom.cards import Model, card
+from deepcustom.headline import RULE
 from deepcustom.results import Result
 
 
@@ -31,9 +34,11 @@ RESULTS = [
 ]
 
 
-def text(kind: str, name: str, results: list[Result] = RESULTS) -> str:
+def text(
+    kind: str, name: str, results: list[Result] = RESULTS, settings: dict[str, Any] | None = None
+) -> str:
     model = Model(kind, name, f"the model {name}", f"models/{name}.safetensors", "ab" * 16, 27580)
-    settings = {"type": "gf", "training": {"epochs": 7}}
+    settings = settings or {"type": "gf", "training": {"epochs": 7}}
     return card(model, "mnist", "MNIST", results, facts={"data": "some"}, settings=settings)
 
 
@@ -50,6 +55,30 @@ def test_a_networks_card_has_each_protocol_in_a_table_of_its_own() -> None:
     assert "| pgd | 0.30 |" in whitebox
     assert "clean |" not in whitebox
     assert "| target" not in text("classifier", "nce")
+
+
+def test_a_networks_card_begins_with_the_headline_and_says_it_in_words() -> None:
+    rows = zip(["clean", "transfer", "whitebox", "all"], [963, 500, 2, 1], strict=True)
+    worst = [result("nce", attack, correct, "worst") for attack, correct in rows]
+    found = text("classifier", "nce", [*RESULTS, *worst, result("nce", "square", 7, "blackbox")])
+    order = [part for part in sections(found) if ":" in part and not part.startswith("#")]
+    assert order == [
+        "Headline: worst case",
+        "Accuracy: transfer protocol",
+        "Accuracy: white-box protocol",
+        "Accuracy: black-box protocol",
+    ]
+    headline = sections(found)["Headline: worst case"]
+    assert "| all | 0.10 |" in headline
+    assert "In words: network **nce**: 96.30 % on clean images, 50.00 % on images made" in headline
+    assert RULE in headline
+    assert "Headline" not in text("classifier", "nce")
+
+
+def test_limits_tell_how_a_network_was_trained() -> None:
+    madry = sections(text("classifier", "madry", settings={"type": "madry"}))["Limits"]
+    assert "made against it, anew in every step (Madry et al. 2018" in madry
+    assert "Madry" not in text("classifier", "nce")
 
 
 def test_a_card_says_what_the_model_is() -> None:

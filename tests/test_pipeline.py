@@ -45,6 +45,7 @@ from deepcustom import datasets, tracking
 from deepcustom.arrays import AdversarialSet
 from deepcustom.checkpoint import Checkpoint
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.figures import page
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.pipeline import profile, provenance, workspace
@@ -53,7 +54,7 @@ from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
-from deepcustom.results import COLUMNS, read_csv
+from deepcustom.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
 from deepcustom.threat import ThreatModel
 
 SPEC = datasets.spec(DATASET)
@@ -628,7 +629,10 @@ def test_adversarial_sets_keep_to_the_threat_model(done: Done) -> None:
 def test_the_table_of_results(done: Done) -> None:
     ws, pipeline = done
     text = (ws.root / workspace.results(DATASET)).read_text()
-    columns = "dataset,network,protocol,attack,n,accuracy,ci_low,ci_high,network_md5,set_md5"
+    columns = (
+        "dataset,network,protocol,attack,n,accuracy,ci_low,ci_high,gradients,queries,"
+        "network_md5,set_md5"
+    )
     assert text.splitlines()[0] == columns == ",".join(COLUMNS)
     rows = list(csv.DictReader(io.StringIO(text)))
     asked = tiny_params()["evaluate"][DATASET]
@@ -636,21 +640,67 @@ def test_the_table_of_results(done: Done) -> None:
     pairs = [(row["protocol"], row["network"], row["attack"]) for row in rows]
     assert sorted(pairs) == sorted(
         [("transfer", net, a) for net in networks for a in ("clean", *asked["attacks"])]
-        + [("whitebox", net, attack) for net in networks for attack in asked["whitebox"]]
+        + [
+            ("whitebox", net, attack)
+            for net in networks
+            for attack in (*asked["whitebox"], "apgd-ce", "apgd-t", "apgd-t-more")
+            if attack != "apgd-t-more" or ("whitebox", net, attack) in pairs
+        ]
+        + [("blackbox", net, f"from-{a}") for net in networks for a in networks if a != net]
+        + [("blackbox", net, "square") for net in networks]
+        + [("adaptive", net, attack) for net in networks for attack in ("dgn", "dgn-any")]
+        + [("worst", net, a) for net in networks for a in (CLEAN, *list(PROTOCOLS)[:-1], ALL)]
     )
+    attacked = asked["n"]
     metrics = record_of(ws, pipeline.instances["evaluate@mnist"]).metrics
     clean = dvc_md5(ws.root / workspace.split(DATASET, "test"))
     for row in rows:
-        assert (row["dataset"], row["n"]) == (DATASET, str(SIZES["test"]))
+        n = SIZES["test"] if row["protocol"] == "transfer" else attacked
+        assert (row["dataset"], row["n"]) == (DATASET, str(n))
         weights = ws.root / workspace.network(DATASET, row["network"])
         assert row["network_md5"] == dvc_md5(weights)
-        transferred = row["protocol"] == "transfer" and row["attack"] != "clean"
+        transferred = row["protocol"] == "transfer" and row["attack"] != CLEAN
         images = ws.root / workspace.adversarial(DATASET, "test", row["attack"])
         assert row["set_md5"] == (dvc_md5(images) if transferred else clean)
         low, value, high = (float(row[name]) for name in ("ci_low", "accuracy", "ci_high"))
         assert 0 <= low <= value <= high <= 1
         logged = metrics[f"{row['protocol']}/{row['network']}/{row['attack']}"]
         assert logged == pytest.approx(value, abs=1e-6)
+
+
+def test_the_worst_case_is_below_every_column(done: Done) -> None:
+    ws, _ = done
+    rows = read_csv(ws.root / workspace.results(DATASET))
+    worst = {(row.network, row.attack): row for row in rows if row.protocol == "worst"}
+    for row in rows:
+        if row.protocol not in ("transfer", "worst"):  # transfer is over the whole test split
+            assert worst[row.network, row.protocol].accuracy <= row.accuracy
+        headline = worst[row.network, ALL]
+        if row.protocol == "worst":
+            assert headline.accuracy <= row.accuracy
+            if row.attack not in (CLEAN, "transfer"):
+                assert headline.queries >= row.queries > 0
+
+
+def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
+    ws, _ = done
+    networks = tiny_params()["evaluate"][DATASET]["networks"]
+    checks = read_checks(ws.root / workspace.checks(DATASET))
+    about = {network: [c.name for c in checks if c.about == network] for network in networks}
+    assert len(about["lrp"]) == len(set(about["lrp"])) == 14
+    assert [*about["lrp"], "undefended-falls"] == about["target"]
+    for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
+        assert {c.name for c in checks if c.about == f"{attack} (set)"} >= {
+            "ball",
+            "label-in-perturbation",
+        }
+    (unread,) = (c for c in checks if c.name == "test-unread")
+    assert unread.verdict == "ok"
+    assert unread.figures["runs"] >= len(networks)
+    points = read_points(ws.root / workspace.curves(DATASET))
+    assert {name for name, _ in points} == set(networks)
+    lines = (ws.root / workspace.pairs(DATASET)).read_text().splitlines()
+    assert len(lines) == 1 + len(networks) * (len(networks) - 1) // 2
 
 
 def test_accuracies_of_the_table_are_those_of_the_networks(done: Done) -> None:
@@ -699,7 +749,7 @@ def test_the_page_and_its_pictures(done: Done) -> None:
     asked = tiny_params()["evaluate"][DATASET]
     for attack in asked["attacks"]:
         assert f"figures/mnist/images-{attack}.png" in there
-    assert {"figures/mnist/accuracy-transfer.png", "figures/mnist/accuracy-whitebox.png"} <= there
+    assert {f"figures/mnist/accuracy-{protocol}.png" for protocol in PROTOCOLS} <= there
     for link in links:
         with Image.open(ws.root / "reports" / link) as picture:
             assert min(picture.size) > 100

@@ -1,7 +1,11 @@
-"""Tables, figures and the page: what they say, and that the protocols stay apart."""
+"""Tables, figures and the page: what they say, and that the protocols stay apart.
+
+The sentences of the headline are held in test_headline.py, the curves in test_figures_robustness.py.
+"""
 
 from __future__ import annotations
 
+import inspect
 import io
 import re
 from pathlib import Path
@@ -13,9 +17,13 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from deepcustom.errors import InputError
+from deepcustom.evaluation import checks, full
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.statistics import PairedTest
 from deepcustom.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
 from deepcustom.figures.page import BLUE, GREY, RED
-from deepcustom.report import page
+from deepcustom.headline import RULE
+from deepcustom.report import FAILED, page
 from deepcustom.results import PROTOCOLS, Result
 from deepcustom.tables import markdown_table, print_tables, rich_tables
 
@@ -61,6 +69,21 @@ def study(dataset: str = "mnist", own: int = 9891) -> list[Result]:
         for correct, attack in enumerate(["fgsm", "pgd", "pgd-restarts"], 3)
     ]
     return transfer + whitebox
+
+
+def worst(dataset: str = "mnist") -> list[Result]:
+    """The headline of three networks: one that falls, one that stands in part, one that falls."""
+    left = {
+        "lrp-robust": [956, 700, 0, 12, 3, 0],
+        "madry": [980, 950, 890, 930, 940, 880],
+        "target": [966, 0, 0, 0, 0, 0],
+    }
+    attacks = ["clean", "transfer", "whitebox", "blackbox", "adaptive", "all"]
+    return [
+        result(network, attack, correct, 1000, "worst", dataset)
+        for network, own in left.items()
+        for attack, correct in zip(attacks, own, strict=True)
+    ]
 
 
 def text_of(renderables: list[Any], width: int) -> str:
@@ -128,6 +151,30 @@ def test_print_tables_shows_every_data_set_and_the_findings() -> None:
     assert "weak attack" not in text
 
 
+def test_terminal_tables_show_the_headline_first() -> None:
+    others = [result("target", "square", 1, 10, "blackbox", "mnist")]
+    others.append(result("target", "dgn", 2, 10, "adaptive", "mnist"))
+    tables = rich_tables([*study(), *others, *worst()], "mnist", 200)
+    titles = [str(table.title).removesuffix(", accuracy in %") for table in tables]
+    assert titles == [
+        "mnist: worst case (headline)",
+        "mnist: transfer protocol",
+        "mnist: white-box protocol",
+        "mnist: black-box protocol",
+        "mnist: adaptive protocol",
+    ]
+    text = words(text_of(tables[:1], 200))
+    assert "madry 98.0" in text
+    assert "Each column is the worst case of one protocol" in text
+    assert "own row is the exception" not in text
+
+
+def test_own_row_is_named_only_where_there_is_one() -> None:
+    (table,) = rich_tables([result("mine", "pgd", 1, 10, "transfer", "mnist")], "mnist")
+    assert "own row" not in str(table.caption)
+    assert "own row" in str(rich_tables(study(), "mnist")[0].caption)
+
+
 def test_markdown_table() -> None:
     results = [
         result("target", "clean", 9656, 10000, "transfer", "mnist"),
@@ -164,7 +211,7 @@ def sections(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_page_keeps_the_protocols_apart_and_states_both() -> None:
+def test_page_keeps_the_protocols_apart_and_states_each() -> None:
     text = make_page([*study(), *study("cifar10")])
     assert text.startswith("# MNIST: robust accuracy\n")
     parts = sections(text)
@@ -172,7 +219,7 @@ def test_page_keeps_the_protocols_apart_and_states_both() -> None:
         "How to read this",
         "Transfer protocol",
         "White-box protocol",
-        "Both facts, side by side",
+        "Transferred and attacked itself, side by side",
         "Label leak",
         "Images",
         "Training curves",
@@ -186,7 +233,7 @@ def test_page_keeps_the_protocols_apart_and_states_both() -> None:
     assert (
         "* network **lrp-robust**: 98.91 % on transferred `lrp` images "
         "(the attack it was hardened with); 0.30 % when `fgsm` attacks it itself."
-        in parts["Both facts, side by side"]
+        in parts["Transferred and attacked itself, side by side"]
     )
     assert (
         "* network **target**: 30.68 % on transferred `nce` images (the attack hardest for it)"
@@ -215,13 +262,120 @@ def test_page_flags_label_leak_only_where_it_is() -> None:
 def test_page_says_what_was_not_measured_and_what_is_suspicious() -> None:
     transfer = [r for r in study() if r.protocol == "transfer"]
     parts = sections(make_page(transfer))
-    assert "Nothing was measured" in parts["White-box protocol"]
-    assert "Both facts, side by side" not in parts
+    assert "White-box protocol" not in parts
+    assert "White-box" not in parts["How to read this"]
+    assert "Transferred and attacked itself, side by side" not in parts
     odd = [*transfer, result("lrp-robust", "pgd", 990, 1000, "whitebox", "mnist")]
     text = sections(make_page(odd))["White-box protocol"]
     assert "**lrp-robust** keeps 99.00 % when `pgd` attacks it itself, but 67.33 %" in text
     assert "overstate" in text
-    assert page("Empty", [], "mnist", curves={}, grids={}, facts={}).count("Nothing was") == 2
+    assert page("Empty", [], "mnist", curves={}, grids={}, facts={}).count("Nothing was") == 1
+
+
+CHECKS = [
+    Check("ball", "madry", "ok", {}, "Every image lies in the ball."),
+    Check("pgd-reach", "madry", "warn", {}, "From 2 starts."),
+    Check("gradients", "a|b", "fail", {}, "All are zero."),
+    Check("gradients", "target", "fail", {}, "Some are zero."),
+    Check("new-check", "mnist", "warn", {}, "It is new."),
+]
+
+
+def test_page_begins_with_the_headline() -> None:
+    parts = sections(make_page([*study(), *worst()]))
+    assert list(parts)[:3] == ["How to read this", "Headline: worst case", "Transfer protocol"]
+    headline = parts["Headline: worst case"]
+    assert markdown_table(worst(), "mnist", "worst") in headline
+    assert "| madry | 98.00 | 95.00 | 89.00 | 93.00 | 94.00 | 88.00 |" in headline
+    assert "* network **madry**: 98.00 % on clean images" in headline
+    assert RULE in headline
+    assert "The one exception is the headline" in parts["How to read this"]
+    assert "The one exception" not in make_page(study())
+    assert "transfer.png" not in headline
+
+
+def test_page_has_any_set_of_protocols() -> None:
+    for protocol in PROTOCOLS:
+        one = [result("target", "all", 1, 10, protocol, "mnist")]
+        parts = sections(page("MNIST", one, "mnist", curves={}, grids={}, facts={}))
+        assert len(parts) == 3, protocol  # how to read, the protocol, label leak
+        assert PROTOCOLS[protocol] in parts["How to read this"]
+
+
+def checked(checks: list[Check]) -> str:
+    text = page("MNIST", worst(), "mnist", curves={}, grids={}, facts={}, checks=checks)
+    return sections(text)["Checks"]
+
+
+def test_page_lists_every_check_that_is_not_ok_failures_first() -> None:
+    text = checked(CHECKS)
+    assert "Of 5 checks: 1 ok, 2 warn, 2 fail." in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| fail | gradients | a\\|b | All are zero. |",
+        "| fail | gradients | target | Some are zero. |",
+        "| warn | pgd-reach | madry | From 2 starts. |",
+        "| warn | new-check | mnist | It is new. |",
+    ]
+    meanings = [line for line in text.splitlines() if line.startswith("* ")]
+    assert meanings == [
+        f"* **gradients**: {FAILED['gradients']}",
+        f"* **pgd-reach**: {FAILED['pgd-reach']}",
+        "* **new-check**: what rests on it is not to be believed.",
+    ]
+
+
+def test_page_says_where_no_check_fails_or_none_was_made() -> None:
+    text = checked(CHECKS[:1])
+    assert "Of 1 checks: 1 ok, 0 warn, 0 fail. None warns, and none fails." in text
+    assert "|" not in text
+    assert "No check was made" in checked([])
+    assert "Checks" not in sections(make_page(study()))
+
+
+def test_the_meaning_of_every_check_is_told() -> None:
+    """Checks are named where they are made: in checks.py, and in the calls of not_beaten."""
+    made = "".join(inspect.getsource(module) for module in (checks, full))
+    names = set(re.findall(r'Check\(\s*"([a-z0-9-]+)"', made))
+    names |= set(re.findall(r'not_beaten\(\s*"([a-z0-9-]+)"', made))
+    assert len(names) > 10
+    assert names <= set(FAILED)
+
+
+def test_page_compares_networks_with_the_target_and_survivors_with_each_other() -> None:
+    results = [*worst(), result("other", "all", 5, 1000, "worst", "mnist")]
+    pairs = [
+        PairedTest("lrp-robust", "madry", 0, 880, 1e-9),  # lrp-robust keeps nothing
+        PairedTest("lrp-robust", "target", 0, 0, 1.0),
+        PairedTest("madry", "target", 880, 0, 1e-9),
+        PairedTest("madry", "other", 1200, 3, 0.03),
+    ]
+
+    def text(results: list[Result], pairs: list[PairedTest]) -> str:
+        found = page("MNIST", results, "mnist", curves={}, grids={}, facts={}, pairs=pairs)
+        return sections(found).get("Compared two by two", "")
+
+    rows = [line for line in text(results, pairs).splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| lrp-robust | target | 0 | 0 | 1.000 |",
+        "| madry | target | 880 | 0 | < 0.001 |",
+        "| madry | other | 1,200 | 3 | 0.030 |",
+    ]
+    found = text(results, pairs)
+    assert "In 1 of 3 comparisons the networks differ, at 5 % for all taken together" in found
+    assert "p below 0.017 each" in found
+    assert text(results, pairs[:1]) == ""
+    assert "| madry | other |" not in text(study(), pairs)
+    assert text(results, []) == ""
+
+
+def test_page_shows_the_curves_of_robustness() -> None:
+    links = {"against eps": "e.png", "against steps": "s.png"}
+    text = page("MNIST", worst(), "mnist", curves={}, grids={}, facts={}, robustness=links)
+    part = sections(text)["Accuracy against eps and steps"]
+    assert "![against eps](e.png)" in part
+    assert "![against steps](s.png)" in part
+    assert "misled" in part
 
 
 # --- figures ------------------------------------------------------------------------------------
@@ -360,6 +514,8 @@ def test_heatmap_holds_one_protocol_and_frames_own_attacks() -> None:
     assert "no result under the transfer protocol" in texts(
         accuracy_heatmap([], "mnist", "transfer")
     )
+    headline = accuracy_heatmap(worst(), "mnist", "worst")
+    assert "mnist, worst case: accuracy in %" in texts(headline)
 
 
 def test_heatmap_of_empty_sets(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline_fixtures import ROOT
 from deepcustom.errors import DeepCustomError, InputError, ParamsError
 from deepcustom.pipeline import dvc, profile, rescore
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.results import Result, write_csv
+from deepcustom.results import Result, read_csv, write_csv
 
 TABLE = "reports/results/mnist.csv"
 MODEL = "models/target/mnist.safetensors"
@@ -39,7 +40,7 @@ LOCK = {
     "report@mnist": entry("report --dataset mnist"),
     "prepare@mnist": entry("prepare --dataset mnist"),
 }
-ORDER = ["prepare@mnist", "generate@mnist-a-test", "attack@mnist-pgd-test", "evaluate@mnist"]
+ORDER = ["prepare@mnist", "generate@mnist-a-test", "attack@mnist-pgd-test"]
 
 
 def row(correct: int) -> Result:
@@ -86,6 +87,8 @@ def told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Told:
     monkeypatch.setattr(dvc, "stage_names", lambda root: list(LOCK))
     monkeypatch.setattr(dvc, "run_dvc", lambda root, words, **more: asked.append(list(words)) or 0)
     monkeypatch.setattr(dvc, "status", lambda root, stages: {})
+    table = ws.root / TABLE  # stands for what scoring anew would find
+    monkeypatch.setattr(rescore, "_scored", lambda ws, dataset: read_csv(table))
     return asked
 
 
@@ -98,6 +101,15 @@ def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Tol
     assert found == [row(90)]
     assert (compared.dataset, compared.equal, compared.alike) == ("mnist", 1, True)
     assert told == [["repro", "--force", "--single-item", *ORDER]]
+
+
+def test_only_the_quick_protocols_are_compared(ws: Workspace, told: Told) -> None:
+    slow = replace(row(3), protocol="worst")
+    write_csv([row(90), slow], ws.root / TABLE)
+    git(ws.root, "commit", "--quiet", "-am", "b")
+    write_csv([row(90)], ws.root / TABLE)
+    _, (compared,) = rescore.rescore(ws)
+    assert (compared.equal, compared.missing) == (1, [])
 
 
 def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def test_an_empty_set_has_no_accuracy() -> None:
 def test_of_refuses_what_cannot_be() -> None:
     with pytest.raises(InputError, match="target on lrp: 11 correct of 10: want 0 to 10"):
         result("target", "lrp", 11, 10)
-    with pytest.raises(UnknownNameError, match="'black': choose from transfer, whitebox"):
+    with pytest.raises(
+        UnknownNameError, match="'black': choose from transfer, whitebox, blackbox, adaptive, worst"
+    ):
         result("target", "lrp", 1, 10, protocol="black")
 
 
@@ -81,6 +84,7 @@ def test_csv_round_trip_and_bytes(tmp_path: Path) -> None:
         result("lrp-robust", 'a,"b"', 1, 3),
         result("lrp-robust", "pgd", 0, protocol="whitebox"),
     ]
+    results.append(replace(results[0], protocol="worst", attack="all", gradients=7, queries=9))
     path, again = tmp_path / "new" / "a.csv", tmp_path / "b.csv"
     write_csv(results, path)
     assert read_csv(path) == results
@@ -89,8 +93,8 @@ def test_csv_round_trip_and_bytes(tmp_path: Path) -> None:
     assert b"\r" not in path.read_bytes()
     low, high = wilson(9656, 10000)
     assert path.read_text().splitlines()[:2] == [
-        "dataset,network,protocol,attack,n,accuracy,ci_low,ci_high,network_md5,set_md5",
-        f"mnist,target,transfer,clean,10000,0.965600,{low:.6f},{high:.6f},{'0' * 32},{'f' * 32}",
+        "dataset,network,protocol,attack,n,accuracy,ci_low,ci_high,gradients,queries,network_md5,set_md5",
+        f"mnist,target,transfer,clean,10000,0.965600,{low:.6f},{high:.6f},0,0,{'0' * 32},{'f' * 32}",
     ]
     assert [p.name for p in path.parent.iterdir()] == ["a.csv"]
 
@@ -115,6 +119,8 @@ GOOD = {
     "accuracy": "0.5",
     "ci_low": "0.2",
     "ci_high": "0.8",
+    "gradients": "300",
+    "queries": "20",
     "network_md5": "a",
     "set_md5": "b",
 }
@@ -123,7 +129,10 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": "black"}, "unknown protocol 'black': choose from transfer, whitebox"),
+        (
+            {"protocol": "black"},
+            "unknown protocol 'black': choose from transfer, whitebox, blackbox, adaptive, worst",
+        ),
         ({"n": "-1"}, "n is '-1': want a whole number"),
         ({"n": "ten"}, "n is 'ten'"),
         ({"n": "0"}, "accuracy is '0.5' where n is 0: want an empty cell"),
@@ -132,7 +141,9 @@ GOOD = {
         ({"accuracy": "nan"}, "accuracy is 'nan'"),
         ({"ci_low": "x"}, "ci_low is 'x'"),
         ({"ci_low": "0.6"}, "accuracy 0.5 lies outside its interval 0.6 to 0.8"),
-        ({"set_md5": "b,c"}, "11 columns: want 10"),
+        ({"gradients": "-5"}, "gradients is '-5': want a whole number, 0 or more"),
+        ({"queries": ""}, "queries is ''"),
+        ({"set_md5": "b,c"}, "13 columns: want 12"),
         ({"set_md5": '"b'}, "unexpected end of data"),
         ({"attack": "clean"}, r"a second result for target on clean \(mnist, transfer\)"),
     ],

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deepcustom.headline import RULE, sentences
 from deepcustom.results import CLEAN, PROTOCOLS, Result, label_leaks, percent, trained_on
-from deepcustom.tables import NAMES, escape
+from deepcustom.tables import NAMES, ORDER, escape
 
 USE = {
     "classifier": (
@@ -35,6 +36,12 @@ LIMITS = {
         "images learns those images; see the white-box figures on that network's card."
     ),
 }
+MADRY = (
+    "Trained on nothing but the images that PGD made against it, anew in every step (Madry et al. 2018, "
+    "[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), and only within the ball of the threat model: "
+    "nothing in its training speaks for what lies outside."
+)
+"""What else limits a network that was trained so."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +105,24 @@ def card(
         *scores,
         f"## Use\n\n{USE[model.kind]}\n",
         f"## Limits\n\n{LIMITS[model.kind]}\n",
+        *([f"{MADRY}\n"] if settings.get("type") == "madry" else []),
     ]
     return "\n".join(parts)
 
 
 def _as_network(results: Sequence[Result], network: str) -> list[str]:
-    """What the network withstands: a section per protocol, never mixed, and what is suspicious."""
+    """What the network withstands: a section per protocol, the headline first, and what is suspicious."""
+    dataset = results[0].dataset if results else ""
     sections = []
-    for protocol, meaning in PROTOCOLS.items():
+    for protocol in ORDER:
         rows = [r for r in results if (r.network, r.protocol) == (network, protocol)]
         if rows:
-            head = f"## Accuracy: {NAMES[protocol].lower()}\n\n{meaning}\n"
+            title = "Headline" if protocol == "worst" else "Accuracy"
+            head = f"## {title}: {NAMES[protocol].lower()}\n\n{PROTOCOLS[protocol]}\n"
             sections.append(f"{head}\n{_table('images', ((r.attack, r) for r in rows))}")
-    for leak in label_leaks(results, results[0].dataset if results else ""):
+        if rows and protocol == "worst":
+            sections.append(f"In words: {sentences(results, dataset)[network]} {RULE}\n")
+    for leak in label_leaks(results, dataset):
         if leak.own.network == network:
             sections.append(
                 f"**Label leak.** {percent(leak.own)} % on `{leak.own.attack}` images is above "

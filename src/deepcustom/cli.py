@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepcustom.errors import DeepCustomError, TrackingError, UnknownNameError
+from deepcustom.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -123,11 +123,57 @@ def adversarial_train(dataset: Dataset, network: Network) -> None:
 
 
 @app.command("evaluate", rich_help_panel=STAGES)
-def evaluate(dataset: Dataset) -> None:
-    """Score every network; print and save the tables."""
+def evaluate(
+    dataset: Dataset,
+    network: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score your own network instead: a .safetensors file, or a .pt2 of torch.export."
+        ),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option(
+            help="package.module:Class of its weights; by default this project's own network."
+        ),
+    ] = None,
+    mean: Annotated[
+        str, typer.Option(help="Of each channel, as 0.49,0.48,0.45: normalise images before it.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Likewise, what they are then divided by.")] = "",
+    n: Annotated[
+        int | None, typer.Option(min=1, help="Test images to attack; by default as in params.yaml.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what --network or --n find; by default below reports/own."),
+    ] = None,
+) -> None:
+    """Score every network under every protocol; print and save tables and checks."""
     from deepcustom.stages import evaluate as stage
 
-    stage.run(_here(), dataset)
+    if network is None and n is None:
+        if architecture or mean or std or out:
+            raise InputError("--architecture, --mean, --std and --out go with --network or --n")
+        stage.run(_here(), dataset)
+    else:
+        stage.aside(
+            _here(),
+            dataset,
+            network=network,
+            architecture=architecture,
+            mean=_numbers("--mean", mean),
+            std=_numbers("--std", std),
+            n=n,
+            out=out,
+        )
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"{option} {text!r}: want numbers with commas between them") from None
 
 
 @app.command("report", rich_help_panel=STAGES)
@@ -161,7 +207,6 @@ def results(
     ] = None,
 ) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
-    from deepcustom.errors import InputError
     from deepcustom.results import read_csv
     from deepcustom.tables import fill_tables, print_tables
 

@@ -6,6 +6,7 @@ setting stops before any work starts.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -206,12 +207,60 @@ class AdversarialTrainParams(Params):
         return self
 
 
+class AutoAttackParams(Params):
+    """The parts of AutoAttack: APGD's iterations, restarts and targets, and the queries of Square."""
+
+    max_iter: int = Field(default=100, ge=1)
+    num_random_init: int = Field(default=1, ge=1)
+    targets: int = Field(default=9, ge=1)
+    queries: int = Field(default=5000, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+
+
+class AdaptiveParams(Params):
+    """DGNs trained further against the network under evaluation: which ``bank``, and the budget."""
+
+    bank: str = Field(min_length=1)
+    training: TrainingParams
+
+
+class CurveParams(Params):
+    """PGD on ``n`` images at other radii, as multiples of eps, and with other numbers of steps."""
+
+    n: int = Field(default=200, ge=1)
+    radii: tuple[float, ...] = Field(min_length=2)
+    steps: tuple[int, ...] = Field(min_length=2)
+
+    @field_validator("radii", "steps")
+    @classmethod
+    def _rising(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if values[0] < 0 or any(b <= a for a, b in itertools.pairwise(values)):
+            raise ValueError("should rise, from 0 or more")
+        return values
+
+
 class EvaluateParams(Params):
-    """Which networks are scored on which sets, in the order of the table, and the white-box attack."""
+    """Which networks are scored on which sets, in the order of the table, and how they are attacked.
+
+    ``n``: how many test images are attacked; adversarial sets are scored whole. ``whitebox``: FGSM and
+    PGD, the one that is named ``pgd`` also makes the images that pass from network to network, the
+    checks and the curves.
+    """
 
     networks: tuple[str, ...] = Field(min_length=1)
     attacks: tuple[str, ...] = Field(min_length=1)
+    n: int = Field(default=1000, ge=1)
     whitebox: dict[str, AttackParams]
+    autoattack: AutoAttackParams = AutoAttackParams()
+    adaptive: AdaptiveParams
+    curves: CurveParams
+
+    @field_validator("whitebox")
+    @classmethod
+    def _pgd_is_there(cls, attacks: dict[str, AttackParams]) -> dict[str, AttackParams]:
+        if "pgd" not in attacks or attacks["pgd"].method != "pgd":
+            raise ValueError("should have a pgd of method pgd")
+        return attacks
 
     @field_validator("networks", "attacks")
     @classmethod

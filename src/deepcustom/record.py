@@ -45,6 +45,7 @@ class RunRecord(BaseModel):
         history: Curves; the value at position i belongs to step i + 1.
         inputs: Path from the repository's root to md5 as DVC counts it; ``outputs`` likewise.
         seconds: Wall-clock time from ``started``.
+        timings: What parts of the work took, in seconds.
         figures: Names of image files beside ``run.json``.
     """
 
@@ -67,6 +68,7 @@ class RunRecord(BaseModel):
     git_dirty: bool | None
     started: AwareDatetime
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    timings: dict[str, float] = {}
     machine: dict[str, str]
     packages: dict[str, str]
     figures: list[FileName]

@@ -18,14 +18,29 @@ PROTOCOLS = {
         "network, so this says nothing about an attacker who attacks the hardened network itself."
     ),
     "whitebox": (
-        "Each network is attacked itself, by an attacker who knows its weights, "
-        "so every network faces images of its own."
+        "Each network is attacked itself, by an attacker who knows its weights: each attack meets the images "
+        "that the network gets right, and apgd-ce and apgd-t those that all attacks before them left."
+    ),
+    "blackbox": (
+        "Each network is attacked by an attacker who cannot see inside it: with images made against "
+        "another network, and by Square, which asks it thousands of times."
+    ),
+    "adaptive": (
+        "The DGNs are trained further against the very network that is scored; dgn-any counts an image "
+        "only where the DGNs of all classes fail."
+    ),
+    "worst": (
+        "Image by image the worst over all attacks of a protocol, and over all of them, on the same images "
+        "for every network: the headline."
     ),
 }
 """What each protocol is, in one plain sentence."""
 
 CLEAN = "clean"
 """The name under which the images as they are stand among the attacks."""
+
+ALL = "all"
+"""The name, under ``worst``, of the worst case over everything."""
 
 UNCLIPPED = "-unclipped"  # ends the name of an attack whose images leave the ball
 CONFIDENCE = 0.95
@@ -45,6 +60,8 @@ class Result:
         accuracy: share classified correctly, 0 to 1; nan where ``n`` is 0.
         ci_low: lower end of the 95 % Wilson score interval; nan where ``n`` is 0.
         ci_high: upper end; nan where ``n`` is 0.
+        gradients: images whose gradient the attack computed, summed over its steps.
+        queries: images that it showed to the network without.
         network_md5: which weights were scored.
         set_md5: which images they were scored on.
     """
@@ -57,6 +74,8 @@ class Result:
     accuracy: float
     ci_low: float
     ci_high: float
+    gradients: int
+    queries: int
     network_md5: str
     set_md5: str
 
@@ -72,6 +91,8 @@ class Result:
         n: int,
         network_md5: str,
         set_md5: str,
+        gradients: int = 0,
+        queries: int = 0,
     ) -> Result:
         """The record of ``correct`` hits among ``n`` images, rounded as the CSV rounds.
 
@@ -84,7 +105,20 @@ class Result:
             raise InputError(f"{network} on {attack}: {correct} correct of {n}: want 0 to {n}")
         low, high = _wilson(correct, n)
         accuracy = round(correct / n, DECIMALS) if n else math.nan
-        return cls(dataset, network, protocol, attack, n, accuracy, low, high, network_md5, set_md5)
+        return cls(
+            dataset,
+            network,
+            protocol,
+            attack,
+            n,
+            accuracy,
+            low,
+            high,
+            gradients,
+            queries,
+            network_md5,
+            set_md5,
+        )
 
     @property
     def empty(self) -> bool:
@@ -194,12 +228,17 @@ def weak_whitebox(results: Sequence[Result], dataset: str) -> list[tuple[Result,
 
 
 def write_csv(results: Iterable[Result], path: Path) -> None:
-    """Write ``results`` to ``path``, whole or not at all; equal results make equal bytes."""
+    """Write ``results`` to ``path``, whole or not at all."""
+    replace_file(path, csv_text(results).encode())
+
+
+def csv_text(results: Iterable[Result]) -> str:
+    """``results`` as CSV; equal results make equal bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([_cell(getattr(r, name)) for name in COLUMNS] for r in results)
-    replace_file(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -265,22 +304,23 @@ def _check_header(row: Sequence[str]) -> None:
 def _parse(row: Sequence[str]) -> Result:
     if len(row) != len(COLUMNS):
         raise ValueError(f"{len(row)} columns: want {len(COLUMNS)}")
-    dataset, network, protocol, attack, n, *numbers, network_md5, set_md5 = row
+    dataset, network, protocol, attack, n, *numbers, gradients, queries, network_md5, set_md5 = row
     _check_protocol(protocol)
-    count = _count(n)
+    count = _count("n", n)
+    costs = _count("gradients", gradients), _count("queries", queries)
     names = ("accuracy", "ci_low", "ci_high")
     shares = [_share(name, text, count) for name, text in zip(names, numbers, strict=True)]
     accuracy, low, high = shares
     if count and not low <= accuracy <= high:
         raise ValueError(f"accuracy {accuracy} lies outside its interval {low} to {high}")
     return Result(
-        dataset, network, protocol, attack, count, accuracy, low, high, network_md5, set_md5
+        dataset, network, protocol, attack, count, accuracy, low, high, *costs, network_md5, set_md5
     )
 
 
-def _count(text: str) -> int:
+def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"n is {text!r}: want a whole number, 0 or more")
+        raise ValueError(f"{name} is {text!r}: want a whole number, 0 or more")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Tables of robust accuracies, on the terminal and in Markdown; the two protocols are never mixed.
+"""Tables of robust accuracies, on the terminal and in Markdown; protocols are never mixed.
 
 Every statement is computed from the results; nothing about any network is written here.
 """
@@ -31,23 +31,36 @@ _MARKED = re.compile(r"(<!-- results:(\w+):(\w+) -->).*?(<!-- /results -->)", re
 
 WIDTH = 100  # of tables that go to no terminal
 
-NAMES = {"transfer": "Transfer protocol", "whitebox": "White-box protocol"}
+NAMES = {
+    "transfer": "Transfer protocol",
+    "whitebox": "White-box protocol",
+    "blackbox": "Black-box protocol",
+    "adaptive": "Adaptive protocol",
+    "worst": "Worst case",
+}
+
+ORDER = ("worst", *(name for name in PROTOCOLS if name != "worst"))
+"""The protocols as they are shown: the headline first."""
 
 TARGET_ROW = """The target network's own row is the exception: those images were made against it.
 """
 
+HEADLINE = (
+    "Each column is the worst case of one protocol; no network is robust beyond its lowest number, "
+    "and a stronger attack can only leave less."
+)
+"""How to read the table of the protocol ``worst``."""
+
 
 def rich_tables(results: Sequence[Result], dataset: str, width: int = WIDTH) -> list[Table]:
-    """Terminal tables for each protocol under which ``dataset`` has results; none holds both.
+    """Terminal tables for each protocol under which ``dataset`` has results, the headline first.
 
-    With the 95 % interval in each cell where that fits ``width`` characters, else without; a
-    protocol with too many attacks for one table is continued in the next. Bold: the attack that
-    the network was hardened with.
+    No table holds two protocols, but the headline the worst case of each. With the 95 % interval in each
+    cell where that fits ``width`` characters, else without; a protocol with too many attacks for one table
+    is continued in the next. Bold: the attack that the network was hardened with.
     """
     return [
-        table
-        for protocol in PROTOCOLS
-        for table in _protocol_tables(results, dataset, protocol, width)
+        table for protocol in ORDER for table in _protocol_tables(results, dataset, protocol, width)
     ]
 
 
@@ -69,15 +82,25 @@ def _protocol_tables(
         groups = _groups(columns, width - _width(names))
         if len(groups) == 1:
             break
-    title = f"{dataset}: {NAMES[protocol].lower()}, accuracy in %"
+    headline = " (headline)" if protocol == "worst" else ""
+    title = f"{dataset}: {NAMES[protocol].lower()}{headline}, accuracy in %"
     tables = [
         _rich_table([names, *group], title + (", continued" if number else ""))
         for number, group in enumerate(groups)
     ]
-    own_row = TARGET_ROW.strip() + " " if protocol == "transfer" else ""
-    caption = f"{PROTOCOLS[protocol]} {own_row}{footnote(cells.values())}"
+    remark = reading(protocol, networks)
+    caption = " ".join(
+        [PROTOCOLS[protocol], *([remark] if remark else []), footnote(cells.values())]
+    )
     tables[0].caption = _text(caption, "dim")
     return tables
+
+
+def reading(protocol: str, networks: Iterable[str]) -> str:
+    """What else has to be known to read the table of ``protocol``; empty where nothing has to."""
+    if protocol == "worst":
+        return HEADLINE
+    return TARGET_ROW.strip() if protocol == "transfer" and "target" in networks else ""
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""Figures of a report: loss curves, image grids, heat maps; equal data make equal bytes.
+"""Figures of a report: curves, image grids, heat maps; equal data make equal bytes.
 
 Matplotlib's object-oriented interface only, so no state is shared and no display is needed.
 """
@@ -7,5 +7,12 @@ from deepcustom.figures.curves import loss_curves
 from deepcustom.figures.heatmap import accuracy_heatmap
 from deepcustom.figures.images import image_grid
 from deepcustom.figures.page import save_figure
+from deepcustom.figures.robustness import robustness_curves
 
-__all__ = ["accuracy_heatmap", "image_grid", "loss_curves", "save_figure"]
+__all__ = [
+    "accuracy_heatmap",
+    "image_grid",
+    "loss_curves",
+    "robustness_curves",
+    "save_figure",
+]

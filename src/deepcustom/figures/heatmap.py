@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def accuracy_heatmap(results: Iterable[Result], dataset: str, protocol: str) -> Figure:
     """Accuracy in %, networks by attacks, of one data set under one protocol."""
     networks, attacks, cells = pivot(results, dataset, protocol)
-    title = f"{dataset}, {protocol} protocol: accuracy in %"
+    name = "worst case" if protocol == "worst" else f"{protocol} protocol"
+    title = f"{dataset}, {name}: accuracy in %"
     if not cells:
-        return message_figure(title, f"no result under the {protocol} protocol")
+        return message_figure(title, f"no result under the {name}")
     fig = new_figure(max(0.8 * len(attacks) + 2.8, 4.5), 0.42 * len(networks) + 1.7, title)
     axes = fig.add_subplot()
     _heat(axes, (networks, attacks, cells))

@@ -50,8 +50,8 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
                 stage.section(TrainingParams, "train_target", spec.name),
             )
         else:
-            title = f"network hardened with {name}"
-            settings = stage.section(AdversarialTrainParams, "adversarial_train", spec.name, name)
+            hardened = stage.section(AdversarialTrainParams, "adversarial_train", spec.name, name)
+            title, settings = _hardened(name, hardened), hardened
         path = workspace.network(spec.name, name)
         card_name = name if name == "target" else f"robust-{name}"
         yield card_name, _model(stage, "classifier", name, title, path, classifier), settings
@@ -64,6 +64,12 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
                 workspace.bank(spec.name, name),
             )
             yield f"dgn-{name}", _model(stage, "bank", name, title, path, generator), settings
+
+
+def _hardened(name: str, settings: AdversarialTrainParams) -> str:
+    if settings.type == "madry":
+        return f"{name}, adversarial training as Madry et al. 2018"
+    return f"network hardened with {name}"
 
 
 def _model(stage: StageRun, kind: str, name: str, title: str, path: str, parameters: int) -> Model:

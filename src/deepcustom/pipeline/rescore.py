@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from deepcustom import datasets
 from deepcustom.comparison import Comparison, compare, comparison_lines
 from deepcustom.errors import DeepCustomError, InputError
+from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import dvc, profile, provenance, workspace
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.scoring import QUICK, score
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.results import Result, parse_csv, read_csv
+from deepcustom.results import Result, parse_csv
 
-SCORING = ("prepare", "generate", "attack", "evaluate")
-"""The stages that lead from trained networks to the tables, in the order to run them."""
+SCORING = ("prepare", "generate", "attack")
+"""The stages that lead from trained networks to what they are scored on, in the order to run them."""
 TRAINING = ("train_target", "train_dgn", "adversarial_train")
 
 
-BACK = "`git checkout dvc.lock reports` brings the committed tables back"
+BACK = "`git checkout dvc.lock reports` brings the committed ones back"
 SHOWN = 4  # warnings of one kind
 
 
 def rescore(
     ws: Workspace, say: Callable[[str], None] = print
 ) -> tuple[list[Result], list[Comparison]]:
-    """Pull the models that are not here, and make every number of the tables again; train nothing.
+    """Pull the models that are not here, and make the tables' numbers again; train nothing.
+
+    Of the protocols those that take minutes: :data:`deepcustom.pipeline.scoring.QUICK`. Nothing but
+    the test sets and the records of how they were made is written.
 
     Args:
         ws: a git checkout with ``dvc.lock``.
@@ -47,8 +54,8 @@ def rescore(
         raise InputError(
             f"dvc.lock has no {', '.join(lacking) or 'evaluate'}: `make repro` trains and scores"
         )
-    datasets = [str(_option(lock[name], "--dataset")) for name in evaluated]
-    committed = {dataset: _committed(ws, dataset) for dataset in datasets}
+    names = [str(_option(lock[name], "--dataset")) for name in evaluated]
+    committed = {name: _committed(ws, name) for name in names}
     _fetch(ws, lock)
     for lines in (foreign(ws, lock), outdated(ws, lock)):
         for line in lines[:SHOWN]:
@@ -56,9 +63,16 @@ def rescore(
         if lines[SHOWN:]:
             say(f"warning: and {len(lines) - SHOWN} more like this")
     _run(ws, scoring_stages(lock), say)
-    found = {dataset: read_csv(ws.root / workspace.results(dataset)) for dataset in datasets}
-    compared = [compare(committed[dataset], found[dataset], dataset) for dataset in datasets]
+    found = {name: _scored(ws, name) for name in names}
+    compared = [compare(committed[name], found[name], name) for name in names]
     return [result for results in found.values() for result in results], compared
+
+
+def _scored(ws: Workspace, dataset: str) -> list[Result]:
+    """What the networks are worth under the quick protocols; nothing is written."""
+    with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+        params = stage.params(EvaluateParams)
+        return score(stage, datasets.spec(dataset), params, protocols=QUICK).results
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
@@ -168,4 +182,5 @@ def _committed(ws: Workspace, dataset: str) -> list[Result]:
     content = provenance.file_at(ws.root, "HEAD", f"./{path}")
     if content is None:
         raise InputError(f"the last commit has no {path} to compare with")
-    return parse_csv(content, f"{path} of the last commit")
+    rows = parse_csv(content, f"{path} of the last commit")
+    return [row for row in rows if row.protocol in QUICK]

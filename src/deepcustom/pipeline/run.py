@@ -42,8 +42,12 @@ class StageRun:
         seed: of this stage and item alone, derived from ``seed`` in ``params.yaml``.
     """
 
-    def __init__(self, ws: Workspace, stage: str, dataset: str, *parts: str) -> None:
+    def __init__(
+        self, ws: Workspace, stage: str, dataset: str, *parts: str, writes: bool = True
+    ) -> None:
+        """Begin a run of ``stage`` for ``dataset`` and ``parts``; ``writes=False`` leaves no trace."""
         self.ws, self.stage, self.dataset, self.parts = ws, stage, dataset, parts
+        self._writes = writes
         self.item = "-".join([dataset, *parts])
         self._tree = settings.read_params(ws.params)
         self._used: dict[str, Any] = {}
@@ -52,6 +56,7 @@ class StageRun:
         self._metrics: dict[str, float] = {}
         self._history: dict[str, list[float]] = {}
         self._figures: dict[str, Figure] = {}
+        self._timings: dict[str, float] = {}
         self._checkpoint: Checkpoint | None = None
         self._machine = provenance.machine()
         self._repro = repro_key()
@@ -75,7 +80,7 @@ class StageRun:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if kind is None:
+            if kind is None and self._writes:
                 self._finish()
         finally:
             for partial in self._pending.values():
@@ -166,8 +171,10 @@ class StageRun:
         Args:
             code: files that decide the result, next to the package's own.
         """
-        from deepcustom.checkpoint import Checkpoint
+        from deepcustom.checkpoint import NOWHERE, Checkpoint
 
+        if not self._writes:
+            return NOWHERE
         basis = {
             "seed": self.seed,
             "params": self._used,
@@ -193,6 +200,10 @@ class StageRun:
         self._history |= {
             name: [float(v) for v in curve] for name, curve in (history or {}).items()
         }
+
+    def time(self, timings: Mapping[str, float]) -> None:
+        """Record seconds by the clock; they stand in the run's record alone, no file of DVC's holds them."""
+        self._timings |= {name: float(value) for name, value in timings.items()}
 
     def figure(self, name: str, figure: Figure) -> None:
         """Record a picture, for the tracking server."""
@@ -242,6 +253,7 @@ class StageRun:
             git_dirty=dirty,
             started=self._started,
             seconds=time.monotonic() - self._start,
+            timings=self._timings,
             machine=self._machine,
             packages=provenance.packages(),
             figures=list(self._figures),

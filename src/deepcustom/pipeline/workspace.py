@@ -97,6 +97,26 @@ def results(dataset: str) -> str:
     return f"reports/results/{dataset}.csv"
 
 
+def checks(dataset: str) -> str:
+    """Whether the results can be believed."""
+    return f"reports/checks/{dataset}.json"
+
+
+def curves(dataset: str) -> str:
+    """Accuracy against eps, and against steps, of each network."""
+    return f"reports/curves/{dataset}.csv"
+
+
+def pairs(dataset: str) -> str:
+    """Networks compared two by two on the same images."""
+    return f"reports/pairs/{dataset}.csv"
+
+
+def aside(dataset: str, name: str) -> str:
+    """The folder of an evaluation that is no part of the pipeline."""
+    return f"reports/own/{dataset}/{name}"
+
+
 def metrics(dataset: str, stage: str, *parts: str) -> str:
     """A stage's metrics and curves, for DVC."""
     return f"{'/'.join(['reports/metrics', dataset, stage, *_joined(parts)])}.json"
@@ -143,6 +163,9 @@ def producer(path: str) -> str:
         ("models", "robust"): "adversarial_train@{2}-{3}",
         ("reports", "cards"): "report@{2}",
         ("reports", "results"): "evaluate@{2}",
+        ("reports", "checks"): "evaluate@{2}",
+        ("reports", "curves"): "evaluate@{2}",
+        ("reports", "pairs"): "evaluate@{2}",
         ("reports", "metrics"): "--glob '{3}@{2}*'",
     }
     form = makers.get(parts[:2])

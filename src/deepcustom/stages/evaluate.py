@@ -1,98 +1,117 @@
-"""The table of robust accuracies."""
+"""The tables of robust accuracies, and whether they can be believed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
-from deepcustom import arrays, datasets
-from deepcustom.compute import derive_seed
-from deepcustom.errors import ThreatModelError
-from deepcustom.evaluation import Network, TestSet, transfer, whitebox
+from deepcustom import datasets
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.files import checks_json, rows_csv
+from deepcustom.evaluation.transfer import Network
 from deepcustom.figures import accuracy_heatmap
 from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.own_network import load_own
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
-from deepcustom.results import PROTOCOLS, UNCLIPPED, write_csv
+from deepcustom.results import PROTOCOLS, csv_text, replace_file
 from deepcustom.tables import print_tables
-
-if TYPE_CHECKING:
-    from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec
-    from deepcustom.threat import ThreatModel
 
 
 def run(ws: Workspace, dataset: str) -> None:
-    """Score every network of ``dataset`` on every set, and under attack itself."""
+    """Score every network of ``dataset`` under every protocol, and check the evaluation itself."""
     spec = datasets.spec(dataset)
     with StageRun(ws, "evaluate", dataset) as stage:
         params = stage.params(EvaluateParams)
-        threat, compute = stage.threat(), stage.compute()
 
-        networks = [_network(stage, spec, name, compute) for name in params.networks]
-        clean = _clean_set(stage, spec, compute)
+        found = score(stage, spec, params)
 
-        by_network = {net.name: transfer(dataset, net, [clean]) for net in networks}
-        for made in _attacked_sets(stage, spec, params.attacks, threat, compute):
-            for net in networks:
-                by_network[net.name] += transfer(dataset, net, [made])
-        results = [result for row in by_network.values() for result in row]
-        total = len(networks) * len(params.whitebox) * len(clean.x)
-        with progress(f"evaluate@{dataset}", total) as advance:
-            for net in networks:
-                for attack, settings in params.whitebox.items():
-                    scored = whitebox(
-                        dataset,
-                        net,
-                        attack,
-                        settings,
-                        clean,
-                        threat,
-                        num_classes=spec.num_classes,
-                        seed=derive_seed(stage.seed, net.name, attack),
-                        compute=compute,
-                        advance=advance,
-                    )
-                    results.append(scored)
+        places = {
+            "results.csv": workspace.results(dataset),
+            "checks.json": workspace.checks(dataset),
+            "curves.csv": workspace.curves(dataset),
+            "pairs.csv": workspace.pairs(dataset),
+        }
+        for name, content in _files(found).items():
+            stage.write(places[name]).write_text(content)
 
-        write_csv(results, stage.write(workspace.results(dataset)))
-        print_tables(results)
+        print_tables(found.results)
+        _print_checks(found.checks)
         for protocol in PROTOCOLS:
-            stage.figure(f"accuracy-{protocol}", accuracy_heatmap(results, dataset, protocol))
-        stage.log({f"{r.protocol}/{r.network}/{r.attack}": r.accuracy for r in results})
+            figure = accuracy_heatmap(found.results, dataset, protocol)
+            stage.figure(f"accuracy-{protocol}", figure)
+        stage.log({f"{r.protocol}/{r.network}/{r.attack}": r.accuracy for r in found.results})
+        stage.time(found.seconds)
 
 
-def _network(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Network:
-    net = load_classifier(stage, spec, name, compute)
-    return Network(name, dvc_md5(stage.ws.root / workspace.network(spec.name, name)), net)
+def aside(
+    ws: Workspace,
+    dataset: str,
+    *,
+    network: Path | None,
+    architecture: str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    n: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Score a user's own network, or all networks on another number of images.
+
+    Nothing of the pipeline is changed: tables, checks and curves go to a folder of their own.
+
+    Args:
+        ws: with prepared data, adversarial test sets and models.
+        dataset: its name.
+        network: the file; None: the networks of the data set.
+        architecture: as in :func:`deepcustom.pipeline.own_network.load_own`.
+        mean: likewise.
+        std: likewise.
+        n: images to attack; None: as in the settings.
+        out: the folder; None: below ``reports/own``.
+
+    Raises:
+        InputError: the file, its class or a number cannot be used.
+    """
+    spec = datasets.spec(dataset)
+    with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+        params = stage.params(EvaluateParams)
+        if n is not None:
+            params = params.model_copy(update={"n": n})
+        own = None
+        if network is not None:
+            compute = stage.compute()
+            net = load_own(network, spec, compute, architecture=architecture, mean=mean, std=std)
+            name = network.stem if network.stem not in params.networks else f"{network.stem}-own"
+            own = Network(name, dvc_md5(network), net)
+
+        found = score(stage, spec, params, own=own)
+
+        called = own.name if own else f"n-{params.n}"
+        folder = out or ws.root / workspace.aside(dataset, called)
+        for name, content in _files(found).items():
+            replace_file(folder / name, content.encode())
+        print_tables(found.results)
+        _print_checks(found.checks)
+        print(f"saved in {folder}")
 
 
-def _clean_set(stage: StageRun, spec: DatasetSpec, compute: Compute) -> TestSet:
-    """The clean test split."""
-    x, y = to_device(load_split(stage, spec, "test"), compute)
-    return TestSet("clean", dvc_md5(stage.ws.root / workspace.split(spec.name, "test")), x, y)
+def _files(found: Scores) -> dict[str, str]:
+    """Name → content of what an evaluation leaves."""
+    return {
+        "results.csv": csv_text(found.results),
+        "checks.json": checks_json(found.checks),
+        "curves.csv": rows_csv(["network"], [((name,), point) for name, point in found.points]),
+        "pairs.csv": rows_csv([], [((), pair) for pair in found.pairs]),
+    }
 
 
-def _attacked_sets(
-    stage: StageRun,
-    spec: DatasetSpec,
-    attacks: Sequence[str],
-    threat: ThreatModel,
-    compute: Compute,
-) -> Iterator[TestSet]:
-    """Each adversarial test set, read in its turn; one that leaves the ball is named so."""
-    for attack in attacks:
-        folder = stage.read(workspace.adversarial(spec.name, "test", attack))
-        made = arrays.AdversarialSet.load(folder, spec)
-        name = attack
-        try:
-            threat.verify(made.x_adv, made.x)
-        except ThreatModelError as error:
-            name += UNCLIPPED
-            print(f"warning: scored as {name}, since {error}")
-        x_adv, y = arrays.images(made.x_adv), arrays.labels(made.y)
-        yield TestSet(name, dvc_md5(folder), x_adv.to(compute.device), y.to(compute.device))
+def _print_checks(checks: Sequence[Check]) -> None:
+    """How many checks there were, and those that are not ok."""
+    counts = {v: sum(check.verdict == v for check in checks) for v in ("ok", "warn", "fail")}
+    print("checks: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    for check in checks:
+        if check.verdict != "ok":
+            print(f"  {check.verdict}: {check.name}, {check.about}: {check.text}")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepcustom import arrays, datasets
-from deepcustom.figures import accuracy_heatmap, loss_curves, save_figure
+from deepcustom.evaluation.files import read_checks, read_pairs, read_points
+from deepcustom.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
 from deepcustom.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
@@ -30,7 +31,18 @@ def run(ws: Workspace, dataset: str) -> None:
         params = stage.params(ReportParams)
 
         results = read_csv(stage.read(workspace.results(dataset)))
-        heatmaps = {name: accuracy_heatmap(results, dataset, name) for name in PROTOCOLS}
+        checks = read_checks(stage.read(workspace.checks(dataset)))
+        points = read_points(stage.read(workspace.curves(dataset)))
+        pairs = read_pairs(stage.read(workspace.pairs(dataset)))
+
+        there = [name for name in PROTOCOLS if pivot(results, dataset, name)[2]]
+        heatmaps = {name: accuracy_heatmap(results, dataset, name) for name in there}
+        robustness = {
+            f"against {curve}": robustness_curves(
+                points, curve, f"{spec.title}: accuracy against {curve}"
+            )
+            for curve in dict.fromkeys(point.curve for _, point in points)
+        }
         grids = _image_grids(stage, spec, results, params.grid_columns)
         curves = _training_curves(stage, spec)
 
@@ -44,6 +56,9 @@ def run(ws: Workspace, dataset: str) -> None:
             grids=_save(grids, folder, dataset, "images"),
             curves=_save(curves, folder, dataset, "curves"),
             facts=_facts(stage, spec),
+            checks=checks,
+            pairs=pairs,
+            robustness=_save(robustness, folder, dataset, "accuracy"),
         )
         stage.write(workspace.page(dataset)).write_text(text)
 
@@ -53,7 +68,7 @@ def run(ws: Workspace, dataset: str) -> None:
         for name, card in cards.items():
             (folder / f"{name}.md").write_text(card)
 
-        pictures = len(heatmaps) + len(grids) + len(curves)
+        pictures = len(heatmaps) + len(grids) + len(curves) + len(robustness)
         stage.log({"pictures": pictures, "cards": len(cards)})
 
 
@@ -65,8 +80,13 @@ def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
         if stage.has("attack", spec.name, attack):
             made = stage.section(AttackParams, "attack", spec.name, attack)
             facts[f"{attack}, transferred"] = made.describe()
+    facts["images attacked"] = f"{evaluated.n:,} at most; adversarial sets are scored whole"
     for attack, made in evaluated.whitebox.items():
         facts[f"{attack}, white-box"] = made.describe()
+    auto, adaptive = evaluated.autoattack, evaluated.adaptive
+    facts["apgd-ce, apgd-t"] = f"{auto.max_iter} steps, {auto.num_random_init} random start(s)"
+    facts["square"] = f"{auto.queries:,} queries an image"
+    facts["adaptive"] = f"{adaptive.bank}, trained on for {adaptive.training.epochs} epoch(s)"
     return facts
 
 
@@ -105,7 +125,7 @@ def _save(figures: dict[str, Figure], folder: Path, dataset: str, prefix: str) -
     """Save every picture; returns caption → link from the page."""
     links = {}
     for caption, figure in figures.items():
-        name = f"{prefix}-{caption}.png"
+        name = f"{prefix}-{caption.replace(' ', '-')}.png"
         save_figure(figure, folder / name)
         links[caption] = f"{Path(workspace.figures(dataset)).relative_to('reports')}/{name}"
     return links

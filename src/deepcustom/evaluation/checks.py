@@ -1,0 +1,299 @@
+"""Whether an evaluation can be believed: checks with figures and a verdict, each able to fail.
+
+They follow Carlini et al. 2019 (arXiv:1902.06705), Athalye, Carlini and Wagner 2018 (arXiv:1802.00420)
+and the indicators of attack failure of Pintor et al. 2022 (arXiv:2106.09947).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepcustom.errors import ThreatModelError
+from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.subject import Counted, Outcome, Subject
+from deepcustom.params import AttackParams
+from deepcustom.prediction import predict
+from deepcustom.threat import ThreatModel
+
+Verdict = Literal["ok", "warn", "fail"]
+
+_SEVERITY: tuple[Verdict, ...] = ("ok", "warn", "fail")
+FEW = 0.002  # share of the images on which a weaker attack may beat a stronger one by chance
+MANY = 0.01
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: what was checked.
+        about: the network or the set.
+        verdict: ``ok``; ``warn``: look at it; ``fail``: numbers that rest on it are not to be believed.
+        figures: what the verdict follows from.
+        text: in one sentence, what was found and what it means.
+    """
+
+    name: str
+    about: str
+    verdict: Verdict
+    figures: Mapping[str, float]
+    text: str
+
+
+def _grade(value: float, ok: float, warn: float) -> Verdict:
+    """``ok`` up to the one bound, ``warn`` up to the other; what is no number fails."""
+    return "ok" if value <= ok else "warn" if value <= warn else "fail"
+
+
+def ball(about: str, x_adv: np.ndarray, x: np.ndarray, threat: ThreatModel) -> Check:
+    """Every image in the ball and in [0, 1]; arrays (n, C, H, W)."""
+    figures = {"images": float(len(x))}
+    try:
+        threat.verify(x_adv, x)
+    except ThreatModelError as error:
+        return Check("ball", about, "fail", figures, f"{error}: its accuracy means nothing.")
+    return Check("ball", about, "ok", figures, "Every image lies in the ball and in [0, 1].")
+
+
+def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
+    """The same logits twice, bit by bit, in eval mode; call it before anything sets that mode."""
+    training = any(module.training for module in net.modules())
+    with torch.no_grad():
+        difference = float((net(x) - net(x)).abs().max()) if len(x) else 0.0
+    figures = {"largest_difference": difference, "training_mode": float(training)}
+    bad = training or difference != 0
+    text = (
+        "The network answers the same image differently, or is in training mode: gradients are noise, "
+        "and an attack has to average over it."
+        if bad
+        else "The network is in eval mode and answers the same image the same."
+    )
+    return Check("deterministic", about, "fail" if bad else "ok", figures, text)
+
+
+def logits(about: str, net: nn.Module, x: Tensor) -> Check:
+    """Outputs that are logits and no probabilities, whose logarithm flattens gradients twice."""
+    out = predict(net, x)
+    sums = float((out.sum(1) - 1).abs().max()) if len(out) else math.inf
+    low = float(out.min()) if len(out) else 0.0
+    finite = bool(out.isfinite().all())
+    probabilities = low >= 0 and sums < 1e-3
+    figures = {"lowest": low, "sum_minus_one": sums}
+    if not finite:
+        return Check("logits", about, "fail", {}, "Some outputs are not finite.")
+    if probabilities:
+        text = "Outputs are probabilities: return what enters the softmax, or gradients vanish."
+        return Check("logits", about, "fail", figures, text)
+    return Check("logits", about, "ok", figures, "Outputs are logits.")
+
+
+def gradients(subject: Subject) -> Check:
+    """Gradients that are neither zero nor infinite, where the network is right."""
+    x, net = subject.x[subject.right].requires_grad_(), Counted(subject.net)
+    zero = broken = 0
+    for rows in torch.split(torch.arange(len(x), device=x.device), 500):
+        loss = F.cross_entropy(net(x[rows]), subject.y[subject.right][rows], reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+        own = gradient[rows].flatten(1)
+        broken += int((~own.isfinite()).any(1).sum())
+        zero += int((own == 0).all(1).sum())
+    n = max(len(x), 1)
+    figures = {"zero": zero / n, "not_finite": broken / n}
+    verdict = _grade((zero + broken) / n, 0.0, MANY)
+    text = f"{zero} of {len(x)} images have a gradient of zero, {broken} one that is not finite."
+    if verdict == "fail":
+        text += " Gradients are masked: attacks that follow them are blind."
+    return Check("gradients", subject.name, verdict, figures, text)
+
+
+def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
+    """PGD that can cross the ball, often enough."""
+    length = float(params.eps_step or 0) * int(params.max_iter or 0) / threat.eps
+    starts = int(params.num_random_init or 0)
+    figures = {"reach": length, "steps": float(params.max_iter or 0), "restarts": float(starts)}
+    weak = starts < 5 or int(params.max_iter or 0) < 50
+    verdict: Verdict = "fail" if length < 2 else "warn" if weak else "ok"
+    text = f"PGD can go {length:.1f} eps, of which 2 cross the ball, from {starts} starts"
+    text += "; 5 starts and 50 steps are the least to rely on." if weak else "."
+    return Check("pgd-reach", about, verdict, figures, text)
+
+
+def reproduced(subject: Subject, outcomes: Sequence[Outcome]) -> Check:
+    """What fell under an attack falls again, and what stood stands, in batches of another size."""
+    unlike = total = 0
+    for outcome in outcomes:
+        again = (predict(subject.net, outcome.x_adv, batch_size=64).argmax(1) == subject.y).cpu()
+        unlike += int((again != outcome.stands)[outcome.tried].sum())
+        total += int(outcome.tried.sum())
+    figures = {"unlike": float(unlike), "predictions": float(total)}
+    text = f"{unlike} of {total} predictions under attack are others when made again."
+    verdict = _grade(unlike / max(total, 1), 0.0, 0.0005)
+    return Check("success-reproduced", subject.name, verdict, figures, text)
+
+
+def zero_radius(about: str, clean: float, at_zero: float) -> Check:
+    """An attack within a ball of radius 0 leaves exactly the clean accuracy."""
+    figures = {"clean": clean, "eps_0": at_zero}
+    text = (
+        f"{100 * clean:.2f} % on clean images, {100 * at_zero:.2f} % under an attack with eps = 0."
+    )
+    return Check("eps-0", about, "ok" if clean == at_zero else "fail", figures, text)
+
+
+def beaten(strong: Tensor, weak: Tensor) -> float:
+    """Share of the images, 0 to 1, that stand against the stronger attack but not the weaker one."""
+    return int((strong & ~weak).sum()) / max(len(strong), 1)
+
+
+def not_beaten(
+    name: str, about: str, strong: Tensor, weak: Tensor, words: tuple[str, str]
+) -> Check:
+    """Image by image: what stands against the stronger attack stands against the weaker one.
+
+    Args:
+        name: of the check.
+        about: the network.
+        strong: (n,) bool, what stands against the attack that should be the stronger.
+        weak: likewise, the weaker.
+        words: what the two are called.
+    """
+    share = beaten(strong, weak)
+    count = f"{round(share * len(strong))} of {len(strong)} images"
+    text = f"{count} fall to {words[1]}, but stand against {words[0]}"
+    verdict = _grade(share, FEW, MANY)
+    if verdict == "ok":
+        text += "."
+    else:
+        text += ": the stronger attack is stopped short or misled. The worst case counts them as fallen."
+    return Check(name, about, verdict, {"beaten": share, "n": float(len(strong))}, text)
+
+
+def doubled(about: str, left: Tensor, after: Tensor) -> Check:
+    """Twice the steps and restarts change the accuracy by half a point at most.
+
+    Args:
+        about: the network.
+        left: (n,) bool, what stood against all white-box attacks.
+        after: (n,) bool, what of that stands against PGD with twice the steps and restarts.
+    """
+    n = max(len(left), 1)
+    gain = int((left & ~after).sum()) / n
+    text = (
+        f"Twice the steps and restarts of PGD bring the accuracy down by {100 * gain:.2f} points."
+    )
+    verdict = _grade(gain, 0.005, MANY)
+    return Check("doubling", about, verdict, {"change": gain, "n": float(n)}, text)
+
+
+def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
+    """Accuracy falls with eps, and reaches about 0 when the ball is large."""
+    curve = sorted((p.eps, p.accuracy) for p in points if p.curve == "eps")
+    values = [accuracy for _, accuracy in curve]
+    rise = max((b - a for a, b in pairwise(values)), default=0.0)
+    rise = max(rise, 0.0)
+    last = values[-1]
+    verdict = max((_grade(rise, 0.01, 0.02), _grade(last, 0.01, 0.05)), key=_SEVERITY.index)
+    text = f"With eps the accuracy falls to {100 * last:.1f} % at eps = {curve[-1][0]:.4g}"
+    text += f", and rises by {100 * rise:.1f} points at most on the way."
+    if verdict == "fail":
+        text += " An attack without a limit must win: this one is misled."
+    return Check("eps-curve", about, verdict, {"last": last, "largest_rise": rise}, text)
+
+
+def loss_rises(about: str, points: Iterable[Point]) -> Check:
+    """Along the attack the loss rises, on every image."""
+    last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
+    if math.isnan(last.loss):
+        return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
+    figures = {"not_risen": 1 - last.risen, "loss": last.loss}
+    share = f"{100 * last.risen:.1f} % of images"
+    text = f"After {last.steps} steps the loss is higher than before on {share}."
+    return Check("loss-rises", about, _grade(1 - last.risen, MANY, 0.05), figures, text)
+
+
+def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Check:
+    """On no adversarial set is a network better than on clean images, by more than a point.
+
+    Args:
+        about: the network.
+        clean: (n,) bool, which clean images it gets right.
+        sets: name → (n,) bool, likewise on an adversarial set.
+    """
+    gains = {name: float(s.double().mean() - clean.double().mean()) for name, s in sets.items()}
+    worst = max(gains, key=lambda name: gains[name], default="")
+    gain = gains.get(worst, 0.0)
+    if gain <= 0.01:
+        text = "On no adversarial set is it better than on clean images."
+        return Check("label-leak", about, "ok", {"gain": gain}, text)
+    text = (
+        f"It is {100 * gain:.1f} points better on {worst} than on clean images: the true label chose the "
+        "perturbation, and the network reads it off. That accuracy is no robustness."
+    )
+    return Check("label-leak", about, "fail", {"gain": gain}, text)
+
+
+def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: int) -> Check:
+    """Whether a linear classifier reads the label off the perturbation alone.
+
+    Args:
+        attack: name of the set.
+        change: x_adv - x, (n, C, H, W).
+        y: true labels (n,).
+        seed: of the halves: one to fit on, one to read.
+    """
+    from sklearn.linear_model import RidgeClassifier
+    from sklearn.model_selection import train_test_split
+
+    flat = change.reshape(len(change), -1)
+    counts = np.unique(y, return_counts=True)[1]
+    alike = y if counts.min() > 1 and len(y) // 2 >= len(counts) else None
+    fit, rest, y_fit, y_rest = train_test_split(
+        flat, y, test_size=0.5, random_state=seed, stratify=alike
+    )
+    share = float(RidgeClassifier(alpha=1.0).fit(fit, y_fit).score(rest, y_rest))
+    chance = float(np.bincount(y_rest).max() / len(y_rest))
+    verdict = _grade(share - chance, 0.25, 0.6)
+    text = f"A linear classifier reads {100 * share:.1f} % of the labels off the perturbation alone"
+    text += "." if verdict == "ok" else ": a network trained on such images can learn that instead."
+    figures = {"read": share, "chance": chance}
+    return Check("label-in-perturbation", attack, verdict, figures, text)
+
+
+def undefended_falls(about: str, worst: Tensor) -> Check:
+    """A network without a defence keeps about nothing; (n,) bool, what stands against everything."""
+    left = float(worst.double().mean())
+    text = f"The undefended network keeps {100 * left:.2f} %"
+    verdict = _grade(left, 0.01, 0.05)
+    text += "." if verdict == "ok" else ": the attacks are too weak to tell defences apart."
+    return Check("undefended-falls", about, verdict, {"left": left}, text)
+
+
+def test_unread(dataset: str, reads: Mapping[str, Iterable[str]]) -> Check:
+    """Nothing that trains read the test split.
+
+    Args:
+        dataset: the data set.
+        reads: stage and item of every run that trained → the paths it read.
+    """
+    guilty = sorted(
+        run for run, paths in reads.items() if any("test" in path.split("/") for path in paths)
+    )
+    figures = {"runs": float(len(reads)), "that_read_test": float(len(guilty))}
+    if guilty:
+        text = f"{', '.join(guilty)} read the test split: nothing here is a test any more."
+        return Check("test-unread", dataset, "fail", figures, text)
+    if not reads:
+        text = "There is no record of what training read, so this cannot be told."
+        return Check("test-unread", dataset, "warn", figures, text)
+    text = f"None of the {len(reads)} runs that trained read the test split."
+    return Check("test-unread", dataset, "ok", figures, text)

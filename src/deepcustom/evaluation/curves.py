@@ -1,0 +1,80 @@
+"""Accuracy against the radius of the ball, and against the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+
+from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.whitebox import restarted
+from deepcustom.params import AttackParams, CurveParams
+from deepcustom.prediction import predict
+from deepcustom.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Point:
+    """What PGD left of a network at one radius and number of steps.
+
+    Attributes:
+        curve: ``eps`` or ``steps``, which of the two varies.
+        eps: radius, in units of the pixel range.
+        steps: of PGD, from one random start.
+        accuracy: share of all images that stand, 0 to 1.
+        loss: mean cross entropy on the images that the network gets right without an attack, attacked;
+            nan where there is none.
+        risen: share of those whose loss is above what it was on the clean image.
+    """
+
+    curve: str
+    eps: float
+    steps: int
+    accuracy: float
+    loss: float
+    risen: float
+
+
+def curves(subject: Subject, params: CurveParams, pgd: AttackParams) -> Iterator[Point]:
+    """Attack the first images again and again.
+
+    Args:
+        subject: the network and the images, of which the first ``params.n`` are used.
+        params: radii, as multiples of the subject's eps, and numbers of steps.
+        pgd: step and number of steps at the subject's eps. The step grows and shrinks with the radius;
+            fewer steps are longer, so that each number of them crosses the ball.
+
+    Yields:
+        The points of both curves.
+    """
+    few = replace(subject, x=subject.x[: params.n], y=subject.y[: params.n])
+    eps, steps = subject.threat.eps, int(pgd.max_iter or 1)
+    for radius in params.radii:
+        yield _point(few, "eps", min(radius * eps, 1.0), steps, pgd)
+    for count in params.steps:
+        yield _point(few, "steps", eps, count, pgd)
+
+
+def _point(few: Subject, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
+    before = _loss(few, few.x)
+    if steps == 0:
+        accuracy, after = float(few.right.cpu().double().mean()), before
+    else:
+        step = min(max(float(pgd.eps_step or 0) / few.threat.eps, 2 / steps), 1) * eps
+        # Nothing leaves a ball of radius 0; ART wants a step all the same.
+        change = {"eps_step": step or pgd.eps_step, "max_iter": steps, "num_random_init": 1}
+        once = pgd.model_copy(update=change)
+        threat = ThreatModel(eps)
+        outcome = restarted(replace(few, threat=threat), f"{curve}-{eps}-{steps}", once, few.right)
+        accuracy, after = outcome.accuracy, _loss(few, outcome.x_adv)
+    right = few.right
+    mean = float(after[right].mean())
+    risen = float((after > before)[right].cpu().double().mean())
+    return Point(curve, eps, steps, accuracy, mean, risen)
+
+
+def _loss(few: Subject, x: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of each image, (n,)."""
+    return F.cross_entropy(predict(few.net, x), few.y, reduction="none")

@@ -1,0 +1,177 @@
+"""The network under evaluation and the images it is attacked on; what an attempt on them did."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from deepcustom.compute import Compute
+from deepcustom.prediction import predict
+from deepcustom.progress import Advance, silent
+from deepcustom.threat import ThreatModel
+
+Make = Callable[[Tensor, Tensor], Tensor]
+"""(x, y) → x_adv: clean images (m, C, H, W) and labels (m,) to adversarial images of that shape."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attack took.
+
+    Attributes:
+        gradients: images whose gradient was computed, summed over all steps.
+        queries: images that were shown to the network without one.
+        seconds: by the clock.
+    """
+
+    gradients: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.gradients + other.gradients,
+            self.queries + other.queries,
+            self.seconds + other.seconds,
+        )
+
+
+class Counted(nn.Module):
+    """A network that counts the images it is shown, apart those whose gradient is asked for.
+
+    Where the network itself breaks the way back to its input (detached, rounded by way of integers), the
+    gradient is zero instead of an error: attacks run, and the checks can say that they were blind.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.gradients = self.queries = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the network itself: images (N, C, H, W) to logits (N, classes)."""
+        asked = torch.is_grad_enabled() and x.requires_grad
+        if asked:
+            self.gradients += len(x)
+        else:
+            self.queries += len(x)
+        logits: Tensor = self.net(x)
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits) if asked else logits
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network, the images to attack it on, and what an attacker may do.
+
+    Attributes:
+        name: how tables and checks call it.
+        net: frozen, in eval mode, images (N, C, H, W) in [0, 1] to logits (N, num_classes).
+        x: clean images (n, C, H, W), float32 in [0, 1], on ``compute.device``.
+        y: true labels (n,).
+        threat: ball and range.
+        num_classes: how many logits.
+        seed: of everything random.
+        compute: device; attacks run in float32.
+        advance: called with what is being done.
+    """
+
+    name: str
+    net: nn.Module
+    x: Tensor
+    y: Tensor
+    threat: ThreatModel
+    num_classes: int
+    seed: int
+    compute: Compute
+    advance: Advance = field(default=silent, compare=False)
+
+    @cached_property
+    def counted(self) -> Counted:
+        """The network, counting."""
+        return Counted(self.net)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """(n,) bool: which clean images the network gets right."""
+        return predict(self.net, self.x).argmax(1) == self.y
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack left of a network.
+
+    Attributes:
+        protocol: a key of :data:`deepcustom.results.PROTOCOLS`.
+        attack: its name.
+        tried: (n,) bool, on the CPU: which images were attacked.
+        stands: (n,) bool, on the CPU: which images the network still gets right; those that it gets
+            wrong without an attack count as fallen.
+        x_adv: (n, C, H, W) the images it was shown; clean ones where nothing was tried.
+        cost: of the whole attack.
+    """
+
+    protocol: str
+    attack: str
+    tried: Tensor
+    stands: Tensor
+    x_adv: Tensor
+    cost: Cost
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all images that the network still gets right, 0 to 1."""
+        return float(self.stands.double().mean()) if len(self.stands) else float("nan")
+
+
+def attempt(subject: Subject, protocol: str, attack: str, rows: Tensor, make: Make) -> Outcome:
+    """Show the network what ``make`` makes of some of its images.
+
+    Args:
+        subject: the network and the images.
+        protocol: for the outcome.
+        attack: for the outcome.
+        rows: (n,) bool, which images to attack; the others count as fallen.
+        make: the attack. What it returns is projected into the ball, as an attack's own arithmetic may
+            be off by a rounding.
+
+    Returns:
+        The outcome.
+    """
+    counted, start = subject.counted, time.monotonic()
+    before = Cost(counted.gradients, counted.queries)
+    x_adv, stands = subject.x.clone(), rows.clone()
+    if rows.any():
+        x, y = subject.x[rows], subject.y[rows]
+        found = make(x.clone(), y.clone()).detach().to(x)  # it may write into what it is given
+        x_adv[rows] = subject.threat.project(torch.where(found.isfinite(), found, x), x)
+        stands[rows] = predict(counted, x_adv[rows]).argmax(1) == y
+    cost = Cost(
+        counted.gradients - before.gradients,
+        counted.queries - before.queries,
+        time.monotonic() - start,
+    )
+    return Outcome(protocol, attack, rows.cpu(), stands.cpu(), x_adv, cost)
+
+
+def follow(first: Outcome, second: Outcome) -> Outcome:
+    """Two attempts as one attack: ``second`` was made on what ``first`` left."""
+    left = first.stands.to(first.x_adv.device)[:, None, None, None]
+    return Outcome(
+        first.protocol,
+        first.attack,
+        first.tried,
+        first.stands & second.stands,
+        torch.where(left, second.x_adv, first.x_adv),
+        first.cost + second.cost,
+    )
+
+
+def in_batches(make: Make, x: Tensor, y: Tensor, size: int) -> Tensor:
+    """``make`` on at most ``size`` images at a time."""
+    parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
+    return torch.cat([make(images, labels) for images, labels in parts])

@@ -1,0 +1,52 @@
+"""Scoring networks on images made against another network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from deepcustom.prediction import predict
+from deepcustom.results import Result
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to score: its name in the table, the hash of its file, and itself."""
+
+    name: str
+    md5: str
+    net: nn.Module
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Images to score on: name of the attack that made them, hash, images (N, C, H, W) and labels (N,)."""
+
+    __test__ = False  # for pytest: the name is the field's, it is no test case
+
+    attack: str
+    md5: str
+    x: Tensor
+    y: Tensor
+
+
+def transfer(dataset: str, network: Network, images: TestSet) -> tuple[Result, Tensor]:
+    """Accuracy of one network on a set made against the target network.
+
+    Returns:
+        The result, and (N,) bool, on the CPU: which images it gets right.
+    """
+    stands = predict(network.net, images.x).argmax(1) == images.y
+    result = Result.of(
+        dataset=dataset,
+        network=network.name,
+        protocol="transfer",
+        attack=images.attack,
+        correct=int(stands.sum()),
+        n=len(stands),
+        network_md5=network.md5,
+        set_md5=images.md5,
+        queries=len(stands),
+    )
+    return result, stands.cpu()

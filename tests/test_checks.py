@@ -1,0 +1,541 @@
+"""Every check of an evaluation on what is sound, and on what it is there to find."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepcustom import nets
+from deepcustom.compute import FLOAT32
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.blackbox import blackbox, surrogate_images
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.curves import Point, curves
+from deepcustom.evaluation.files import checks_json
+from deepcustom.evaluation.subject import Outcome, Subject
+from deepcustom.evaluation.whitebox import restarted
+from deepcustom.params import AttackParams, AutoAttackParams, CurveParams
+from deepcustom.threat import ThreatModel
+
+EPS = 0.3
+THREAT = ThreatModel(EPS)
+PGD = AttackParams(method="pgd", eps_step=0.1, max_iter=8, num_random_init=1)
+FGSM = AttackParams(method="fgsm")
+STRONG = AttackParams(method="pgd", eps_step=0.01, max_iter=100, num_random_init=5)
+AUTO = AutoAttackParams(max_iter=5, targets=2, queries=60)
+CURVES = CurveParams(n=20, radii=(0, 0.5, 1, 4), steps=(1, 8))
+
+
+class Scaled(nn.Module):
+    """Logits so far apart that the softmax rounds to one and zeros: no gradient is left."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 1e4 * self.net(x)
+
+
+class Noisy(Scaled):
+    """Other logits every time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        return logits + 10 * torch.randn_like(logits)
+
+
+class Softmax(Scaled):
+    """Probabilities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).softmax(1)
+
+
+class Rounded(Scaled):
+    """Sees black and white alone: a step function, flat almost everywhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net((x > 0.5).float())
+
+
+class Detached(Scaled):
+    """Cuts the way back to the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.detach())
+
+
+class Infinite(Scaled):
+    """Overflows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * torch.inf
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Networks, and what the cases make with them, made once."""
+
+    net: nets.Classifier
+    images: tuple[Tensor, Tensor]
+
+    def subject(self, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Subject:
+        net = wrap(self.net).eval() if wrap else self.net
+        return Subject("it", net, *self.images, THREAT, 10, 3, FLOAT32)
+
+    def attacked(self, subject: Subject, params: AttackParams = PGD) -> Outcome:
+        return restarted(subject, params.method, params, subject.right)
+
+    def points(self, wrap=None) -> list[Point]:
+        return list(curves(self.subject(wrap), CURVES, PGD))
+
+    def transferred(self, subject: Subject) -> Tensor:
+        """(n,) bool: what stands against images made against the plain network, right without."""
+        images = surrogate_images(self.subject(), PGD)
+        return next(iter(blackbox(subject, {"plain": images}, AUTO))).stands
+
+    def square(self, subject: Subject) -> Tensor:
+        return next(iter(blackbox(subject, {}, AUTO))).stands
+
+
+@pytest.fixture(scope="module")
+def bench(trained, held_out) -> Bench:
+    right = trained(held_out[0]).argmax(1) == held_out[1]
+    # Twenty-four that the network gets right, and one that it does not.
+    rows = torch.cat([right.nonzero()[:24, 0], (~right).nonzero()[:1, 0]])
+    return Bench(copy.deepcopy(trained), (held_out[0][rows], held_out[1][rows]))
+
+
+# What the cases are made of
+
+
+def outside_by_a_pixel(bench: Bench) -> Check:
+    x = bench.images[0].numpy()
+    x_adv = x.copy()
+    x_adv[3, 0, 5, 5] = np.float32(0.0 if x[3, 0, 5, 5] > 0.5 else 1.0)
+    return checks.ball("lrp", x_adv, x, THREAT)
+
+
+def ball_of_an_attack(bench: Bench) -> Check:
+    subject = bench.subject()
+    x_adv = bench.attacked(subject).x_adv
+    return checks.ball("pgd", x_adv.numpy(), subject.x.numpy(), THREAT)
+
+
+def deterministic(bench: Bench, wrap=None) -> Check:
+    subject = bench.subject(wrap)
+    return checks.deterministic("it", subject.net, subject.x)
+
+
+def logits(bench: Bench, wrap=None) -> Check:
+    subject = bench.subject(wrap)
+    return checks.logits("it", subject.net, subject.x)
+
+
+def reproduced(bench: Bench, wrap=None) -> Check:
+    torch.manual_seed(1)
+    subject = bench.subject(wrap)
+    outcomes = [bench.attacked(subject, params) for params in (FGSM, PGD, WEAK)]
+    return checks.reproduced(subject, outcomes)
+
+
+def zero_radius(bench: Bench, wrap=None) -> Check:
+    torch.manual_seed(1)
+    subject = bench.subject(wrap)
+    clean = float(subject.right[: CURVES.n].double().mean())
+    zero = next(curves(subject, CURVES, PGD))
+    assert zero.eps == 0
+    return checks.zero_radius("it", clean, zero.accuracy)
+
+
+def pgd_against_transfer(bench: Bench, wrap=None) -> Check:
+    subject = bench.subject(wrap)
+    strong, weak = bench.attacked(subject).stands, bench.transferred(subject)
+    return checks.not_beaten("pgd", "it", strong, weak, ("PGD", "a set of another network"))
+
+
+def doubled(bench: Bench, params: AttackParams) -> Check:
+    """White-box alone, then PGD in earnest on what stands."""
+    subject = bench.subject()
+    left = bench.attacked(subject, params).stands
+    after = restarted(subject, "doubled", PGD, left).stands
+    return checks.doubled("it", left, after)
+
+
+class Reader(nn.Module):
+    """Reads the class off the corner where :func:`stamped` writes it, else asks the network."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) + 1000 * x[:, 0, 0, :10]
+
+
+def stamped(bench: Bench) -> Tensor:
+    """The true label as a pixel of the first row, which is black in every digit, within the ball."""
+    x, y = bench.images
+    x_adv = x.clone()
+    x_adv[torch.arange(len(x)), 0, 0, y] += 0.2
+    return x_adv
+
+
+def label_leak(bench: Bench, x_adv: Tensor) -> Check:
+    x, y = bench.images
+    net = Reader(bench.net)
+    clean, read = (net(images).argmax(1) == y for images in (x, x_adv))
+    return checks.no_label_leak("it", clean, {"clean": clean, "lrp": read})
+
+
+def label_in_perturbation(stamp: bool) -> Check:
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 10
+    change = rng.uniform(-0.3, 0.3, (200, 1, 6, 6)).astype(np.float32)
+    if stamp:
+        change[np.arange(200), 0, 0, y % 6] = 3.0
+        change[np.arange(200), 0, 1, y // 6] = 3.0
+    return checks.label_in_perturbation("lrp", change, y, seed=0)
+
+
+def undefended(bench: Bench, params: AttackParams) -> Check:
+    return checks.undefended_falls("target", bench.attacked(bench.subject(), params).stands)
+
+
+WEAK = AttackParams(method="pgd", eps_step=0.001, max_iter=1, num_random_init=0)
+READS = {
+    "train_target@mnist": ["data/prepared/mnist/train", "data/prepared/mnist/val"],
+    "train_dgn@mnist-lrp": ["data/prepared/mnist/train", "models/target/mnist.safetensors"],
+}
+GUILTY = {**READS, "adversarial_train@mnist-nce": ["data/prepared/mnist/test"]}
+
+Case = Callable[[Bench], Check]
+CASES: dict[str, tuple[Case, Case]] = {
+    "ball": (ball_of_an_attack, outside_by_a_pixel),
+    "deterministic": (deterministic, lambda b: deterministic(b, Noisy)),
+    "logits": (logits, lambda b: logits(b, Softmax)),
+    "gradients": (
+        lambda b: checks.gradients(b.subject()),
+        lambda b: checks.gradients(b.subject(Scaled)),
+    ),
+    "reach": (
+        lambda b: checks.reach("it", STRONG, THREAT),
+        lambda b: checks.reach("it", STRONG.model_copy(update={"eps_step": 0.0059}), THREAT),
+    ),
+    "reproduced": (reproduced, lambda b: reproduced(b, Noisy)),
+    "zero_radius": (zero_radius, lambda b: zero_radius(b, Noisy)),
+    "not_beaten": (pgd_against_transfer, lambda b: pgd_against_transfer(b, Scaled)),
+    "doubled": (lambda b: doubled(b, PGD), lambda b: doubled(b, WEAK)),
+    "falls_with_eps": (
+        lambda b: checks.falls_with_eps("it", b.points()),
+        lambda b: checks.falls_with_eps("it", b.points(Detached)),
+    ),
+    "loss_rises": (
+        lambda b: checks.loss_rises("it", b.points()),
+        lambda b: checks.loss_rises("it", b.points(Rounded)),
+    ),
+    "no_label_leak": (
+        lambda b: label_leak(b, b.attacked(b.subject()).x_adv),
+        lambda b: label_leak(b, stamped(b)),
+    ),
+    "label_in_perturbation": (
+        lambda b: label_in_perturbation(stamp=False),
+        lambda b: label_in_perturbation(stamp=True),
+    ),
+    "undefended_falls": (lambda b: undefended(b, PGD), lambda b: undefended(b, WEAK)),
+    "test_unread": (
+        lambda b: checks.test_unread("mnist", READS),
+        lambda b: checks.test_unread("mnist", GUILTY),
+    ),
+}
+"""Function of the module → a case in which it is ok, and one in which it fails."""
+
+
+def test_every_check_has_its_two_cases():
+    """A new check needs a row above."""
+    made = {
+        name
+        for name, function in inspect.getmembers(checks, inspect.isfunction)
+        if function.__module__ == checks.__name__
+        and not name.startswith("_")
+        and inspect.signature(function).return_annotation == "Check"
+    }
+    assert made == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_check_is_ok_where_all_is_well(name, bench):
+    check = CASES[name][0](bench)
+    assert check.verdict == "ok", check
+    assert check.text.endswith(".")
+    assert all(math.isfinite(value) for value in check.figures.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_check_fails_where_it_should(name, bench):
+    check, ok = CASES[name][1](bench), CASES[name][0](bench)
+    assert check.verdict == "fail", check
+    assert check.text != ok.text
+    assert (check.name, len(check.text) > 20) == (ok.name, True)
+    assert json.loads(checks_json([check]))["checks"][0]["verdict"] == "fail"
+
+
+def test_names_are_unlike(bench):
+    fixed = [name for name in CASES if name != "not_beaten"]  # which is told its name
+    names = [CASES[name][1](bench).name for name in fixed if name not in ("zero_radius",)]
+    assert len(set(names)) == len(names)
+
+
+# What makes an attack blind, check by check
+
+
+@pytest.mark.parametrize("wrap", [Rounded, Detached])
+def test_gradients_that_are_missing_are_zero_gradients(wrap, bench):
+    check = checks.gradients(bench.subject(wrap))
+    assert check.verdict == "fail"
+    assert check.figures == {"zero": 1.0, "not_finite": 0.0}
+    assert "masked" in check.text
+
+
+def test_a_network_that_is_not_frozen_has_gradients_all_the_same(bench):
+    loose = replace(bench, net=copy.deepcopy(bench.net).requires_grad_(True))
+    assert checks.gradients(loose.subject()).verdict == "ok"
+    assert checks.gradients(loose.subject(Detached)).figures["zero"] == 1
+    assert all(p.grad is None for p in loose.net.parameters())
+
+
+def test_gradients_leave_the_images_as_they_are(bench):
+    subject = bench.subject()
+    checks.gradients(subject)
+    assert not subject.x.requires_grad
+    assert subject.counted.gradients == 0
+
+
+def test_gradients_that_are_not_finite(bench):
+    class Sharp(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) + (0 * x).sqrt().flatten(1).sum(1, keepdim=True)
+
+    check = checks.gradients(bench.subject(Sharp))
+    assert check.verdict == "fail"
+    assert check.figures["not_finite"] == 1
+
+
+def test_gradients_where_nothing_is_right_are_no_finding(bench):
+    wrong = Subject(
+        "it", bench.net, bench.images[0][-1:], bench.images[1][-1:], THREAT, 10, 0, FLOAT32
+    )
+    assert checks.gradients(wrong).figures == {"zero": 0, "not_finite": 0}
+
+
+def test_masked_gradients_are_beaten_by_square_and_curves_tell(bench):
+    subject = bench.subject(Scaled)
+    pgd, square = bench.attacked(subject).stands, bench.square(subject)
+    words = ("PGD", "Square")
+    check = checks.not_beaten("square-not-stronger", "it", pgd, square, words)
+    assert check.verdict == "fail"
+    assert "fall to Square, but stand against PGD" in check.text
+    assert check.figures["beaten"] == pytest.approx(int((pgd & ~square).sum()) / 25)
+    plain = bench.subject()
+    pgd, square = bench.attacked(plain).stands, bench.square(plain)
+    assert checks.not_beaten("square-not-stronger", "it", pgd, square, words).verdict == "ok"
+    points = bench.points(Scaled)
+    assert checks.loss_rises("it", points).verdict == "fail"
+
+
+def test_a_step_function_is_found_by_the_curve_of_its_loss(bench):
+    points = bench.points(Rounded)
+    assert checks.falls_with_eps("it", points).figures["last"] > 0.05
+    assert checks.loss_rises("it", points).figures["not_risen"] > 0.05
+
+
+def test_noise_is_seen_in_every_check_that_looks_twice(bench):
+    assert deterministic(bench, Noisy).figures["largest_difference"] > 0
+    assert reproduced(bench, Noisy).figures["unlike"] > 0
+    figures = zero_radius(bench, Noisy).figures
+    assert figures["clean"] != figures["eps_0"]
+
+
+def test_training_mode_is_found(bench):
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
+    assert checks.deterministic("it", net.eval(), bench.images[0]).verdict == "ok"
+    net[1].train()
+    check = checks.deterministic("it", net, bench.images[0])
+    assert (check.verdict, check.figures["training_mode"]) == ("fail", 1)
+
+
+def test_outputs_that_are_not_finite_are_no_logits(bench):
+    assert logits(bench, Infinite).verdict == "fail"
+    assert logits(bench, Infinite).text == "Some outputs are not finite."
+
+
+def test_log_probabilities_are_logits(bench):
+    class Log(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).log_softmax(1)
+
+    assert logits(bench, Log).verdict == "ok"
+
+
+# Figures and bounds, by hand
+
+
+def test_ball_says_how_many_lie_outside(bench):
+    check = outside_by_a_pixel(bench)
+    assert "1 of 25 images lie outside the eps=0.3 ball" in check.text
+    assert check.figures == {"images": 25}
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "starts", "verdict", "reach"),
+    [
+        (0.01, 100, 5, "ok", 10 / 3),
+        (0.012, 50, 5, "ok", 2),
+        (0.01, 100, 4, "warn", 10 / 3),
+        (0.1, 49, 5, "warn", 49 / 3),
+        (0.1, 10, 0, "warn", 10 / 3),
+        (0.01, 59, 5, "fail", 59 / 30),
+    ],
+)
+def test_reach_by_hand(step, steps, starts, verdict, reach):
+    pgd = AttackParams(method="pgd", eps_step=step, max_iter=steps, num_random_init=starts)
+    check = checks.reach("it", pgd, ThreatModel(0.3))
+    assert check.figures == {
+        "reach": pytest.approx(reach),
+        "steps": steps,
+        "restarts": starts,
+    }
+    assert check.verdict == verdict
+
+
+def bools(n: int, true: int) -> Tensor:
+    return torch.arange(n) < true
+
+
+@pytest.mark.parametrize(
+    ("beaten", "verdict"), [(0, "ok"), (2, "ok"), (3, "warn"), (10, "warn"), (11, "fail")]
+)
+def test_not_beaten_counts_image_by_image(beaten, verdict):
+    """As many fall to both, but others."""
+    strong, weak = bools(1000, 500), bools(1000, 500 - beaten)
+    weak[900 : 900 + beaten] = True
+    check = checks.not_beaten("name", "it", strong, weak, ("PGD", "FGSM"))
+    assert (check.name, check.verdict) == ("name", verdict)
+    assert check.figures == {"beaten": beaten / 1000, "n": 1000}
+    assert check.text.startswith(f"{beaten} of 1000 images fall to FGSM")
+    assert checks.beaten(strong, weak) == beaten / 1000
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"), [(0, "ok"), (5, "ok"), (6, "warn"), (10, "warn"), (11, "fail")]
+)
+def test_doubled_by_hand(gain, verdict):
+    check = checks.doubled("it", bools(1000, 400), bools(1000, 400 - gain))
+    assert (check.verdict, check.figures["change"]) == (verdict, gain / 1000)
+
+
+@pytest.mark.parametrize(
+    ("left", "verdict"), [(0, "ok"), (10, "ok"), (11, "warn"), (50, "warn"), (51, "fail")]
+)
+def test_undefended_by_hand(left, verdict):
+    check = checks.undefended_falls("target", bools(1000, left))
+    assert (check.verdict, round(check.figures["left"], 6)) == (verdict, left / 1000)
+
+
+def eps_curve(*accuracies: float) -> list[Point]:
+    points = [Point("eps", i / 10, 100, a, 1.0, 1.0) for i, a in enumerate(accuracies)]
+    return [*reversed(points), Point("steps", 0.3, 5, 0.9, 1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict", "last", "rise"),
+    [
+        ((0.9, 0.5, 0.0), "ok", 0.0, 0.0),
+        ((0.9, 0.5, 0.03), "warn", 0.03, 0.0),
+        ((0.9, 0.5, 0.06), "fail", 0.06, 0.0),
+        ((0.5, 0.515, 0.0), "warn", 0.0, 0.015),
+        ((0.5, 0.53, 0.0), "fail", 0.0, 0.03),
+        ((0.5, 0.53, 0.02), "fail", 0.02, 0.03),
+        ((0.5, math.nan), "fail", math.nan, math.nan),
+    ],
+)
+def test_falls_with_eps_by_hand(accuracies, verdict, last, rise):
+    check = checks.falls_with_eps("it", eps_curve(*accuracies))
+    assert check.verdict == verdict
+    assert check.figures["last"] == pytest.approx(last, nan_ok=True)
+    assert check.figures["largest_rise"] == pytest.approx(rise, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("risen", "verdict"), [(1.0, "ok"), (0.995, "ok"), (0.97, "warn"), (0.9, "fail")]
+)
+def test_loss_rises_looks_at_the_most_steps(risen, verdict):
+    points = [
+        Point("steps", 0.3, 50, 0.1, 3.0, risen),
+        Point("steps", 0.3, 1, 0.5, 1.0, 0.5),
+        Point("eps", 0.9, 100, 0.0, 9.0, 0.0),
+    ]
+    check = checks.loss_rises("it", points)
+    assert check.verdict == verdict
+    assert check.figures == {"not_risen": pytest.approx(1 - risen), "loss": 3.0}
+
+
+def test_loss_of_a_network_that_is_never_right_is_no_finding():
+    point = Point("steps", 0.3, 50, 0.0, math.nan, math.nan)
+    assert checks.loss_rises("it", [point]).verdict == "ok"
+
+
+@pytest.mark.parametrize(("gain", "verdict"), [(-200, "ok"), (0, "ok"), (9, "ok"), (11, "fail")])
+def test_label_leak_by_hand(gain, verdict):
+    clean = bools(1000, 800)
+    sets = {"fgsm": bools(1000, 100), "lrp": bools(1000, 800 + gain)}
+    check = checks.no_label_leak("it", clean, sets)
+    assert (check.verdict, "lrp" in check.text) == (verdict, verdict == "fail")
+    assert checks.no_label_leak("it", clean, {}).verdict == "ok"
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1], [0, 1, 2, 3, 4], [0] * 5 + [1, 1]])
+def test_labels_of_which_there_are_few_are_read_without_error(labels):
+    y = np.array(labels)
+    change = np.random.default_rng(0).uniform(-1, 1, (len(y), 1, 2, 2)).astype(np.float32)
+    figures = checks.label_in_perturbation("lrp", change, y, seed=0).figures
+    assert 0 <= figures["read"] <= 1
+    assert 0 < figures["chance"] <= 1
+
+
+def test_reading_the_test_split_is_told_by_name():
+    check = checks.test_unread("mnist", GUILTY)
+    assert check.text.startswith("adversarial_train@mnist-nce read the test split")
+    assert check.figures == {"runs": 3, "that_read_test": 1}
+    deeper = {"train_dgn@mnist-lrp": ["data/adversarial/mnist/test/lrp"]}
+    assert checks.test_unread("mnist", deeper).verdict == "fail"
+    like = {"train_dgn@mnist-lrp": ["data/prepared/mnist/train", "data/latest/mnist"]}
+    assert checks.test_unread("mnist", like).verdict == "ok"
+    assert checks.test_unread("mnist", {}).verdict == "warn"
+
+
+def test_reproduced_counts_what_was_tried_alone(bench):
+    subject = bench.subject()
+    outcome = bench.attacked(subject)
+    assert checks.reproduced(subject, [outcome]).figures == {"unlike": 0, "predictions": 24}
+    lied = replace(outcome, stands=~outcome.stands)
+    check = checks.reproduced(subject, [outcome, lied])
+    assert check.figures == {"unlike": 24, "predictions": 48}
+    assert check.verdict == "fail"
+    assert checks.reproduced(subject, []).verdict == "ok"
+
+
+def test_zero_radius_by_hand():
+    assert checks.zero_radius("it", 0.9, 0.9).verdict == "ok"
+    assert checks.zero_radius("it", 0.9, 0.899).verdict == "fail"
+    assert checks.zero_radius("it", 0.9, math.nan).verdict == "fail"

@@ -1,0 +1,766 @@
+"""Attacks on the network itself: where their images lie, what they cost, whom they meet, and the whole."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from deepcustom import nets
+from deepcustom.compute import FLOAT32
+from deepcustom.dgn import DGNBank, ready
+from deepcustom.evaluation import whitebox as whitebox_module
+from deepcustom.evaluation.adaptive import adapt, adaptive
+from deepcustom.evaluation.blackbox import blackbox, square_attack, surrogate_images
+from deepcustom.evaluation.curves import curves
+from deepcustom.evaluation.full import Evaluation, evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.subject import (
+    Cost,
+    Counted,
+    Make,
+    Outcome,
+    Subject,
+    attempt,
+    follow,
+    in_batches,
+)
+from deepcustom.evaluation.whitebox import restarted, spend_more, whitebox
+from deepcustom.params import (
+    AttackParams,
+    AutoAttackParams,
+    CurveParams,
+    EvaluateParams,
+    TrainingParams,
+)
+from deepcustom.prediction import predict
+from deepcustom.threat import ThreatModel
+
+FGSM = AttackParams(method="fgsm")
+PGD = AttackParams(method="pgd", eps_step=0.1, max_iter=6, num_random_init=2)
+FROM_X = AttackParams(method="pgd", eps_step=0.1, max_iter=6, num_random_init=0)
+AUTO = AutoAttackParams(max_iter=6, targets=2, queries=40, batch_size=7)
+ATTACKS = {"fgsm": FGSM, "pgd": PGD, "pgd-from-x": FROM_X}
+NAMES = [*ATTACKS, "apgd-ce", "apgd-t", "from-other", "square", "dgn", "dgn-any"]
+
+
+class Named(nn.Module):
+    """Says the class that the first pixel names, in tenths."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot((x[:, 0, 0, 0] * 10).round().long(), 10).float()
+
+
+class Always(nn.Module):
+    """One class whatever the image, and a slope that leads nowhere."""
+
+    def __init__(self, label: int) -> None:
+        super().__init__()
+        self.label = label
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        scores = 10 * nn.functional.one_hot(torch.full((len(x),), self.label), 10).float()
+        return scores + 1e-3 * x.flatten(1).mean(1, keepdim=True) * torch.arange(10)
+
+
+class Detached(nn.Module):
+    """Cuts the way back to the image."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.detach())
+
+
+def subject_of(net: nn.Module, images, eps: float = 0.3, n: int = 12, seed: int = 3) -> Subject:
+    x, y = images
+    return Subject("it", net, x[:n].clone(), y[:n], ThreatModel(eps), 10, seed, FLOAT32)
+
+
+def fresh_bank() -> DGNBank:
+    made = []
+    for label in range(10):
+        torch.manual_seed(label)
+        made.append(ready(nets.generator("mnist"), torch.device("cpu")))
+    return DGNBank("mnist", "nce", "perturbation", made)
+
+
+def apgd(subject: Subject, name: str) -> Make:
+    """One of the two alone, on whatever it is shown."""
+    return whitebox_module._apgd(subject, name, AUTO)
+
+
+def state_bytes(net: nn.Module) -> bytes:
+    return b"".join(t.contiguous().numpy().tobytes() for t in net.state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def bank() -> DGNBank:
+    """Ten DGNs that were never trained; the tests only read them."""
+    return fresh_bank()
+
+
+@pytest.fixture(scope="module")
+def other() -> nn.Module:
+    """Another network, that was never trained."""
+    torch.manual_seed(9)
+    return nets.classifier("mnist").eval().requires_grad_(False)
+
+
+def run_all(subject: Subject, other: nn.Module, bank: DGNBank) -> dict[str, Outcome]:
+    """Attack → outcome, of every attack there is."""
+    surrogate = surrogate_images(replace(subject, net=other), PGD)
+    outcomes = [
+        *whitebox(subject, ATTACKS, AUTO),
+        *blackbox(subject, {"other": surrogate}, AUTO),
+        *adaptive(subject, bank, compute=FLOAT32),
+    ]
+    return {outcome.attack: outcome for outcome in outcomes}
+
+
+@pytest.fixture(scope="module", params=[0.3, 0.05])
+def attacked(request, trained, held_out, other, bank) -> tuple[Subject, dict[str, Outcome]]:
+    """A network, and all attacks on it, within a wide and within a narrow ball."""
+    subject = subject_of(copy.deepcopy(trained), held_out, eps=request.param)
+    return subject, run_all(subject, other, bank)
+
+
+# What every attack promises
+
+
+def test_the_attacks_are_these_and_in_this_order(attacked):
+    assert list(attacked[1]) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_lie_in_the_ball_exactly(name, attacked):
+    subject, outcomes = attacked
+    x_adv = outcomes[name].x_adv
+    assert x_adv.dtype == torch.float32
+    subject.threat.verify(x_adv.numpy(), subject.x.numpy())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_stands_is_counted_as_the_network_says(name, attacked):
+    subject, outcomes = attacked
+    outcome = outcomes[name]
+    assert outcome.tried.any() or name.startswith("apgd")
+    assert not (outcome.stands & ~outcome.tried).any()
+    assert outcome.accuracy == int(outcome.stands.sum()) / 12
+    assert outcome.accuracy <= int(subject.right.sum()) / 12
+    says = subject.net(outcome.x_adv).argmax(1) == subject.y
+    assert torch.equal(says & outcome.tried, outcome.stands)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_image_that_is_not_tried_stays_and_has_fallen(name, trained, held_out, other, bank):
+    """Half of the labels are false, so that half of the images are wrong without an attack."""
+    x, y = held_out[0][:10], held_out[1][:10].clone()
+    y[::2] = (trained(x[::2]).argmax(1) + 1) % 10
+    subject = subject_of(trained, (x, y), eps=0.1)
+    outcome = run_all(subject, other, bank)[name]
+    assert not outcome.tried[::2].any()
+    assert not outcome.stands[::2].any()
+    assert torch.equal(outcome.x_adv[~outcome.tried], x[~outcome.tried])
+
+
+def test_clean_images_are_left_as_they_are_and_same_seed_makes_same_bytes(
+    attacked, held_out, other, bank
+):
+    subject, outcomes = attacked
+    again = subject_of(subject.net, held_out, eps=subject.threat.eps)
+    torch.manual_seed(77)
+    np.random.seed(77)
+    second = run_all(again, other, bank)
+    for name, outcome in outcomes.items():
+        assert outcome.x_adv.numpy().tobytes() == second[name].x_adv.numpy().tobytes(), name
+        assert replace(outcome.cost, seconds=0) == replace(second[name].cost, seconds=0), name
+    assert torch.equal(again.x, held_out[0][:12])
+    assert torch.equal(again.y, held_out[1][:12])
+
+
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-t", "square"])
+def test_another_seed_starts_elsewhere(name, trained, held_out):
+    """After one short step it can still be seen where."""
+    found = []
+    for seed in (3, 4):
+        subject = subject_of(trained, held_out, seed=seed)
+        if name == "pgd":
+            short = PGD.model_copy(update={"eps_step": 0.01, "max_iter": 1})
+            found.append(restarted(subject, name, short, subject.right))
+        else:
+            square = name == "square"
+            make = square_attack(subject, AUTO) if square else apgd(subject, name)
+            found.append(attempt(subject, "p", name, subject.right, make))
+    assert not torch.equal(found[0].x_adv, found[1].x_adv)
+
+
+def test_strong_attacks_do_harm_in_a_wide_ball(trained, held_out, other, bank):
+    subject = subject_of(trained, held_out, eps=0.3, n=40)
+    outcomes = run_all(subject, other, bank)
+    clean = float(subject.right.float().mean())
+    assert clean > 0.7
+    assert outcomes["pgd"].accuracy < 0.1
+    assert outcomes["square"].accuracy < clean - 0.3
+    for name in ("apgd-ce", "apgd-t"):
+        alone = attempt(subject, "whitebox", name, subject.right, apgd(subject, name))
+        assert alone.accuracy < 0.1
+
+
+# Few images, and networks of any kind
+
+
+def test_one_image(trained, held_out, other, bank):
+    right = trained(held_out[0]).argmax(1) == held_out[1]
+    one = held_out[0][right][:1], held_out[1][right][:1]
+    for eps in (1e-3, 0.3):  # nothing falls; most does
+        outcomes = run_all(subject_of(trained, one, eps=eps), other, bank)
+        assert list(outcomes) == NAMES
+        assert {len(outcome.stands) for outcome in outcomes.values()} == {1}
+        if eps < 0.01:
+            assert all(outcome.stands.all() for outcome in outcomes.values())
+
+
+@pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "square"])
+def test_one_image_left_standing_among_many(name, trained, held_out):
+    subject = subject_of(trained, held_out, eps=0.3)
+    rows = torch.zeros(12, dtype=torch.bool)
+    rows[subject.right.nonzero()[3]] = True
+    make = square_attack(subject, AUTO) if name == "square" else apgd(subject, name)
+    outcome = attempt(subject, "p", name, rows, make)
+    assert torch.equal(outcome.tried, rows)
+    assert torch.equal(outcome.x_adv[~rows], subject.x[~rows])
+    assert not torch.equal(outcome.x_adv[rows], subject.x[rows]) or outcome.stands[rows]
+
+
+def test_a_network_that_gets_nothing_right_is_never_attacked(held_out, other, bank):
+    some = held_out[1] != 7
+    net = Always(7)
+    subject = subject_of(net, (held_out[0][some], held_out[1][some]))
+    outcomes = run_all(subject, other, bank)
+    assert net.sizes == [12]  # to see that it is right on none
+    for outcome in outcomes.values():
+        assert (outcome.accuracy, replace(outcome.cost, seconds=0)) == (0.0, Cost())
+        assert not outcome.tried.any()
+        assert torch.equal(outcome.x_adv, subject.x)
+
+
+def test_no_image_at_all(trained, nothing, other, bank):
+    subject = subject_of(trained, nothing)
+    for outcome in whitebox(subject, ATTACKS, AUTO):
+        assert outcome.stands.shape == (0,)
+        assert np.isnan(outcome.accuracy)
+
+
+def test_any_module_will_do_and_stays_what_it_is(held_out, other, bank):
+    """Not frozen, and with noise in training mode."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 10)).train()
+    x = held_out[0]
+    y = net.eval()(x).argmax(1)
+    net.train()
+    before = state_bytes(net)
+    subject = subject_of(net, (x, y))
+    outcomes = run_all(subject, other, bank)
+    assert subject.right.all()
+    assert outcomes["pgd"].accuracy < 0.5
+    assert state_bytes(net) == before
+    assert not any(module.training for module in net.modules())
+
+
+@pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_network_without_a_way_back_is_attacked_blindly_instead_of_failing(
+    frozen, target_net, held_out, other, bank
+):
+    subject = subject_of(Detached(target_net.requires_grad_(not frozen)), held_out)
+    outcomes = run_all(subject, other, bank)
+    assert torch.equal(outcomes["fgsm"].stands, subject.right)  # the sign of zero is zero
+    assert torch.equal(outcomes["fgsm"].x_adv, subject.x)
+    assert outcomes["square"].accuracy < outcomes["fgsm"].accuracy
+    target_net.requires_grad_(False)
+    alone = restarted(subject_of(target_net, held_out), "fgsm", FGSM, subject.right)
+    assert alone.accuracy < outcomes["fgsm"].accuracy
+
+
+def test_counting_changes_no_number(target_net, held_out):
+    x = held_out[0][:20].clone().requires_grad_()
+    plain = target_net(x)
+    (wanted,) = torch.autograd.grad(plain.square().sum(), x)
+    logits = Counted(target_net)(x)
+    (found,) = torch.autograd.grad(logits.square().sum(), x)
+    assert torch.equal(logits, plain)
+    assert torch.equal(found, wanted)
+
+
+# What they cost
+
+
+@pytest.fixture
+def sevens(held_out):
+    """Images that :class:`Always` gets right."""
+    return held_out[0][:9], torch.full((9,), 7)
+
+
+def test_cost_of_fgsm_is_one_gradient_an_image(sevens):
+    cost = restarted(subject_of(Always(7), sevens), "fgsm", FGSM, torch.ones(9).bool()).cost
+    assert cost.gradients == 9
+    assert cost.seconds > 0
+
+
+@pytest.mark.parametrize("batch_size", [4, 1000])
+@pytest.mark.parametrize(("starts", "runs"), [(0, 1), (1, 1), (3, 3)])
+def test_cost_of_pgd_where_nothing_falls(starts, runs, batch_size, sevens):
+    pgd = PGD.model_copy(update={"num_random_init": starts, "batch_size": batch_size})
+    outcome = restarted(subject_of(Always(7), sevens), "pgd", pgd, torch.ones(9).bool())
+    assert outcome.accuracy == 1
+    assert outcome.cost.gradients == 6 * runs * 9
+
+
+def test_cost_of_pgd_is_steps_times_what_stood_at_each_start(trained, held_out):
+    subject = subject_of(trained, held_out, eps=0.08, n=60)
+    met, expected = int(subject.right.sum()), 0
+    counts = []
+    for starts in (1, 2, 3, 4):
+        pgd = PGD.model_copy(update={"num_random_init": starts})
+        outcome = restarted(subject, "pgd", pgd, subject.right)
+        expected += 6 * met
+        assert outcome.cost.gradients == expected
+        met = int(outcome.stands.sum())
+        counts.append(met)
+    assert counts == sorted(counts, reverse=True)
+    assert 0 < counts[-1] < int(subject.right.sum())
+
+
+def test_cost_of_square_where_nothing_falls(sevens):
+    """Is it right? A first image, 40 changes, is it right now? And our own look."""
+    net = Always(7)
+    subject = subject_of(net, sevens)
+    rows = torch.ones(9).bool()
+    cost = attempt(subject, "blackbox", "square", rows, square_attack(subject, AUTO)).cost
+    assert (cost.gradients, cost.queries) == (0, 9 * (1 + 1 + 40 + 1 + 1))
+    assert sum(net.sizes) == cost.queries
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cost_is_what_a_hook_counts(name, trained, held_out, other, bank):
+    seen: Counter[str] = Counter()
+    net = copy.deepcopy(trained)
+    subject = subject_of(net, held_out, eps=0.08)
+    assert subject.right.any()
+
+    def hook(module, args):
+        kind = "gradients" if torch.is_grad_enabled() and args[0].requires_grad else "queries"
+        seen[kind] += len(args[0])
+
+    net.register_forward_pre_hook(hook)
+    if name in ATTACKS:
+        outcome = restarted(subject, name, ATTACKS[name], subject.right)
+    elif name.startswith("apgd"):
+        outcome = attempt(subject, "whitebox", name, subject.right, apgd(subject, name))
+    elif name.startswith("dgn"):
+        outcomes = {o.attack: o for o in adaptive(subject, bank, compute=FLOAT32)}
+        seen["queries"] -= sum(o.cost.queries for k, o in outcomes.items() if k != name)
+        outcome = outcomes[name]
+    else:
+        surrogates = {"other": held_out[0][:12]} if name == "from-other" else {}
+        outcomes = {o.attack: o for o in blackbox(subject, surrogates, AUTO)}
+        seen["queries"] -= sum(o.cost.queries for k, o in outcomes.items() if k != name)
+        outcome = outcomes[name]
+    assert (outcome.cost.gradients, outcome.cost.queries) == (seen["gradients"], seen["queries"])
+    right = int(subject.right.sum())
+    exact = {"from-other": right, "dgn": right, "dgn-any": 11 * right}
+    assert outcome.cost.queries == exact.get(name, outcome.cost.queries) > 0
+    blind = name in exact or name == "square"
+    assert (outcome.cost.gradients == 0) == blind
+
+
+def test_costs_add_up():
+    assert Cost(1, 2, 0.5) + Cost(10, 20, 0.25) == Cost(11, 22, 0.75)
+
+
+# One attempt, two as one, and restarts
+
+
+def named(*classes: int) -> tuple[Tensor, Tensor]:
+    y = torch.tensor(classes)
+    return y.float().div(10).view(-1, 1, 1, 1), y
+
+
+def test_an_attempt_shows_only_its_rows_and_holds_to_the_ball():
+    x, y = named(1, 2, 3, 4, 5)
+    rows = torch.tensor([True, False, True, True, True])
+    shown = []
+
+    def make(x: Tensor, y: Tensor) -> Tensor:
+        shown.append((x.clone(), y.clone()))
+        moved = x + torch.tensor([0.2, 0.01, torch.nan, 9.0]).view(-1, 1, 1, 1)
+        x.zero_()
+        y.zero_()
+        return moved
+
+    subject = subject_of(Named(), (x, y), eps=0.3)
+    outcome = attempt(subject, "whitebox", "made-up", rows, make)
+    assert torch.equal(shown[0][0], x[rows])
+    assert torch.equal(shown[0][1], y[rows])
+    assert torch.equal(subject.x, x)
+    assert torch.equal(subject.y, y)
+    assert outcome.stands.tolist() == [False, False, True, True, False]
+    assert torch.equal(outcome.tried, rows)
+    assert outcome.x_adv.flatten().tolist() == pytest.approx([0.3, 0.2, 0.31, 0.4, 0.8], abs=1e-6)
+    subject.threat.verify(outcome.x_adv.numpy(), x.numpy())
+    assert (outcome.protocol, outcome.attack) == ("whitebox", "made-up")
+    assert (outcome.cost.gradients, outcome.cost.queries) == (0, 4)
+
+
+def test_two_attempts_follow_as_one():
+    first = Outcome(
+        "whitebox",
+        "pgd",
+        torch.tensor([True, True, True, False]),
+        torch.tensor([True, True, False, False]),
+        torch.tensor([0.1, 0.2, 0.3, 0.4]).view(-1, 1, 1, 1),
+        Cost(10, 4, 1.0),
+    )
+    second = Outcome(
+        "whitebox",
+        "second",
+        torch.tensor([True, True, False, False]),
+        torch.tensor([True, False, False, False]),
+        torch.tensor([0.5, 0.6, 0.7, 0.8]).view(-1, 1, 1, 1),
+        Cost(5, 2, 0.5),
+    )
+    both = follow(first, second)
+    assert (both.protocol, both.attack) == ("whitebox", "pgd")
+    assert torch.equal(both.tried, first.tried)
+    assert both.stands.tolist() == [True, False, False, False]
+    assert both.x_adv.flatten().tolist() == pytest.approx([0.5, 0.6, 0.3, 0.4])
+    assert both.cost == Cost(15, 6, 1.5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_in_batches_is_the_same_in_order(size):
+    x, y = named(1, 2, 3, 4, 5)
+    sizes = []
+
+    def make(x: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x + y.view(-1, 1, 1, 1)
+
+    assert torch.equal(in_batches(make, x, y, size), x + y.view(-1, 1, 1, 1))
+    assert sum(sizes) == 5
+    assert max(sizes) == min(size, 5)
+
+
+def fake_attack(monkeypatch, falls: list[int]) -> list[tuple[list[int], int]]:
+    """Each run of the attack makes the image of one class fall; returns what the runs will be shown."""
+    shown: list[tuple[list[int], int]] = []
+
+    def run(estimator, params, threat, x, y, *, seed):
+        assert params.num_random_init in (0, 1, None)
+        shown.append((y.tolist(), seed))
+        x_adv = x.clone()
+        x_adv[y == falls[len(shown) - 1]] += 0.2
+        return x_adv.numpy()
+
+    monkeypatch.setattr(whitebox_module, "run_attack", run)
+    return shown
+
+
+def test_restarts_meet_only_what_was_left_each_with_its_own_seed(monkeypatch):
+    shown = fake_attack(monkeypatch, [2, 4, 99])
+    subject = subject_of(Named(), named(1, 2, 3, 4, 5))
+    rows = torch.tensor([True, True, True, True, False])
+    pgd = PGD.model_copy(update={"num_random_init": 3})
+    outcome = restarted(subject, "pgd", pgd, rows)
+    assert [labels for labels, _ in shown] == [[1, 2, 3, 4], [1, 3, 4], [1, 3]]
+    assert len({seed for _, seed in shown}) == 3
+    assert outcome.stands.tolist() == [True, False, True, False, False]
+    wanted = [0.1, 0.4, 0.3, 0.6, 0.5]
+    assert outcome.x_adv.flatten().tolist() == pytest.approx(wanted, abs=1e-6)
+    assert outcome.cost.queries == 4 + 3 + 2
+
+
+def test_restarts_end_where_nothing_is_left(monkeypatch):
+    shown = fake_attack(monkeypatch, [1, 2, 99, 99])
+    pgd = PGD.model_copy(update={"num_random_init": 4})
+    outcome = restarted(subject_of(Named(), named(1, 2)), "pgd", pgd, torch.ones(2).bool())
+    assert len(shown) == 2
+    assert outcome.accuracy == 0
+
+
+def test_apgd_meets_what_all_before_it_left_and_spending_more_what_stands(trained, held_out):
+    subject = subject_of(trained, held_out, eps=0.06, n=40)
+    outcomes = {o.attack: o for o in whitebox(subject, ATTACKS, AUTO)}
+    left = subject.right & torch.stack([outcomes[name].stands for name in ATTACKS]).all(0)
+    for name in ATTACKS:
+        assert torch.equal(outcomes[name].tried, subject.right)
+    assert left.any()
+    assert torch.equal(outcomes["apgd-ce"].tried, left)
+    assert torch.equal(outcomes["apgd-t"].tried, outcomes["apgd-ce"].stands)
+    more = spend_more(subject, AUTO, outcomes["apgd-t"].stands)
+    assert torch.equal(more.tried, outcomes["apgd-t"].stands)
+    assert more.accuracy <= outcomes["apgd-t"].accuracy
+    if more.tried.any():
+        assert more.cost.gradients > 0
+
+
+# Images from other networks
+
+
+def test_surrogate_images_are_of_every_image_and_fool_where_they_were_made(trained, held_out):
+    """Also of those that the surrogate gets wrong."""
+    x, y = held_out[0][:20], held_out[1][:20].clone()
+    y[0] = (trained(x[:1]).argmax(1) + 1) % 10
+    subject = subject_of(trained, (x, y), n=20)
+    images = surrogate_images(subject, PGD)
+    subject.threat.verify(images.numpy(), x.numpy())
+    assert all(not torch.equal(a, b) for a, b in zip(images, x, strict=True))
+    assert float((predict(trained, images).argmax(1) == y).float().mean()) < 0.3
+    (found, _) = blackbox(subject, {"itself": images}, AUTO)
+    assert (found.protocol, found.attack) == ("blackbox", "from-itself")
+    expected = subject.right & (predict(trained, images).argmax(1) == y)
+    assert torch.equal(found.stands, expected)
+    assert torch.equal(found.x_adv[subject.right], images[subject.right])
+
+
+# DGNs that adapt
+
+
+TRAINING = TrainingParams(learning_rate=3e-3, epochs=4, batch_size=8)
+
+
+def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, train, held_out):
+    net = copy.deepcopy(trained)
+    subject = subject_of(net, held_out, n=60)
+    start, weights = [state_bytes(g) for g in bank.generators], state_bytes(net)
+    some = train[0][:250], train[1][:250]
+    adapted = adapt(bank, subject, some, TRAINING, compute=FLOAT32)
+    assert [state_bytes(g) for g in bank.generators] == start
+    assert state_bytes(net) == weights
+    assert (adapted.dataset, adapted.loss, adapted.output) == ("mnist", "nce", "perturbation")
+    assert all(state_bytes(g) != s for g, s in zip(adapted.generators, start, strict=True))
+    for generator in adapted.generators:
+        assert not generator.training
+        assert not any(p.requires_grad for p in generator.parameters())
+    before = {o.attack: o for o in adaptive(subject, bank, compute=FLOAT32)}
+    after = {o.attack: o for o in adaptive(subject, adapted, compute=FLOAT32)}
+    assert after["dgn"].accuracy < before["dgn"].accuracy - 0.2
+    for outcomes in (before, after):
+        assert not (outcomes["dgn-any"].stands & ~outcomes["dgn"].stands).any()
+
+
+def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out):
+    mine = train[1] == 4
+    once = TRAINING.model_copy(update={"epochs": 1})
+    some = train[0][mine][:8], train[1][mine][:8]
+    subject = subject_of(trained, held_out)
+    adapted = adapt(bank, subject, some, once, compute=FLOAT32)
+    for label, (start, end) in enumerate(zip(bank.generators, adapted.generators, strict=True)):
+        assert (state_bytes(start) != state_bytes(end)) == (label == 4)
+    again = adapt(bank, subject, some, once, compute=FLOAT32)  # the same seed, the same bytes
+    assert state_bytes(again.generators[4]) == state_bytes(adapted.generators[4])
+
+
+# Curves
+
+
+def test_curves_fall_from_the_clean_accuracy(trained, held_out):
+    subject = subject_of(trained, held_out, n=40)
+    pgd = PGD.model_copy(update={"eps_step": 0.05})
+    params = CurveParams(n=20, radii=(0, 0.1, 1, 5), steps=(0, 1, 8))
+    points = list(curves(subject, params, pgd))
+    assert [(p.curve, p.eps, p.steps) for p in points] == [
+        ("eps", 0, 6),
+        ("eps", pytest.approx(0.03), 6),
+        ("eps", pytest.approx(0.3), 6),
+        ("eps", 1, 6),
+        ("steps", pytest.approx(0.3), 0),
+        ("steps", pytest.approx(0.3), 1),
+        ("steps", pytest.approx(0.3), 8),
+    ]
+    clean = float(subject.right[:20].double().mean())
+    assert points[0].accuracy == points[4].accuracy == clean
+    assert points[0].risen == points[4].risen == 0
+    assert points[3].accuracy == 0
+    assert points[6].accuracy <= points[5].accuracy
+    right = subject.right[:20]
+    loss = nn.functional.cross_entropy(trained(subject.x[:20][right]), subject.y[:20][right])
+    assert points[0].loss == pytest.approx(float(loss), rel=1e-5)
+    assert points[6].loss > points[1].loss > points[0].loss
+    assert points[6].risen == 1
+
+
+def test_steps_of_a_curve_cross_the_ball_and_grow_with_it(trained, held_out, monkeypatch):
+    met = []
+
+    def run(estimator, params, threat, x, y, *, seed):
+        met.append((params.eps_step, params.max_iter, params.num_random_init, threat.eps))
+        return x.numpy()
+
+    monkeypatch.setattr(whitebox_module, "run_attack", run)
+    pgd = AttackParams(method="pgd", eps_step=0.06, max_iter=50, num_random_init=3)
+    params = CurveParams(n=5, radii=(0, 2), steps=(1, 2, 10, 50))
+    list(curves(subject_of(trained, held_out), params, pgd))
+    expected = [
+        (0.06, 50, 1, 0),
+        (0.12, 50, 1, 0.6),
+        (0.3, 1, 1, 0.3),
+        (0.3, 2, 1, 0.3),
+        (0.06, 10, 1, 0.3),
+        (0.06, 50, 1, 0.3),
+    ]
+    assert [tuple(map(float, row)) for row in met] == [pytest.approx(row) for row in expected]
+
+
+def test_a_curve_of_a_network_that_gets_nothing_right(held_out):
+    some = held_out[1] != 7
+    subject = subject_of(Always(7), (held_out[0][some], held_out[1][some]))
+    for point in curves(subject, CurveParams(n=5, radii=(0, 1), steps=(0, 2)), PGD):
+        assert point.accuracy == 0
+        assert np.isnan(point.loss)
+
+
+# The whole
+
+CHECKS = [
+    "ball",
+    "deterministic",
+    "logits",
+    "gradients",
+    "pgd-reach",
+    "success-reproduced",
+    "eps-0",
+    "pgd-not-weaker",
+    "doubling",
+    "eps-curve",
+    "loss-rises",
+    "square-not-stronger",
+    "whitebox-not-weaker",
+    "label-leak",
+]
+PARAMS = EvaluateParams.model_validate(
+    {
+        "networks": ["target"],
+        "attacks": ["lrp"],
+        "whitebox": {
+            "fgsm": {"method": "fgsm"},
+            "pgd": {"method": "pgd", "eps_step": 0.1, "max_iter": 6, "num_random_init": 2},
+        },
+        "autoattack": {"max_iter": 5, "targets": 2, "queries": 30},
+        "adaptive": {
+            "bank": "nce",
+            "training": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8},
+        },
+        "curves": {"n": 8, "radii": [0, 1, 4], "steps": [0, 6]},
+    }
+)
+
+
+def evaluated(subject: Subject, other: nn.Module, bank: DGNBank, train, **changes) -> Evaluation:
+    surrogate = surrogate_images(replace(subject, net=other), PGD)
+    lrp = subject.right.cpu().clone()
+    lrp[:2] = False
+    arguments = {
+        "sets": {"lrp": lrp},
+        "surrogates": {"other": surrogate},
+        "bank": bank,
+        "train": (train[0][:60], train[1][:60]),
+        "compute": FLOAT32,
+    }
+    return evaluate_all(subject, PARAMS, **{**arguments, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(trained, held_out, other, bank, train) -> tuple[Subject, Evaluation, list[str]]:
+    """A network, all that is found of it, and what was said on the way."""
+    notes: list[str] = []
+
+    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        notes.extend([note] * steps)
+
+    subject = subject_of(copy.deepcopy(trained), held_out, n=20)
+    subject = replace(subject, advance=advance)
+    return subject, evaluated(subject, other, bank, train), notes
+
+
+def test_the_worst_case_is_no_better_than_any_attack(whole):
+    subject, found, _ = whole
+    assert list(found.stands) == ["clean", "transfer", "whitebox", "blackbox", "adaptive"]
+    worst = found.worst()
+    for protocol, attacks in found.stands.items():
+        assert not (worst & ~found.left(protocol)).any()
+        for stands in attacks.values():
+            assert stands.shape == (20,)
+            assert not (found.left(protocol) & ~stands).any()
+    every = [stands for attacks in found.stands.values() for stands in attacks.values()]
+    assert worst.tolist() == [all(stands[i] for stands in every) for i in range(20)]
+    assert torch.equal(found.stands["clean"]["clean"], subject.right)
+
+
+def test_every_attack_is_there_with_its_cost(whole):
+    _, found, notes = whole
+    assert list(found.stands["whitebox"]) == ["fgsm", "pgd", "apgd-ce", "apgd-t"]
+    assert list(found.stands["blackbox"]) == ["from-other", "square"]
+    assert list(found.stands["adaptive"]) == ["dgn", "dgn-any"]
+    attacks = [(p, a) for p in ("whitebox", "blackbox", "adaptive") for a in found.stands[p]]
+    assert list(found.costs) == attacks
+    assert len([note for note in notes if note]) == len(attacks) + 2
+    assert notes[-1] == "it: checks"
+
+
+def test_every_check_is_there_once_and_about_this_network(whole):
+    subject, found, _ = whole
+    assert [check.name for check in found.checks] == CHECKS
+    assert {check.about for check in found.checks} == {subject.name}
+    verdicts = {check.name: check.verdict for check in found.checks}
+    sound = {"ball", "deterministic", "logits", "gradients", "success-reproduced", "eps-0"}
+    assert {verdicts[name] for name in sound | {"loss-rises", "eps-curve", "label-leak"}} == {"ok"}
+    assert verdicts["pgd-reach"] == "warn"  # two starts, six steps
+    assert [point.curve for point in found.points] == ["eps"] * 3 + ["steps"] * 2
+
+
+def test_the_whole_of_a_network_that_gets_nothing_right(held_out, other, bank, train):
+    some = held_out[1] != 7
+    subject = subject_of(Always(7), (held_out[0][some], held_out[1][some]), n=6)
+    found = evaluated(subject, other, bank, train)
+    assert not found.worst().any()
+    assert [check.name for check in found.checks] == CHECKS
+    assert {cost.gradients for cost in found.costs.values()} == {0}
+
+
+def test_the_whole_on_one_image_without_sets_or_surrogates(trained, held_out, other, bank, train):
+    right = trained(held_out[0]).argmax(1) == held_out[1]
+    one = held_out[0][right][:1], held_out[1][right][:1]
+    found = evaluated(subject_of(trained, one), other, bank, train, sets={}, surrogates={})
+    assert list(found.stands) == ["clean", "whitebox", "blackbox", "adaptive"]
+    assert found.worst().shape == (1,)
+    assert [check.name for check in found.checks] == CHECKS
+
+
+@pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
+def test_the_whole_of_a_masked_network_says_so(trained, held_out, other, bank, train):
+    subject = subject_of(Detached(trained), held_out)
+    found = evaluated(subject, other, bank, train)
+    verdicts = {check.name: check.verdict for check in found.checks}
+    for name in ("gradients", "square-not-stronger", "whitebox-not-weaker", "loss-rises"):
+        assert verdicts[name] == "fail", name
+    assert list(found.stands["whitebox"])[-1] == "apgd-t-more"  # was tried, and helped nothing
+    assert found.worst().float().mean() < found.left("whitebox").float().mean()
+
+
+def test_whitebox_alone(trained, held_out):
+    found = Evaluation()
+    outcomes = evaluate_whitebox(subject_of(trained, held_out), PARAMS, found)
+    assert [outcome.attack for outcome in outcomes] == list(found.stands["whitebox"])
+    assert not found.checks
+    for outcome in outcomes:
+        assert torch.equal(found.stands["whitebox"][outcome.attack], outcome.stands)
