@@ -36,13 +36,16 @@ from pipeline_fixtures import (
 
 from deepcustom import nets, sources, stages
 from deepcustom.arrays import AdversarialSet
+from deepcustom.dgn import DGNBank
 from deepcustom.errors import ThreatModelError
+from deepcustom.evaluation.files import checks_json
 from deepcustom.losses import REGISTRY
 from deepcustom.results import PROTOCOLS, Result, write_csv
 from deepcustom.stages import train_target
 from deepcustom.weights import save_network
 
 PROGRAM = Path(sys.executable).parent / "deepcustom"
+EMPTY = {"curves/mnist.csv": "", "pairs/mnist.csv": ""}
 FAR_TOO_LONG = 0.5  # seconds for --help
 OPTIONS = {
     "train_dgn": ["--loss", "lrp"],
@@ -54,7 +57,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepared digits, networks as they come from the constructor, and one adversarial set."""
+    """Prepared digits, networks and a bank as they come from the constructor, one adversarial set."""
     ws = make_project(tmp_path_factory.mktemp("cli") / "template")
     torch.manual_seed(0)
     for name in ("models/target", "models/robust/mnist"):
@@ -64,6 +67,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in tiny_params()["adversarial_train"][DATASET]:
         path = ws.root / f"models/robust/mnist/{name}.safetensors"
         save_network(path, nets.classifier(DATASET), {**about, "network": name})
+    generators = [nets.generator(DATASET) for _ in range(10)]
+    (ws.root / "models/dgn/mnist").mkdir(parents=True)
+    bank = DGNBank(DATASET, "nce", "perturbation", generators)
+    bank.save(ws.root / "models/dgn/mnist/nce-ball.safetensors")
     test = digits()["test"]
     made = AdversarialSet(test.x, (test.x / 255).astype(np.float32), test.y, test.index)
     for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
@@ -361,6 +368,11 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "evaluate.cifar10.attacks: 'pgd20-study' is not there; allowed: lrp, nce, nce-ball, ",
         ),
         (
+            "evaluate.mnist.adaptive.bank",
+            "nce-bal",
+            "evaluate.mnist.adaptive.bank: 'nce-bal' is not there; allowed: lrp, nce, nce-ball, sus",
+        ),
+        (
             "adversarial_train.mnist.lpr",
             {"type": "gf", "training": {"learning_rate": 0.1, "epochs": 1, "batch_size": 1}},
             "adversarial_train.mnist.lpr: type gf trains on the set of the same name, which is not "
@@ -468,7 +480,11 @@ def cases() -> list[Any]:
         pytest.param("data/adversarial/mnist/test/nce", "evaluate"),
         pytest.param("data/adversarial/mnist/test/pgd-study", "evaluate"),
         pytest.param(f"{robust}/lrp.safetensors", "evaluate"),
+        pytest.param("models/dgn/mnist/nce-ball.safetensors", "evaluate"),
         pytest.param(csv, "report"),
+        pytest.param("reports/checks/mnist.json", "report"),
+        pytest.param("reports/curves/mnist.csv", "report"),
+        pytest.param("reports/pairs/mnist.csv", "report"),
         pytest.param(f"{metrics}/train_target.json", "report"),
         pytest.param(f"{metrics}/train_dgn", "report"),
     ]
@@ -489,6 +505,10 @@ def test_missing_input_says_what_makes_it(
         set_md5="b",
     )
     write_csv([some], project / "reports/results/mnist.csv")
+    for name, text in {"checks/mnist.json": checks_json([]), **EMPTY}.items():
+        file = project / "reports" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     metrics = project / "reports/metrics/mnist"
     metrics.mkdir(parents=True, exist_ok=True)
     (metrics / "train_target.json").write_text('{"history": {}, "metrics": {}}')

@@ -1142,6 +1142,46 @@ def test_mis_classification_check_keeps_changed_predictions_only(
     run_instance(ws, copied[1].instances[f"adversarial_train@mnist-{attack}"])
 
 
+def test_a_network_of_the_users_own_is_scored_aside(
+    copied: Done, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example's, by every protocol; nothing of the pipeline's changes."""
+    from safetensors.torch import save_file
+
+    monkeypatch.syspath_prepend(ROOT)
+    from examples.own_network import train
+
+    ws, _ = copied
+    save_file(train(ws.root, epochs=20).state_dict(), ws.root / "own.safetensors")
+    before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}
+    words = ["evaluate", "--dataset", DATASET, "--network", "own.safetensors"]
+    assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
+    out = capsys.readouterr().out
+    assert "saved in " in out
+    assert re.search(r"^checks: \d+ ok, \d+ warn, \d+ fail$", out, re.MULTILINE)
+    folder = ws.root / "reports/own/mnist/own"
+    rows = read_csv(folder / "results.csv")
+    assert {row.network for row in rows} == {"own"}
+    assert {row.protocol for row in rows} == set(PROTOCOLS)
+    asked = tiny_params()["evaluate"][DATASET]
+    there = {row.attack for row in rows if row.protocol == "blackbox"}
+    assert there == {"square", *(f"from-{name}" for name in asked["networks"])}
+    assert {row.network_md5 for row in rows} == {dvc_md5(ws.root / "own.safetensors")}
+    assert len(read_checks(folder / "checks.json")) >= 14
+    assert {path: dvc_md5(ws.root / path) for path in before} == before
+    assert not (ws.root / ".checkpoints/evaluate").exists()
+
+
+def test_more_images_are_scored_aside(copied: Done, tmp_path: Path) -> None:
+    ws, _ = copied
+    set_params(ws.root, {"evaluate": {DATASET: {"networks": ["target"]}}})
+    out = tmp_path / "more"
+    assert call_main(ws.root, "evaluate", "--dataset", DATASET, "--n", "50", "--out", str(out)) == 0
+    rows = read_csv(out / "results.csv")
+    assert {row.n for row in rows if row.protocol != "transfer"} == {50}
+    assert {row.network for row in rows} == {"target"}
+
+
 @pytest.mark.usefixtures("unsent")
 def test_a_set_from_which_nothing_is_left_is_told_apart(
     copied: Done, capsys: pytest.CaptureFixture[str]

@@ -135,6 +135,7 @@ def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
     for key, names, allowed in (
         ("networks", chosen.networks, ["target", *robust]),
         ("attacks", chosen.attacks, sets),
+        ("adaptive.bank", (chosen.adaptive.bank,), [*section(tree, "train_dgn", dataset)]),
     ):
         for name in names:
             if name not in allowed:

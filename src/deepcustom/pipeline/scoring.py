@@ -150,14 +150,13 @@ def load_networks(
     stage: StageRun, spec: DatasetSpec, names: Iterable[str], compute: Compute
 ) -> list[Network]:
     """Networks by their names in the tables."""
-    return [
-        Network(
-            name,
-            dvc_md5(stage.ws.root / workspace.network(spec.name, name)),
-            load_classifier(stage, spec, name, compute),
+    found = []
+    for name in names:
+        net = load_classifier(stage, spec, name, compute)
+        found.append(
+            Network(name, dvc_md5(stage.ws.root / workspace.network(spec.name, name)), net)
         )
-        for name in names
-    ]
+    return found
 
 
 def score(

@@ -1,0 +1,51 @@
+"""A network that is not this project's, trained here and scored by its evaluation.
+
+From the project's top folder, with MNIST prepared (``make evaluate`` leaves it so)::
+
+    python -m examples.own_network own.safetensors
+    deepcustom evaluate --dataset mnist --network own.safetensors --architecture examples.own_network:Linear
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deepcustom.arrays import Split
+from deepcustom.datasets import spec
+
+
+class Linear(nn.Module):
+    """Softmax regression. Normalisation is a part of it, so attacks work on images in [0, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Linear(28 * 28, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]."""
+        logits: Tensor = self.scores(((x - 0.1307) / 0.3081).flatten(1))
+        return logits
+
+
+def train(root: Path, epochs: int = 3) -> Linear:
+    """Train on the prepared train split below ``root``, with Adam in batches of 128."""
+    x, y = Split.load(root / "data/prepared/mnist/train", spec("mnist")).tensors()
+    torch.manual_seed(0)
+    net = Linear()
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(128):
+            loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return net
+
+
+if __name__ == "__main__":
+    save_file(train(Path.cwd()).state_dict(), sys.argv[1])
