@@ -444,7 +444,7 @@ def test_committed_records_give_the_committed_table(root):
 
     results = read_csv(ROOT / table)
     networks = {result.network: result.network_md5 for result in results}
-    assert len(networks) == 8
+    assert len(networks) == 9
     models = all_models(root)
     by_md5 = {model.tags["dvc.md5"]: model for model in models.values()}
     assert len(models) == len(by_md5) == len(sent) - 1  # each but the evaluation
@@ -454,8 +454,10 @@ def test_committed_records_give_the_committed_table(root):
         assert len(kept) == len(of_network) == len(by_md5[md5].metrics)
         for result in of_network:
             transfer = result.protocol == "transfer"
-            metric = "transfer_accuracy" if transfer else f"whitebox_accuracy/{result.attack}"
-            metric = "clean_accuracy" if result.attack == "clean" else metric
+            metric = f"{result.protocol}_accuracy/{result.attack}"
+            if transfer:
+                clean = result.attack == "clean"
+                metric = "clean_accuracy" if clean else "transfer_accuracy"
             attack = result.attack if transfer else "clean"
             assert kept[metric, f"mnist/test/{attack}", result.set_md5] == result.accuracy
     registered = {v.name: v.tags["dvc.md5"] for v in client(root).search_model_versions()}
