@@ -601,7 +601,7 @@ def test_corrupted_network(
 
 def test_a_classifier_in_place_of_a_bank(project: Path, fails: Fails) -> None:
     bank = project / "models/dgn/mnist/lrp.safetensors"
-    bank.parent.mkdir(parents=True)
+    bank.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(project / "models/target/mnist.safetensors", bank)
     message = fails(project, "generate", "--dataset", DATASET, *OPTIONS["generate"])
     assert "holds a classifier for mnist, expected a dgn-bank for mnist" in message
