@@ -46,9 +46,11 @@ from deepcustom.arrays import AdversarialSet
 from deepcustom.checkpoint import Checkpoint
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.evaluation.files import read_checks, read_points
+from deepcustom.evaluation.full import Evaluation
+from deepcustom.evaluation.subject import Subject
 from deepcustom.figures import page
 from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
-from deepcustom.pipeline import profile, provenance, workspace
+from deepcustom.pipeline import profile, provenance, scoring, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
@@ -1140,6 +1142,65 @@ def test_mis_classification_check_keeps_changed_predictions_only(
     assert metrics["predictions_changed"] == pytest.approx(changed.mean())
     # Hardening takes such a set as well.
     run_instance(ws, copied[1].instances[f"adversarial_train@mnist-{attack}"])
+
+
+@pytest.mark.usefixtures("unsent")
+def test_an_interrupted_evaluation_goes_on_and_knows_when_it_may_not(
+    copied: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws, _ = copied
+    names = ["target", "lrp", "nce"]
+    set_params(ws.root, {"evaluate": {DATASET: {"networks": names, "attacks": ["lrp", "fgsm"]}}})
+    words = ["evaluate", "--dataset", DATASET]
+    attacked: list[str] = []
+    real = scoring.evaluate_all
+
+    def watched(subject: Subject, *args: Any, **more: Any) -> Evaluation:
+        if interrupt_at == subject.name:
+            raise KeyboardInterrupt
+        attacked.append(subject.name)
+        return real(subject, *args, **more)
+
+    monkeypatch.setattr(scoring, "evaluate_all", watched)
+
+    def made() -> dict[str, str]:
+        places = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
+        return {where(DATASET): dvc_md5(ws.root / where(DATASET)) for where in places}
+
+    interrupt_at = ""
+    assert call_main(ws.root, *words) == 0
+    whole = made()
+    assert attacked == names
+
+    attacked.clear()
+    interrupt_at = "nce"
+    assert call_main(ws.root, *words) == 130
+    interrupt_at = ""
+    capsys.readouterr()
+    assert call_main(ws.root, *words) == 0
+    assert attacked == names
+    assert "target was finished before" in capsys.readouterr().out
+    assert made() == whole
+
+    attacked.clear()
+    interrupt_at = "nce"
+    assert call_main(ws.root, *words) == 130
+    folder = ws.root / workspace.adversarial(DATASET, "test", "lrp")
+    load_set(ws, "test", "fgsm").save(folder)  # another set now
+    interrupt_at = ""
+    assert call_main(ws.root, *words) == 0
+    assert attacked == ["target", "lrp", *names]
+    assert made()[workspace.results(DATASET)] != whole[workspace.results(DATASET)]
+
+
+def test_a_set_of_another_test_split_is_refused(
+    copied: Done, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws, _ = copied
+    load_set(ws, "train", "lrp").save(ws.root / workspace.adversarial(DATASET, "test", "lrp"))
+    assert call_main(ws.root, "evaluate", "--dataset", DATASET) == 2
+    message = "error: the adversarial set 'lrp' was made from another test split\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_a_network_of_the_users_own_is_scored_aside(

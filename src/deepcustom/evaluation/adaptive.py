@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from deepcustom.compute import Compute, derive_seed
 from deepcustom.dgn import DGNBank, propose, ready
-from deepcustom.evaluation.subject import Outcome, Subject, attempt
+from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
 from deepcustom.params import TrainingParams
 from deepcustom.prediction import predict
 from deepcustom.training import Terms, fit
 
 PROTOCOL = "adaptive"
+NOTHING = Cost()
 
 
 def adapt(
@@ -63,12 +64,15 @@ def adapt(
     return replace(bank, generators=adapted)
 
 
-def adaptive(subject: Subject, bank: DGNBank, *, compute: Compute) -> Iterator[Outcome]:
+def adaptive(
+    subject: Subject, bank: DGNBank, trained: Cost = NOTHING, *, compute: Compute
+) -> Iterator[Outcome]:
     """Attack with adapted DGNs; every attack meets every image that the network gets right.
 
     Args:
         subject: the network and the images.
         bank: adapted to it.
+        trained: what that took; counted once, with ``dgn``.
         compute: device and precision of the DGNs.
 
     Yields:
@@ -89,5 +93,6 @@ def adaptive(subject: Subject, bank: DGNBank, *, compute: Compute) -> Iterator[O
             left &= ~falls
         return found
 
-    yield attempt(subject, PROTOCOL, "dgn", subject.right, by_label)
+    first = attempt(subject, PROTOCOL, "dgn", subject.right, by_label)
+    yield replace(first, cost=trained + first.cost)
     yield attempt(subject, PROTOCOL, "dgn-any", subject.right, any_of_them)

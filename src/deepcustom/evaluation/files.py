@@ -22,7 +22,7 @@ def checks_json(checks: Iterable[Check]) -> str:
     rows = [asdict(check) for check in checks]
     for row in rows:
         row["figures"] = {k: v if math.isfinite(v) else None for k, v in row["figures"].items()}
-    return json.dumps({"checks": rows}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({"checks": rows}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def read_checks(path: Path) -> list[Check]:

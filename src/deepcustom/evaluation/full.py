@@ -100,8 +100,10 @@ def evaluate_all(
         # Known weights should do better than none: spend more before believing that they cannot.
         outcomes.append(spend_more(subject, params.autoattack, found.left("whitebox")))
         found.add(outcomes[-1])
+    before = subject.spent()
     adapted = adapt(bank, subject, train, params.adaptive.training, compute=compute)
-    for outcome in adaptive(subject, adapted, compute=compute):
+    trained = subject.spent() - before
+    for outcome in adaptive(subject, adapted, trained, compute=compute):
         found.add(outcome)
         outcomes.append(outcome)
         subject.advance(f"{subject.name}: {outcome.attack} leaves {100 * outcome.accuracy:.1f} %")

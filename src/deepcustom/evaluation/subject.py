@@ -40,6 +40,13 @@ class Cost:
             self.seconds + other.seconds,
         )
 
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.gradients - other.gradients,
+            self.queries - other.queries,
+            self.seconds - other.seconds,
+        )
+
 
 class Counted(nn.Module):
     """A network that counts the images it is shown, apart those whose gradient is asked for.
@@ -100,6 +107,10 @@ class Subject:
         """(n,) bool: which clean images the network gets right."""
         return predict(self.net, self.x).argmax(1) == self.y
 
+    def spent(self) -> Cost:
+        """What the network has been asked so far, and the clock: the difference of two is a cost."""
+        return Cost(self.counted.gradients, self.counted.queries, time.monotonic())
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -142,19 +153,14 @@ def attempt(subject: Subject, protocol: str, attack: str, rows: Tensor, make: Ma
     Returns:
         The outcome.
     """
-    counted, start = subject.counted, time.monotonic()
-    before = Cost(counted.gradients, counted.queries)
+    counted, before = subject.counted, subject.spent()
     x_adv, stands = subject.x.clone(), rows.clone()
     if rows.any():
         x, y = subject.x[rows], subject.y[rows]
         found = make(x.clone(), y.clone()).detach().to(x)  # it may write into what it is given
         x_adv[rows] = subject.threat.project(torch.where(found.isfinite(), found, x), x)
         stands[rows] = predict(counted, x_adv[rows]).argmax(1) == y
-    cost = Cost(
-        counted.gradients - before.gradients,
-        counted.queries - before.queries,
-        time.monotonic() - start,
-    )
+    cost = subject.spent() - before
     return Outcome(protocol, attack, rows.cpu(), stands.cpu(), x_adv, cost)
 
 

@@ -72,7 +72,7 @@ def _scored(ws: Workspace, dataset: str) -> list[Result]:
     """What the networks are worth under the quick protocols; nothing is written."""
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
         params = stage.params(EvaluateParams)
-        return score(stage, datasets.spec(dataset), params, protocols=QUICK).results
+        return score(stage, datasets.spec(dataset), params, quick=True).results
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
