@@ -105,11 +105,22 @@ def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Tol
 
 def test_only_the_quick_protocols_are_compared(ws: Workspace, told: Told) -> None:
     slow = replace(row(3), protocol="worst")
-    write_csv([row(90), slow], ws.root / TABLE)
+    after_square = replace(row(3), protocol="whitebox", attack="apgd-t-more")
+    write_csv([row(90), slow, after_square], ws.root / TABLE)
     git(ws.root, "commit", "--quiet", "-am", "b")
     write_csv([row(90)], ws.root / TABLE)
     _, (compared,) = rescore.rescore(ws)
     assert (compared.equal, compared.missing) == (1, [])
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_quick_scoring_makes_every_row_that_it_is_compared_with(dataset: str) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"][dataset]
+    made = {("transfer", attack) for attack in ("clean", *params["attacks"])}
+    made |= {("whitebox", attack) for attack in (*params["whitebox"], "apgd-ce", "apgd-t")}
+    rows = rescore._committed(Workspace(ROOT), dataset)
+    assert {(row.protocol, row.attack) for row in rows} == made
+    assert len(rows) == len(made) * len(params["networks"])
 
 
 def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:

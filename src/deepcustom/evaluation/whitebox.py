@@ -14,6 +14,8 @@ from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, follo
 from deepcustom.params import AttackParams, AutoAttackParams
 
 PROTOCOL = "whitebox"
+MORE = "apgd-t-more"
+"""What is spent where Square, of another protocol, breaks what the series left."""
 
 
 def whitebox(
@@ -49,7 +51,7 @@ def spend_more(subject: Subject, apgd: AutoAttackParams, left: Tensor) -> Outcom
     """``apgd-t`` again, from five times as many starts, on what the series left, (n,) bool."""
     more = apgd.model_copy(update={"num_random_init": 5 * apgd.num_random_init})
     rows = left.to(subject.x.device)
-    return attempt(subject, PROTOCOL, "apgd-t-more", rows, _apgd(subject, "apgd-t", more))
+    return attempt(subject, PROTOCOL, MORE, rows, _apgd(subject, "apgd-t", more))
 
 
 def restarted(subject: Subject, name: str, params: AttackParams, rows: Tensor) -> Outcome:

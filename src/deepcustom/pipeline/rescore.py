@@ -11,7 +11,7 @@ from deepcustom.errors import DeepCustomError, InputError
 from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.scoring import QUICK, score
+from deepcustom.pipeline.scoring import is_quick, score
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.results import Result, parse_csv
 
@@ -29,7 +29,7 @@ def rescore(
 ) -> tuple[list[Result], list[Comparison]]:
     """Pull the models that are not here, and make the tables' numbers again; train nothing.
 
-    Of the protocols those that take minutes: :data:`deepcustom.pipeline.scoring.QUICK`. Nothing but
+    Of the protocols those that take minutes, see :func:`deepcustom.pipeline.scoring.is_quick`. Nothing but
     the test sets and the records of how they were made is written.
 
     Args:
@@ -183,4 +183,4 @@ def _committed(ws: Workspace, dataset: str) -> list[Result]:
     if content is None:
         raise InputError(f"the last commit has no {path} to compare with")
     rows = parse_csv(content, f"{path} of the last commit")
-    return [row for row in rows if row.protocol in QUICK]
+    return [row for row in rows if is_quick(row)]

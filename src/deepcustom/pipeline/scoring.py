@@ -18,6 +18,7 @@ from deepcustom.evaluation.full import Evaluation, evaluate_all, evaluate_whiteb
 from deepcustom.evaluation.statistics import PairedTest, mcnemar
 from deepcustom.evaluation.subject import Cost
 from deepcustom.evaluation.transfer import Network, transfer
+from deepcustom.evaluation.whitebox import MORE
 from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
@@ -55,6 +56,11 @@ class Scores:
     points: list[tuple[str, Point]] = field(default_factory=list)
     pairs: list[PairedTest] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+
+def is_quick(result: Result) -> bool:
+    """Whether a row is made by a quick scoring: of :data:`QUICK`, and in need of no other protocol."""
+    return result.protocol in QUICK and result.attack != MORE
 
 
 @dataclass(frozen=True)
