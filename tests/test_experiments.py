@@ -94,3 +94,18 @@ def test_the_table_of_precisions_is_what_was_measured() -> None:
     two = [curves["history"][f"class_{k}/val_target_accuracy"] for k in (0, 1)]
     fourth, fifth = (50 * sum(curve[epoch - 1] for curve in two) for epoch in (4, 5))
     assert f"from {fourth:.1f} to {fifth:.1f} %" in section
+
+
+def test_two_libraries_of_apgd_are_as_the_docs_say() -> None:
+    with (ROOT / "docs/experiments/apgd_libraries.csv").open(newline="") as file:
+        found = {(row["dataset"], row["loss"], row["library"]): row for row in csv.DictReader(file)}
+    text = " ".join((ROOT / "docs/evaluation.md").read_text().split())
+    assert "both leave the same within a point" in text
+    assert "its untargeted one takes four times as long on MNIST" in text
+    assert {key[:2] for key in found} == {
+        (d, x) for d in ("mnist", "cifar10") for x in ("ce", "dlr")
+    }
+    for dataset, loss, library in found:
+        own, other = (found[dataset, loss, name] for name in ("ART", "pyautoattack"))
+        assert abs(float(own["accuracy_left"]) - float(other["accuracy_left"])) <= 0.01, library
+    assert round(float(found["mnist", "dlr", "ART"]["ratio"])) == 4

@@ -145,6 +145,18 @@ def test_the_numbers_were_made_with_these_settings() -> None:
             assert used == now, f"{name}: {key}: `dvc repro` makes them anew"
 
 
+def test_the_docs_count_the_models() -> None:
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
+    outs = [out for stage in lock.values() for out in stage.get("outs", ())]
+    models = [out for out in outs if out["path"].startswith("models/")]
+    size = round(sum(out["size"] for out in models) / 1e6)
+    text = " ".join((ROOT / "docs/models.md").read_text().split())
+    robust = sum("/robust/" in out["path"] for out in models)
+    assert robust == 16
+    assert "two targets, eight banks of generators and sixteen hardened networks" in text
+    assert f"{len(models)} files, {size} MB" in text
+
+
 def test_the_drawn_pipeline_is_the_real_one(pipeline: Pipeline) -> None:
     """The README's arrows are the pipeline's, less those that a longer way implies."""
     text = (ROOT / "README.md").read_text()
