@@ -18,7 +18,7 @@ from deepcustom.evaluation import whitebox as whitebox_module
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.blackbox import blackbox, square_attack, surrogate_images
 from deepcustom.evaluation.curves import curves
-from deepcustom.evaluation.full import Evaluation, evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.full import Arsenal, Evaluation, evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.subject import (
     Cost,
     Counted,
@@ -31,6 +31,7 @@ from deepcustom.evaluation.subject import (
 )
 from deepcustom.evaluation.whitebox import restarted, spend_more, whitebox
 from deepcustom.params import (
+    AdaptiveParams,
     AttackParams,
     AutoAttackParams,
     CurveParams,
@@ -536,6 +537,7 @@ def test_surrogate_images_are_of_every_image_and_fool_where_they_were_made(train
 
 
 TRAINING = TrainingParams(learning_rate=3e-3, epochs=4, batch_size=8)
+ADAPTIVE = AdaptiveParams(bank="nce", training=TRAINING)
 
 
 def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, train, held_out):
@@ -543,7 +545,7 @@ def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, t
     subject = subject_of(net, held_out, n=60)
     start, weights = [state_bytes(g) for g in bank.generators], state_bytes(net)
     some = train[0][:250], train[1][:250]
-    adapted = adapt(bank, subject, some, TRAINING, compute=FLOAT32)
+    adapted = adapt(bank, subject, some, ADAPTIVE, compute=FLOAT32)
     assert [state_bytes(g) for g in bank.generators] == start
     assert state_bytes(net) == weights
     assert (adapted.dataset, adapted.loss, adapted.output) == ("mnist", "nce", "perturbation")
@@ -560,7 +562,7 @@ def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, t
 
 def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out):
     mine = train[1] == 4
-    once = TRAINING.model_copy(update={"epochs": 1})
+    once = AdaptiveParams(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
     some = train[0][mine][:8], train[1][mine][:8]
     subject = subject_of(trained, held_out)
     adapted = adapt(bank, subject, some, once, compute=FLOAT32)
@@ -568,6 +570,21 @@ def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out)
         assert (state_bytes(start) != state_bytes(end)) == (label == 4)
     again = adapt(bank, subject, some, once, compute=FLOAT32)  # the same seed, the same bytes
     assert state_bytes(again.generators[4]) == state_bytes(adapted.generators[4])
+
+
+def test_a_dgn_sees_the_first_images_of_its_class_alone(bank, trained, train, held_out):
+    mine = train[1] == 4
+    x, y = train[0][mine][:12], train[1][mine][:12]
+    once = AdaptiveParams(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
+    few = once.model_copy(update={"images_per_class": 8})
+    subject = subject_of(trained, held_out)
+    before = subject.spent()
+    of_few = adapt(bank, subject, (x, y), few, compute=FLOAT32)
+    assert (subject.spent() - before).gradients == 8
+    of_eight = adapt(bank, subject, (x[:8], y[:8]), once, compute=FLOAT32)
+    of_all = adapt(bank, subject, (x, y), once, compute=FLOAT32)
+    bytes_of = [state_bytes(made.generators[4]) for made in (of_few, of_eight, of_all)]
+    assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
 
 # Curves
@@ -621,6 +638,21 @@ def test_steps_of_a_curve_cross_the_ball_and_grow_with_it(trained, held_out, mon
     assert [tuple(map(float, row)) for row in met] == [pytest.approx(row) for row in expected]
 
 
+def test_where_the_curves_cross_is_attacked_once(trained, held_out, monkeypatch):
+    met = []
+
+    def run(estimator, params, threat, x, y, *, seed):
+        met.append((params.max_iter, threat.eps))
+        return x.numpy()
+
+    monkeypatch.setattr(whitebox_module, "run_attack", run)
+    params = CurveParams(n=5, radii=(0, 1, 2), steps=(3, 6))
+    points = list(curves(subject_of(trained, held_out), params, PGD))
+    assert met == [(6, 0), (6, 0.3), (6, 0.6), (3, 0.3)]
+    assert [(p.curve, p.eps, p.steps) for p in points][-1] == ("steps", 0.3, 6)
+    assert replace(points[-1], curve="eps") == points[1]
+
+
 def test_a_curve_of_a_network_that_gets_nothing_right(held_out):
     some = held_out[1] != 7
     subject = subject_of(Always(7), (held_out[0][some], held_out[1][some]))
@@ -655,6 +687,7 @@ PARAMS = EvaluateParams.model_validate(
             "fgsm": {"method": "fgsm"},
             "pgd": {"method": "pgd", "eps_step": 0.1, "max_iter": 6, "num_random_init": 2},
         },
+        "surrogate": {"method": "pgd", "eps_step": 0.1, "max_iter": 6, "num_random_init": 1},
         "autoattack": {"max_iter": 5, "targets": 2, "queries": 30},
         "adaptive": {
             "bank": "nce",
@@ -669,14 +702,9 @@ def evaluated(subject: Subject, other: nn.Module, bank: DGNBank, train, **change
     surrogate = surrogate_images(replace(subject, net=other), PGD)
     lrp = subject.right.cpu().clone()
     lrp[:2] = False
-    arguments = {
-        "sets": {"lrp": lrp},
-        "surrogates": {"other": surrogate},
-        "bank": bank,
-        "train": (train[0][:60], train[1][:60]),
-        "compute": FLOAT32,
-    }
-    return evaluate_all(subject, PARAMS, **{**arguments, **changes})
+    few = train[0][:60], train[1][:60]
+    arsenal = Arsenal(bank, few, FLOAT32, {"lrp": lrp}, {"other": surrogate})
+    return evaluate_all(subject, PARAMS, replace(arsenal, **changes))
 
 
 @pytest.fixture(scope="module")

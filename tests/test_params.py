@@ -183,6 +183,16 @@ def test_misspelt_key_in_a_named_whitebox_attack():
         (p.ReportParams, {"grid_columns": 21}, "here.grid_columns: should be less than or equal"),
         (p.EvaluateParams, {"networks": [], "attacks": ["a"], "whitebox": {}}, "here.networks: "),
         (p.TrainDgnParams, {"loss": "", "training": TRAINING}, "here.loss: "),
+        (
+            p.AdaptiveParams,
+            {"bank": "nce", "training": TRAINING, "images_per_class": 0},
+            "here.images_per_class: should be greater than or equal to 1",
+        ),
+        (
+            p.EvaluateParams,
+            {"networks": ["a"], "attacks": ["b"], "surrogate": {**PGD, "num_random_init": 2}},
+            "here.surrogate: num_random_init should be 0 or 1",
+        ),
     ],
 )
 def test_out_of_range_names_key_and_range(model, values, message):

@@ -218,9 +218,14 @@ class AutoAttackParams(Params):
 
 
 class AdaptiveParams(Params):
-    """DGNs trained further against the network under evaluation: which ``bank``, and the budget."""
+    """DGNs trained further against the network under evaluation.
+
+    ``bank``: which ones; ``training``: the budget of each; ``images_per_class``: how many training images
+    each one sees, None: all of its class.
+    """
 
     bank: str = Field(min_length=1)
+    images_per_class: int | None = Field(default=None, ge=1)
     training: TrainingParams
 
 
@@ -243,14 +248,15 @@ class EvaluateParams(Params):
     """Which networks are scored on which sets, in the order of the table, and how they are attacked.
 
     ``n``: how many test images are attacked; adversarial sets are scored whole. ``whitebox``: FGSM and
-    PGD, the one that is named ``pgd`` also makes the images that pass from network to network, the
-    checks and the curves.
+    PGD, the one that is named ``pgd`` also serves the checks and the curves. ``surrogate``: makes the
+    images that pass from network to network, from at most one random start.
     """
 
     networks: tuple[str, ...] = Field(min_length=1)
     attacks: tuple[str, ...] = Field(min_length=1)
     n: int = Field(default=1000, ge=1)
     whitebox: dict[str, AttackParams]
+    surrogate: AttackParams
     autoattack: AutoAttackParams = AutoAttackParams()
     adaptive: AdaptiveParams
     curves: CurveParams
@@ -261,6 +267,15 @@ class EvaluateParams(Params):
         if "pgd" not in attacks or attacks["pgd"].method != "pgd":
             raise ValueError("should have a pgd of method pgd")
         return attacks
+
+    @field_validator("surrogate")
+    @classmethod
+    def _one_start(cls, attack: AttackParams) -> AttackParams:
+        if (attack.num_random_init or 0) > 1:
+            raise ValueError(
+                "num_random_init should be 0 or 1: the images are shown to others as they are"
+            )
+        return attack
 
     @field_validator("networks", "attacks")
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deepcustom.compute import Compute, derive_seed
 from deepcustom.dgn import DGNBank, propose, ready
 from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
-from deepcustom.params import TrainingParams
+from deepcustom.params import AdaptiveParams
 from deepcustom.prediction import predict
 from deepcustom.training import Terms, fit
 
@@ -24,7 +24,7 @@ def adapt(
     bank: DGNBank,
     subject: Subject,
     train: tuple[Tensor, Tensor],
-    params: TrainingParams,
+    params: AdaptiveParams,
     *,
     compute: Compute,
 ) -> DGNBank:
@@ -39,7 +39,7 @@ def adapt(
         bank: of perturbations, one DGN per class; left as it is.
         subject: the network to fool.
         train: images (N, C, H, W) in [0, 1] and labels (N,) that are not the subject's.
-        params: the budget for each class.
+        params: the budget for each class, and how many of its images are used.
         compute: device and precision of training.
 
     Returns:
@@ -55,10 +55,10 @@ def adapt(
             y = torch.full((len(x),), label, device=x.device)
             return {"cross_entropy": -nn.functional.cross_entropy(logits, y, reduction="none")}
 
-        images = train[0][train[1] == label]
+        images = train[0][train[1] == label][: params.images_per_class]
         seed = derive_seed(subject.seed, PROTOCOL, str(label))
         if len(images):
-            fit(generator, terms, [images], params, seed=seed, compute=compute)
+            fit(generator, terms, [images], params.training, seed=seed, compute=compute)
         adapted.append(ready(generator, compute.device))
         subject.advance(f"adaptive: class {label}", steps=0)
     return replace(bank, generators=adapted)

@@ -16,13 +16,11 @@ PROTOCOL = "blackbox"
 
 
 def surrogate_images(surrogate: Subject, params: AttackParams) -> Tensor:
-    """What PGD makes of every image against another network, (n, C, H, W).
-
-    One random start, as what transfers is not what barely succeeded.
+    """What an attack from at most one random start makes of every image against another network,
+    (n, C, H, W): what transfers is not what barely succeeded.
     """
-    once = params.model_copy(update={"num_random_init": 1})
     every = torch.ones(len(surrogate.x), dtype=torch.bool, device=surrogate.x.device)
-    return restarted(surrogate, "surrogate", once, every).x_adv
+    return restarted(surrogate, "surrogate", params, every).x_adv
 
 
 def blackbox(

@@ -51,10 +51,13 @@ def curves(subject: Subject, params: CurveParams, pgd: AttackParams) -> Iterator
     """
     few = replace(subject, x=subject.x[: params.n], y=subject.y[: params.n])
     eps, steps = subject.threat.eps, int(pgd.max_iter or 1)
-    for radius in params.radii:
-        yield _point(few, "eps", min(radius * eps, 1.0), steps, pgd)
-    for count in params.steps:
-        yield _point(few, "steps", eps, count, pgd)
+    wanted = [("eps", min(radius * eps, 1.0), steps) for radius in params.radii]
+    wanted += [("steps", eps, count) for count in params.steps]
+    made: dict[tuple[float, int], Point] = {}
+    for curve, radius, count in wanted:  # the curves cross
+        if (radius, count) not in made:
+            made[radius, count] = _point(few, curve, radius, count, pgd)
+        yield replace(made[radius, count], curve=curve)
 
 
 def _point(few: Subject, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
@@ -67,7 +70,7 @@ def _point(few: Subject, curve: str, eps: float, steps: int, pgd: AttackParams) 
         change = {"eps_step": step or pgd.eps_step, "max_iter": steps, "num_random_init": 1}
         once = pgd.model_copy(update=change)
         threat = ThreatModel(eps)
-        outcome = restarted(replace(few, threat=threat), f"{curve}-{eps}-{steps}", once, few.right)
+        outcome = restarted(replace(few, threat=threat), f"curve-{eps}-{steps}", once, few.right)
         accuracy, after = outcome.accuracy, _loss(few, outcome.x_adv)
     right = few.right
     mean = float(after[right].mean())

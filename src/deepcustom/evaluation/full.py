@@ -62,36 +62,61 @@ def evaluate_whitebox(subject: Subject, params: EvaluateParams, found: Evaluatio
     return outcomes
 
 
-def evaluate_all(
-    subject: Subject,
-    params: EvaluateParams,
-    *,
-    sets: Mapping[str, Tensor],
-    surrogates: Mapping[str, Tensor],
-    bank: DGNBank,
-    train: tuple[Tensor, Tensor],
-    compute: Compute,
-) -> Evaluation:
+@dataclass(frozen=True)
+class Arsenal:
+    """What attackers bring along, next to the network itself.
+
+    Attributes:
+        bank: DGNs to adapt.
+        train: images and labels to adapt them on.
+        compute: device and precision of that training.
+        sets: name of an adversarial set → (n,) bool, which of its images the network gets right.
+        surrogates: name of another network → images made against it, (n, C, H, W).
+    """
+
+    bank: DGNBank
+    train: tuple[Tensor, Tensor]
+    compute: Compute
+    sets: Mapping[str, Tensor] = field(default_factory=dict)
+    surrogates: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def evaluate_all(subject: Subject, params: EvaluateParams, arsenal: Arsenal) -> Evaluation:
     """Attack a network in every way, and check that the figures can be believed.
 
     Args:
         subject: the network and the images.
         params: all settings.
-        sets: name of an adversarial set → (n,) bool, which of its images the network gets right.
-        surrogates: name of another network → images made against it, (n, C, H, W).
-        bank: DGNs to adapt.
-        train: images and labels to adapt them on.
-        compute: device and precision of that training.
+        arsenal: what else is at hand.
 
     Returns:
-        All protocols; ``stands["clean"]`` is without an attack.
+        All protocols, the curves and the checks.
     """
     found = Evaluation()
+    outcomes = attack_all(subject, params, arsenal, found)
+    found.points += curves(subject, params.curves, params.whitebox["pgd"])
+    subject.advance(f"{subject.name}: curves")
+    found.checks += _checks(subject, params, found, outcomes)
+    subject.advance(f"{subject.name}: checks")
+    return found
+
+
+def attack_all(
+    subject: Subject, params: EvaluateParams, arsenal: Arsenal, found: Evaluation
+) -> list[Outcome]:
+    """Attack a network in every way; returns the outcomes, with their images.
+
+    Args:
+        subject: the network and the images.
+        params: all settings.
+        arsenal: what else is at hand.
+        found: gets all protocols; ``stands["clean"]`` is without an attack.
+    """
     found.stands[CLEAN] = {CLEAN: subject.right.cpu()}
-    if sets:
-        found.stands["transfer"] = dict(sets)
+    if arsenal.sets:
+        found.stands["transfer"] = dict(arsenal.sets)
     outcomes = evaluate_whitebox(subject, params, found)
-    for outcome in blackbox(subject, surrogates, params.autoattack):
+    for outcome in blackbox(subject, arsenal.surrogates, params.autoattack):
         found.add(outcome)
         outcomes.append(outcome)
         subject.advance(f"{subject.name}: {outcome.attack} leaves {100 * outcome.accuracy:.1f} %")
@@ -101,18 +126,14 @@ def evaluate_all(
         outcomes.append(spend_more(subject, params.autoattack, found.left("whitebox")))
         found.add(outcomes[-1])
     before = subject.spent()
-    adapted = adapt(bank, subject, train, params.adaptive.training, compute=compute)
+    compute = arsenal.compute
+    adapted = adapt(arsenal.bank, subject, arsenal.train, params.adaptive, compute=compute)
     trained = subject.spent() - before
     for outcome in adaptive(subject, adapted, trained, compute=compute):
         found.add(outcome)
         outcomes.append(outcome)
         subject.advance(f"{subject.name}: {outcome.attack} leaves {100 * outcome.accuracy:.1f} %")
-    pgd = params.whitebox["pgd"]
-    found.points += curves(subject, params.curves, pgd)
-    subject.advance(f"{subject.name}: curves")
-    found.checks += _checks(subject, params, found, outcomes)
-    subject.advance(f"{subject.name}: checks")
-    return found
+    return outcomes
 
 
 def _checks(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.full import Evaluation, evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.full import Arsenal, Evaluation, evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.statistics import PairedTest, mcnemar
 from deepcustom.evaluation.subject import Cost
 from deepcustom.evaluation.transfer import Network, transfer
@@ -63,19 +63,6 @@ def is_quick(result: Result) -> bool:
     return result.protocol in QUICK and result.attack != MORE
 
 
-@dataclass(frozen=True)
-class Arsenal:
-    """What attackers bring along, next to the network itself.
-
-    Attributes:
-        bank: DGNs to adapt.
-        train: images and labels to adapt them on.
-    """
-
-    bank: DGNBank
-    train: tuple[Tensor, Tensor]
-
-
 def score(
     stage: StageRun,
     spec: DatasetSpec,
@@ -97,7 +84,7 @@ def score(
     known = load_networks(stage, spec, params.networks, base.compute)
     networks = known if own is None else [own]
     scores = Scores()
-    stands = _transfer(stage, base, networks, scores)
+    stands, on_sets = _transfer(stage, base, networks, scores)
     arsenal = None if quick else _arsenal(stage, base)
     place = stage.checkpoint()
 
@@ -118,6 +105,7 @@ def score(
             _add(scores, base, network, found, quick)
             worst[network.name] = found.worst()
     if own is None and not quick:
+        scores.checks[:0] = on_sets
         scores.checks += _overall(stage, spec, worst)
         scores.pairs = [mcnemar(a, b, worst[a], worst[b]) for a, b in combinations(worst, 2)]
     scores.results.sort(key=lambda result: list(PROTOCOLS).index(result.protocol))
@@ -128,7 +116,7 @@ def _arsenal(stage: StageRun, base: Ground) -> Arsenal:
     spec = base.spec
     path = stage.read(workspace.bank(spec.name, base.params.adaptive.bank))
     bank = DGNBank.load(path, spec.name, spec.num_classes, base.compute.device)
-    return Arsenal(bank, to_device(load_split(stage, spec, "train"), base.compute))
+    return Arsenal(bank, to_device(load_split(stage, spec, "train"), base.compute), base.compute)
 
 
 def _attacked(
@@ -145,15 +133,9 @@ def _attacked(
         found = Evaluation()
         evaluate_whitebox(subject, base.params, found)
         return found
-    return evaluate_all(
-        subject,
-        base.params,
-        sets=sets,
-        surrogates={name: x for name, x in surrogates.items() if name != network.name},
-        bank=arsenal.bank,
-        train=arsenal.train,
-        compute=base.compute,
-    )
+    others = {name: x for name, x in surrogates.items() if name != network.name}
+    arsenal = replace(arsenal, sets=sets, surrogates=others)
+    return evaluate_all(subject, base.params, arsenal)
 
 
 def _add(scores: Scores, base: Ground, network: Network, found: Evaluation, quick: bool) -> None:
@@ -169,20 +151,21 @@ def _add(scores: Scores, base: Ground, network: Network, found: Evaluation, quic
 
 def _transfer(
     stage: StageRun, base: Ground, networks: Iterable[Network], scores: Scores
-) -> dict[str, dict[str, Tensor]]:
+) -> tuple[dict[str, dict[str, Tensor]], list[Check]]:
     """Score all networks on all sets.
 
     Returns:
-        Network → set → (n,) bool, which of the images that are attacked it gets right. One that a set
-        lacks stands: the attack offers nothing against it. A set that leaves the ball is no attack
-        within it, and is left out.
+        Network → set → (n,) bool, which of the images that are attacked it gets right; and the checks on
+        the sets. An image that a set lacks stands: the attack offers nothing against it. A set that
+        leaves the ball is no attack within it, and is left out.
     """
     name = base.spec.name
     clean = {network.name: transfer(name, network, base.clean) for network in networks}
     rows = {network: [result] for network, (result, _) in clean.items()}
     stands: dict[str, dict[str, Tensor]] = {network: {} for network in rows}
+    on_sets: list[Check] = []
     for images, at, found in adversarial_sets(stage, base):
-        scores.checks += found
+        on_sets += found
         for network in networks:
             result, right = transfer(name, network, images)
             rows[network.name].append(result)
@@ -191,21 +174,20 @@ def _transfer(
                 every[at] = right
                 stands[network.name][images.attack] = every[base.rows]
     scores.results += [result for own in rows.values() for result in own]
-    return stands
+    return stands, on_sets
 
 
 def _surrogates(
     base: Ground, networks: Iterable[Network], place: Checkpoint, advance: Advance
 ) -> dict[str, Tensor]:
-    """What PGD makes against each network, kept in the checkpoint."""
+    """The images made against each network, kept in the checkpoint."""
     made = {}
     for network in networks:
         part = place.part(f"surrogate-{network.name}")
         there = part.load("images")
         if there is None:
-            images = surrogate_images(
-                base.subject(network, advance), base.params.whitebox["pgd"]
-            ).cpu()
+            subject = base.subject(network, advance)
+            images = surrogate_images(subject, base.params.surrogate).cpu()
             part.save("images", {"x_adv": images.contiguous()}, {})
         else:
             images = there[0]["x_adv"]

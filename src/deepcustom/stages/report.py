@@ -86,7 +86,12 @@ def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
     auto, adaptive = evaluated.autoattack, evaluated.adaptive
     facts["apgd-ce, apgd-t"] = f"{auto.max_iter} steps, {auto.num_random_init} random start(s)"
     facts["square"] = f"{auto.queries:,} queries an image"
-    facts["adaptive"] = f"{adaptive.bank}, trained on for {adaptive.training.epochs} epoch(s)"
+    facts["from-NETWORK"] = f"made against that network: {evaluated.surrogate.describe()}"
+    few = adaptive.images_per_class
+    seen = f"{few:,} images a class" if few else "all training images"
+    facts["adaptive"] = (
+        f"{adaptive.bank}, trained on for {adaptive.training.epochs} epoch(s) of {seen}"
+    )
     return facts
 
 
