@@ -109,3 +109,23 @@ def test_two_libraries_of_apgd_are_as_the_docs_say() -> None:
         own, other = (found[dataset, loss, name] for name in ("ART", "pyautoattack"))
         assert abs(float(own["accuracy_left"]) - float(other["accuracy_left"])) <= 0.01, library
     assert round(float(found["mnist", "dlr", "ART"]["ratio"])) == 4
+
+
+def test_half_the_images_adapt_nearly_as_well() -> None:
+    with (ROOT / "docs/experiments/adaptive_budget.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["attack"] == "dgn-any"]
+    left = {
+        (r["network"], int(r["images_per_class"]), float(r["learning_rate"])): r["val_accuracy"]
+        for r in rows
+    }
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    chosen = params["evaluate"]["cifar10"]["adaptive"]
+    assert chosen["bank"] in params["train_dgn"]["cifar10"]
+    rate = params["train_dgn"]["cifar10"][chosen["bank"]]["training"]["learning_rate"]
+    budget = (chosen["images_per_class"], chosen["training"]["learning_rate"])
+    assert budget == (4500 // 2, 2 * rate)
+    assert "at most a point more" in (ROOT / "docs/evaluation.md").read_text()
+    networks = {network for network, _, _ in left}
+    assert networks == {"madry", "fgsm-art"}
+    for network in networks:
+        assert float(left[network, *budget]) <= float(left[network, 4500, rate]) + 0.01

@@ -1,0 +1,253 @@
+"""What the luck of one training is worth: robust networks trained with other seeds, and their worst case.
+
+Everything is as in ``params.yaml`` but the seed of hardening: splits, target network, DGNs, adversarial
+sets and the attackers' own seeds stay. The worst case is that of the pipeline (docs/evaluation.md), but
+every attack after the white-box ones meets only what is left. Run from the project's top folder after
+``dvc repro``; it writes a CSV beside this file, a row at a time: what is there already is not measured
+again. The rows of the pipeline's own seed are in reports/results.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from torch import Tensor
+
+from deepcustom import arrays, datasets, nets
+from deepcustom.compute import derive_seed, seed_everything
+from deepcustom.dgn import DGNBank
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.adaptive import adapt, adaptive
+from deepcustom.evaluation.blackbox import blackbox, surrogate_images
+from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
+from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.transfer import Network
+from deepcustom.evaluation.whitebox import spend_more
+from deepcustom.hardening.art import train_with_art
+from deepcustom.hardening.gf import train_gf
+from deepcustom.hardening.madry import train_madry
+from deepcustom.params import AdversarialTrainParams, EvaluateParams, read_params
+from deepcustom.params import seed as base_seed
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
+from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.prediction import predict
+from deepcustom.progress import silent
+from deepcustom.results import ALL, CLEAN, UNCLIPPED, read_csv
+
+OUT = Path(__file__).with_suffix(".csv")
+MORE_SEEDS = 2  # next to the pipeline's own
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network trained: shares of the attacked images that stand, and seconds of training."""
+
+    dataset: str
+    network: str
+    seed: int
+    n: int
+    clean: float
+    whitebox: float
+    worst: float
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """What attacks every network of a data set, made once.
+
+    Attributes:
+        base: the images, and all settings.
+        sets: name → adversarial images of them, (n, C, H, W).
+        surrogates: name of a network → images made against it.
+        bank: DGNs to adapt.
+        train: images and labels to train on.
+        val: images and labels to watch.
+    """
+
+    base: Ground
+    sets: Mapping[str, Tensor]
+    surrogates: Mapping[str, Tensor]
+    bank: DGNBank
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+
+
+def attackers(stage: StageRun, dataset: str) -> Attackers:
+    """Read and make all of it."""
+    spec = datasets.spec(dataset)
+    base = ground(stage, spec, stage.params(EvaluateParams))
+    sets = {}
+    for images, at, _ in adversarial_sets(stage, base):
+        if not images.attack.endswith(UNCLIPPED):
+            x = base.clean.x.clone()  # where a set lacks an image, it offers nothing
+            x[at] = images.x
+            sets[images.attack] = x[base.rows]
+    known = load_networks(stage, spec, base.params.networks, base.compute)
+    surrogates = {
+        network.name: surrogate_images(base.subject(network, silent), base.params.surrogate)
+        for network in known
+    }
+    path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
+    bank = DGNBank.load(path, dataset, spec.num_classes, base.compute.device)
+    train, val = (
+        to_device(load_split(stage, spec, split), base.compute) for split in ("train", "val")
+    )
+    return Attackers(base, sets, surrogates, bank, train, val)
+
+
+def harden(stage: StageRun, known: Attackers, name: str, seed: int) -> nets.Classifier:
+    """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``."""
+    base, (train, val) = known.base, (known.train, known.val)
+    dataset = base.spec.name
+    params = stage.section(AdversarialTrainParams, "adversarial_train", dataset, name)
+    own = derive_seed(seed, "adversarial_train", f"{dataset}-{name}")
+    seed_everything(own)
+    net = base.compute.place(nets.classifier(dataset))
+    budget, compute = params.training, base.compute
+    if params.inner is not None:
+        train_madry(
+            net,
+            train,
+            val,
+            budget,
+            inner=params.inner,
+            threat=base.threat,
+            seed=own,
+            compute=compute,
+        )
+    elif params.attack is not None:
+        train_with_art(
+            net,
+            train,
+            val,
+            budget,
+            attack=params.attack,
+            ratio=params.ratio,
+            threat=base.threat,
+            num_classes=base.spec.num_classes,
+            seed=own,
+            compute=compute,
+        )
+    else:
+        folder = stage.read(workspace.adversarial(dataset, "train", name))
+        made = arrays.AdversarialSet.load(folder, base.spec)
+        split = load_split(stage, base.spec, "train")
+        row = torch.from_numpy(split.index.searchsorted(made.index).astype("int64"))
+        train_gf(
+            net,
+            train,
+            (arrays.images(made.x_adv), row),
+            val,
+            budget,
+            clean_weight=params.clean_weight,
+            seed=own,
+            compute=compute,
+        )
+    return net.eval().requires_grad_(False)
+
+
+def worst_case(known: Attackers, name: str, net: nets.Classifier) -> tuple[Evaluation, Tensor]:
+    """What is found of a network, and (n,) bool, which images stand against everything."""
+    params, compute = known.base.params, known.base.compute
+    subject = known.base.subject(Network(name, "", net), silent)
+    found = Evaluation()
+    found.stands["clean"] = {"clean": subject.right.cpu()}
+    found.stands["transfer"] = {
+        attack: predict(net, x).argmax(1).eq(subject.y).cpu() for attack, x in known.sets.items()
+    }
+    evaluate_whitebox(subject, params, found)
+    left = found.worst()
+    if not left.any():
+        return found, left
+    rest = of(subject, left)
+    others = {other: x[left] for other, x in known.surrogates.items() if other != name}
+    fell = torch.zeros(len(rest.x), dtype=torch.bool)
+    for outcome in blackbox(rest, others, params.autoattack):
+        fell |= ~outcome.stands
+        if outcome.attack == "square" and (~outcome.stands).sum() > checks.FEW * len(subject.x):
+            every = torch.ones(len(rest.x), dtype=torch.bool)
+            fell |= ~spend_more(rest, params.autoattack, every).stands
+    bank = adapt(known.bank, rest, known.train, params.adaptive, compute=compute)
+    for outcome in adaptive(rest, bank, compute=compute):
+        fell |= ~outcome.stands
+    left[left.clone()] = ~fell
+    return found, left
+
+
+def of(subject: Subject, rows: Tensor) -> Subject:
+    """The subject with some of its images."""
+    return replace(subject, x=subject.x[rows], y=subject.y[rows])
+
+
+def table() -> str:
+    """Mean and spread over all seeds as Markdown, the pipeline's own from reports/results with them."""
+    with OUT.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| data set | network | clean | worst case | spread | each seed |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for dataset in datasets.SPECS:
+        found = read_csv(Workspace.here().root / workspace.results(dataset))
+        own = {(r.network, r.attack): r.accuracy for r in found if r.protocol == "worst"}
+        for name in dict.fromkeys(r.network for r in found):
+            more = [row for row in rows if (row["dataset"], row["network"]) == (dataset, name)]
+            if not more:
+                continue
+            clean = [own[name, CLEAN], *(float(row["clean"]) for row in more)]
+            worst = [own[name, ALL], *(float(row["worst"]) for row in more)]
+            each = ", ".join(f"{100 * value:.1f}" for value in worst)
+            spread = f"{100 * stdev(worst):.1f}"
+            figures = f"{100 * mean(clean):.1f} | {100 * mean(worst):.1f} | {spread} | {each}"
+            lines.append(f"| {dataset} | {name} | {figures} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train and score what the table lacks, and print it."""
+    ws = Workspace.here()
+    if not OUT.is_file():
+        OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
+    with OUT.open(newline="") as file:
+        done = {(r["dataset"], r["network"], int(r["seed"])) for r in csv.DictReader(file)}
+    first = base_seed(read_params(ws.params))
+    for dataset in datasets.SPECS:
+        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+            params = stage.params(EvaluateParams)
+            todo = [
+                (name, seed)
+                for seed in range(first + 1, first + 1 + MORE_SEEDS)
+                for name in reversed(params.networks)
+                if name != "target" and (dataset, name, seed) not in done
+            ]
+            if not todo:
+                continue
+            known = attackers(stage, dataset)
+            for name, seed in todo:
+                began = time.monotonic()
+                net = harden(stage, known, name, seed)
+                seconds = time.monotonic() - began
+                found, left = worst_case(known, name, net)
+                parts = (found.left("clean"), found.left("whitebox"), left)
+                shares = (float(part.double().mean()) for part in parts)
+                row = Row(dataset, name, seed, len(left), *shares, round(seconds))
+                print(row, flush=True)
+                with OUT.open("a", newline="") as file:
+                    figures = (f"{v:.4f}" for v in (row.clean, row.whitebox, row.worst))
+                    values = [*astuple(row)[:4], *figures, row.seconds]
+                    csv.writer(file, lineterminator="\n").writerow(values)
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
