@@ -271,3 +271,15 @@ def call_main(folder: Path, *words: str) -> int:
     finally:
         sys.argv = argv
     return 0
+
+
+def interruptible(stop):
+    """An ``advance`` that ends the training in place of call ``stop``, and what it was told."""
+    said = []
+
+    def advance(note="", steps=1, *, resumed=False):
+        if len(said) == stop:
+            raise KeyboardInterrupt
+        said.append((steps, note if resumed else ""))
+
+    return advance, said

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from pipeline_fixtures import interruptible
 
 from deepcustom import nets
 from deepcustom.attacks import art_attack, art_classifier, run_attack
@@ -267,21 +268,6 @@ def test_art_training_uses_the_budget(few, nothing, compute, monkeypatch):
     budget = {"epochs": 2, "batch_size": 25, "learning_rate": 1e-4, "momentum": 0.8}
     trained_with_art(few, nothing, compute, **budget)
     assert seen == [(1e-4, 0.8)] * 2 * math.ceil(60 / 25)
-
-
-# Interrupts
-
-
-def interruptible(stop):
-    """An ``advance`` that ends the training in place of call ``stop``, and what it was told."""
-    said = []
-
-    def advance(note="", steps=1, *, resumed=False):
-        if len(said) == stop:
-            raise KeyboardInterrupt
-        said.append((steps, note if resumed else ""))
-
-    return advance, said
 
 
 # Madry's

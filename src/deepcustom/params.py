@@ -176,6 +176,34 @@ class MadryParams(Params):
     growth: float = Field(default=0.0, ge=0, le=1)
 
 
+class OnlineParams(Params):
+    """A generator that learns against the network while that learns from it.
+
+    In every step it offers images inside the ball, ``updates`` times it learns from the gradient of its
+    objective with respect to them (Adam, ``learning_rate``), and with ``reuse`` that gradient moves them by
+    one signed step of ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin``
+    to the share ``end`` of the epochs; before, and with ``generator: none`` always, the start is drawn
+    uniformly from the ball, afterwards it stays as it is. ``clean_weight`` is the weight of the clean
+    images in the network's loss. The ball, and the step with it, grows as with :class:`MadryParams`.
+
+    ``loss``: what the generator minimises, a registered name or ``package.module:Class``, with its
+    ``options``; None: the negative of the network's own cross entropy.
+    """
+
+    generator: Literal["conditional", "per_class", "none"] = "conditional"
+    learning_rate: float = Field(default=1.0e-3, gt=0, le=1)
+    updates: int = Field(default=1, ge=1)
+    begin: float = Field(default=0.0, ge=0, le=1)
+    end: float = Field(default=1.0, ge=0, le=1)
+    reuse: bool = True
+    eps_step: float = Field(gt=0, le=1)
+    max_iter: int = Field(ge=0)
+    growth: float = Field(default=0.0, ge=0, le=1)
+    clean_weight: float = Field(default=0.0, ge=0, lt=1)
+    loss: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class AdversarialTrainParams(Params):
     """Hardening a fresh network.
 

@@ -1,0 +1,246 @@
+"""Hardening from a generator's proposal, and the conditional generator that it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pipeline_fixtures import interruptible
+from torch import nn
+
+from deepcustom import nets
+from deepcustom.checkpoint import NOWHERE, Checkpoint
+from deepcustom.compute import seed_everything
+from deepcustom.conditional import ConditionalDGN, PerClass, conditional, perturbed
+from deepcustom.errors import InputError, UnknownNameError
+from deepcustom.hardening.online import train_online
+from deepcustom.losses import LossContext, build_loss
+from deepcustom.params import OnlineParams, TrainingParams
+from deepcustom.prediction import accuracy
+from deepcustom.threat import ThreatModel
+from deepcustom.weights import save_tensors
+
+BALL = ThreatModel(0.1)
+ONLINE = OnlineParams(eps_step=0.05, max_iter=1)
+
+
+def budget(**changes) -> TrainingParams:
+    return TrainingParams(**{"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, **changes})
+
+
+def fresh(seed: int = 0) -> nets.Classifier:
+    torch.manual_seed(seed)
+    return nets.classifier("mnist")
+
+
+def partner(seed: int = 0, *, per_class: bool = False):
+    torch.manual_seed(seed)
+    return conditional("mnist", 10, per_class=per_class)
+
+
+def weights(net: nn.Module) -> bytes:
+    return b"".join(t.detach().numpy().tobytes() for t in net.state_dict().values())
+
+
+def trained(few, generator, online=ONLINE, *, val=None, losses=None, **changes):
+    """The network's and the generator's bytes, and the history."""
+    net = fresh()
+    history = train_online(
+        net,
+        generator,
+        few,
+        few if val is None else val,
+        budget(**changes),
+        online=online,
+        losses=losses and losses(net),
+        threat=BALL,
+        seed=3,
+        compute=torch_compute(),
+    )
+    return weights(net), generator and weights(generator), history
+
+
+def torch_compute():
+    from deepcustom.compute import FLOAT32
+
+    return FLOAT32
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+@pytest.mark.parametrize("per_class", [False, True])
+def test_what_a_generator_offers_lies_in_the_ball(dataset, per_class):
+    shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[dataset]
+    torch.manual_seed(0)
+    generator = conditional(dataset, 10, per_class=per_class)
+    x, y = torch.rand(23, *shape), torch.randint(0, 9, (23,))
+    offered = perturbed(generator, x, y, BALL)
+    assert offered.shape == x.shape
+    assert offered.dtype == torch.float32
+    BALL.verify(offered.detach().numpy(), x.numpy())
+    offered.sum().backward()
+    assert all(p.grad is not None for p in generator.parameters()) != per_class
+    other = perturbed(generator, x, (y + 1) % 10, BALL)
+    assert not torch.equal(other, offered)
+
+
+def test_per_class_asks_each_its_own(few):
+    x, y = few
+    generator = partner(per_class=True)
+    assert isinstance(generator, PerClass)
+    for label in range(10):
+        mine = y == label
+        alone = generator.generators[label](x[mine], y[mine])
+        assert torch.equal(generator(x, y)[mine], alone)
+
+
+def test_network_and_generator_both_learn(few):
+    generator = partner()
+    before = weights(generator)
+    net, after, history = trained(few, generator)
+    assert net != weights(fresh())
+    assert after != before
+    assert set(history) == {"loss", "adversarial", "eps", "val_accuracy", "val_adversarial"}
+    assert {len(curve) for curve in history.values()} == {2}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_no_watching_changes_them(few, nothing):
+    once = trained(few, partner())
+    assert trained(few, partner())[:2] == once[:2]
+    unwatched = trained(few, partner(), val=nothing)
+    assert set(unwatched[2]) == {"loss", "adversarial", "eps"}
+    assert unwatched[:2] == once[:2]
+
+
+def test_a_frozen_generator_stays_and_one_that_never_begins_is_not_asked(few):
+    start = weights(partner())
+    frozen = trained(few, partner(), ONLINE.model_copy(update={"end": 0.0}))
+    assert frozen[1] == start
+    unasked = trained(few, partner(), ONLINE.model_copy(update={"begin": 1.0}))
+    assert unasked[1] == start
+    assert unasked[0] == trained(few, None)[0]  # the start is drawn instead
+    assert frozen[0] != unasked[0]
+    half = trained(few, partner(), ONLINE.model_copy(update={"begin": 0.5}))
+    assert half[1] != start
+
+
+def test_more_updates_and_the_reused_step_matter(few):
+    once = trained(few, partner())
+    twice = trained(few, partner(), ONLINE.model_copy(update={"updates": 2}))
+    bare = trained(few, partner(), ONLINE.model_copy(update={"reuse": False}))
+    assert len({once[1], twice[1], bare[1]}) == 3
+    assert len({once[0], twice[0], bare[0]}) == 3
+
+
+def test_the_share_of_clean_images_is_a_term(few):
+    history = trained(few, partner(), ONLINE.model_copy(update={"clean_weight": 0.25}))[2]
+    assert {"clean", "adversarial", "loss"} <= set(history)
+    for clean, adversarial, loss in zip(
+        history["clean"], history["adversarial"], history["loss"], strict=True
+    ):
+        assert loss == pytest.approx(clean + adversarial, rel=1e-5)
+        assert 0 < clean < adversarial
+
+
+def test_a_custom_loss_is_what_the_generator_minimises(few):
+    def nce(weight):
+        options = {"mse_weight": weight, "cross_entropy_weight": 1.0}
+        return lambda net: {
+            label: build_loss("nce", options, LossContext(net, label, BALL)) for label in range(10)
+        }
+
+    own = trained(few, partner(), epochs=1)
+    same = trained(few, partner(), losses=nce(0.0), epochs=1)
+    near = trained(few, partner(), losses=nce(1000.0), epochs=1)
+
+    def vector(raw: bytes) -> torch.Tensor:
+        return torch.frombuffer(bytearray(raw), dtype=torch.float32)
+
+    # Without the distance, nce is the negative of the cross entropy, taken class by class.
+    assert torch.allclose(vector(same[1]), vector(own[1]), atol=1e-3)
+    x, y = few
+    moved = {}
+    for name, raw in {"own": own[1], "near": near[1]}.items():
+        generator = partner()
+        nn.utils.vector_to_parameters(vector(raw), generator.parameters())
+        moved[name] = float((perturbed(generator, x, y, BALL) - x).abs().mean())
+    assert moved["near"] < 0.8 * moved["own"]
+
+
+def test_it_withstands_what_brings_the_target_down(train, held_out, target_net):
+    from deepcustom.hardening.madry import inner_pgd
+
+    net, generator = fresh(), partner()
+    online = OnlineParams(eps_step=0.05, max_iter=1, growth=0.5)
+    train_online(
+        net,
+        generator,
+        train,
+        held_out,
+        budget(epochs=15, learning_rate=5e-3),
+        online=online,
+        threat=BALL,
+        seed=0,
+        compute=torch_compute(),
+    )
+    x, y = held_out
+    left = {}
+    for name, one in {"target": target_net, "hardened": net}.items():
+        x_adv = inner_pgd(one, x, y, BALL, eps_step=0.02, max_iter=20)
+        left[name] = accuracy(one, x_adv, y)
+    assert left["hardened"] > left["target"] + 0.2
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3])
+def test_an_interrupted_training_ends_with_the_same_bytes(few, tmp_path, stop):
+    def run(place, stop=None):
+        advance, said = interruptible(stop)
+        seed_everything(len(str(stop)))  # what was drawn before must not matter
+        net, generator = fresh(), partner()
+        history = train_online(
+            net,
+            generator,
+            few,
+            few,
+            budget(epochs=4),
+            online=ONLINE,
+            threat=BALL,
+            seed=3,
+            compute=torch_compute(),
+            advance=advance,
+            checkpoint=place,
+        )
+        return weights(net), weights(generator), list(history.items()), said
+
+    net, generator, history, said = run(NOWHERE)
+    place = Checkpoint(tmp_path / "kept", "f")
+    with pytest.raises(KeyboardInterrupt):
+        run(place, stop)
+    resumed = [(stop, f"resumed after epoch {stop}")] if stop else []
+    assert run(place) == (net, generator, history, resumed + said[stop:])
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_generator_comes_back_from_its_file_and_attacks(few, tmp_path, per_class, target_net):
+    x, y = few
+    generator = partner(per_class=per_class).eval()
+    made = ConditionalDGN("mnist", "cross entropy", per_class, generator)
+    made.save(tmp_path / "g.safetensors")
+    back = ConditionalDGN.load(tmp_path / "g.safetensors", "mnist", 10, torch.device("cpu"))
+    assert replace(back, generator=generator) == made
+    compute = torch_compute()
+    x_adv = back.generate(x, y, BALL, compute=compute)
+    assert torch.equal(x_adv, made.generate(x, y, BALL, compute=compute))
+    BALL.verify(x_adv.numpy(), x.numpy())
+    assert back.generate(x[:0], y[:0], BALL, compute=compute).shape == x[:0].shape
+    assert not back.generator.training
+    assert not any(p.requires_grad for p in back.generator.parameters())
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "g.safetensors"
+    save_tensors(path, {"a": torch.zeros(1)}, {"kind": "dgn-bank", "dataset": "mnist"})
+    with pytest.raises(InputError, match="holds a dgn-bank for mnist, expected a conditional-dgn"):
+        ConditionalDGN.load(path, "mnist", 10, torch.device("cpu"))
+    with pytest.raises(UnknownNameError, match="mnits"):
+        conditional("mnits", 10)
