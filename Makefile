@@ -35,8 +35,8 @@ repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, 
 ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)
 
-test: $(READY)  ## the fast tests, without network
-	$(BIN)/pytest -m 'not slow and not network and not services' $(ARGS)
+test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': on one)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not network and not services' $(ARGS)
 
 	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST),'
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("own_store")
 
 TARGET, ROBUST, CLEAN, PGD, LRP = "1" * 32, "2" * 32, *(f"{d}" * 32 + ".dir" for d in "345")
 TABLE = "reports/results/mnist.csv"
+CURVES = "reports/curves/mnist.csv"  # of the same evaluation, and read by no model
 
 
 def network(root: Path, name: str = "pgd", md5: str = ROBUST, **changes: Any) -> Path:
@@ -67,6 +68,8 @@ RESULTS = [
 def evaluation(root: Path, results: list[Result] = RESULTS, **changes: Any) -> Path:
     """The record of an evaluation, with its table."""
     write_csv(results, root / TABLE)
+    (root / CURVES).parent.mkdir(parents=True, exist_ok=True)
+    (root / CURVES).write_text("network,curve\nmnist,eps\n")
     fields = {
         "run_key": "e" * 32,
         "stage": "evaluate",
@@ -78,7 +81,7 @@ def evaluation(root: Path, results: list[Result] = RESULTS, **changes: Any) -> P
             "data/adversarial/mnist/test/pgd": PGD,
             "data/adversarial/mnist/test/lrp": LRP,
         },
-        "outputs": {TABLE: dvc_md5(root / TABLE)},
+        "outputs": {CURVES: dvc_md5(root / CURVES), TABLE: dvc_md5(root / TABLE)},
         "metrics": {"transfer/pgd/lrp": 0.3},
         "history": {},
     }

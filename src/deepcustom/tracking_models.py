@@ -179,8 +179,8 @@ def _results(record: RunRecord, root: Path) -> list[Result]:
         if path.endswith(".csv") and _md5(root / path) == md5:
             try:
                 found = read_csv(root / path)
-            except InputError:  # an older form of the table
-                return []
+            except InputError:  # another table of the evaluation, or an older form
+                continue
             return [result for result in found if not result.empty]
     return []
 

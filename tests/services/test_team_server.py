@@ -35,6 +35,7 @@ from test_record import STARTED, record
 
 from deepcustom import tracking
 from deepcustom.errors import TrackingError
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
@@ -647,8 +648,8 @@ def shown(
     """All that MLflow has of ``records``, found to be whole and nothing twice."""
     runs = all_runs(client, experiment)
     found: dict[str, Any] = {}
-    (table,) = [file for one in records for file in one.outputs if file.endswith("mnist.csv")]
-    scores = [one for one in read_csv(ROOT / table) if not one.empty]
+    assert any(workspace.results(DATASET) in one.outputs for one in records)
+    scores = [one for one in read_csv(ROOT / workspace.results(DATASET)) if not one.empty]
     (scored,) = [runs[one.run_key].info.run_id for one in records if one.stage == "evaluate"]
     for one in records:
         run = runs[one.run_key]
