@@ -279,4 +279,4 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(PEAKS), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     few, many = map(float, done.stdout.split())
-    assert many - few < 12, f"{few:.0f} MB for 4,000 images, {many:.0f} MB for 16,000"
+    assert many - few < 30, f"{few:.0f} MB for 4,000 images, {many:.0f} MB for 16,000"
