@@ -1,4 +1,4 @@
-"""The whole pipeline on a few hundred real images, and much of it again from nothing: the same bytes."""
+"""The whole pipeline on a few hundred real images; every kind of stage once more: the same bytes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
+from deepcustom.datasets import SPECS
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.record import RUN_FILE, RunRecord
 from deepcustom.results import PROTOCOLS
+from deepcustom.stages import NAMES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PROGRAM = Path(sys.executable).parent / "deepcustom"
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
-# What is made twice: all of MNIST, and a training of each kind on CIFAR-10.
-AGAIN = (
-    "report@mnist",
-    "train_dgn@cifar10-lrp",
-    "train_dgn@cifar10-suspiciousness",
-    "attack@cifar10-pgd-test",
-    "adversarial_train@cifar10-nce",
-    "adversarial_train@cifar10-madry",
-)
+# What is made once more of each data set; of a stage that is not named, all of it.
+AGAIN = {
+    "train_dgn": ("suspiciousness",),
+    "generate": ("nce-ball-test",),
+    "attack": ("pgd-test",),
+    "adversarial_train": ("nce", "madry"),
+}
 PICTURED = ("train_target", "train_dgn", "generate", "attack", "adversarial_train", "evaluate")
 
 
@@ -57,36 +57,60 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(project: Path, name: str, *targets: str) -> subprocess.Popen[bytes]:
-    """``deepcustom repro --profile smoke`` into a folder with a store and a cache of its own.
-
-    With one thread, so that two side by side do not wait for each other.
-    """
+def side_by_side(project: Path, commands: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Run all commands to their end, with one thread each, so that none waits; name → what was printed."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return subprocess.Popen(
-        [PROGRAM, "repro", "--profile", "smoke", "--folder", f"workspaces/{name}", *targets],
-        cwd=project,
-        env={**env, "OMP_NUM_THREADS": "1"},
-        stdout=(project.parent / f"{name}.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
-
-
-def finish(project: Path, targets: Mapping[str, Sequence[str]]) -> list[str]:
-    """Run to the end, side by side, each folder with its targets (none: all); what each printed."""
-    runs = [start(project, name, *wanted) for name, wanted in targets.items()]
-    codes = [run.wait() for run in runs]
-    printed = [(project.parent / f"{name}.log").read_text() for name in targets]
-    assert not any(codes), "\n".join(text[-5000:] for text in printed)
+    runs = {
+        name: subprocess.Popen(
+            words,
+            cwd=project,
+            env={**env, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
+            stdout=(project.parent / f"{name}.log").open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        for name, words in commands.items()
+    }
+    codes = [run.wait() for run in runs.values()]
+    printed = {name: (project.parent / f"{name}.log").read_text() for name in runs}
+    assert not any(codes), "\n".join(text[-5000:] for text in printed.values())
     return printed
 
 
+def repro(dataset: str) -> list[str]:
+    """Everything of one data set, into a folder with a store and a cache of its own."""
+    folder = f"workspaces/{dataset}"
+    command = [str(PROGRAM), "repro", "--profile", "smoke", "--folder", folder]
+    return [*command, f"report@{dataset}"]
+
+
 @pytest.fixture(scope="module")
-def folders(project: Path) -> tuple[Path, Path]:
-    assert start(project, "a", "prepare").wait() == 0  # one download for both
-    for printed in finish(project, {"a": (), "b": AGAIN}):
-        assert "warning:" not in printed
-    return project / "workspaces/a", project / "workspaces/b"
+def folders(project: Path) -> dict[str, Path]:
+    """Data set → where it was made."""
+    printed = side_by_side(project, {dataset: repro(dataset) for dataset in SPECS})
+    for text in printed.values():
+        assert "warning:" not in text
+    return {dataset: project / "workspaces" / dataset for dataset in SPECS}
+
+
+@pytest.fixture(scope="module")
+def again(project: Path, folders: dict[str, Path], instances: dict[str, Instance]) -> set[str]:
+    """Names of what was made once more, in copies of the folders that lacked just that."""
+    scripts, names = {}, set()
+    for dataset, folder in folders.items():
+        copy = folder.with_name(f"again-{dataset}")
+        shutil.copytree(folder, copy, symlinks=True)
+        words = [f"cd {copy}"]
+        for name, one in instances.items():
+            stage, _, item = name.partition("@")
+            wanted = [f"{dataset}-{part}" for part in AGAIN[stage]] if stage in AGAIN else [dataset]
+            if item not in wanted:
+                continue
+            names.add(name)
+            paths = " ".join(sorted(one.paths))
+            words.append(f"rm -r {paths} && {PROGRAM.parent}/{' '.join(one.words)}")
+        scripts[copy.name] = ["sh", "-ec", "\n".join(words)]
+    side_by_side(project, scripts)
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -102,46 +126,49 @@ def lock(folder: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((folder / "dvc.lock").read_text())["stages"])
 
 
-def test_a_run_makes_everything(folders: tuple[Path, Path], instances: dict[str, Instance]) -> None:
-    stages = lock(folders[0])
-    assert set(stages) == set(instances)
-    for name, one in instances.items():
-        assert {out["path"] for out in stages[name]["outs"]} == one.paths
-    caches = [(folder / ".dvc/cache").resolve() for folder in folders]
-    assert caches[0] != caches[1]
+def test_a_run_makes_everything(folders: dict[str, Path], instances: dict[str, Instance]) -> None:
+    stages = [set(lock(folder)) for folder in folders.values()]
+    assert not set.intersection(*stages)
+    assert set.union(*stages) == set(instances)
+    for folder in folders.values():
+        for name, stage in lock(folder).items():
+            assert {out["path"] for out in stage["outs"]} == instances[name].paths
+    caches = [(folder / ".dvc/cache").resolve() for folder in folders.values()]
+    assert len(set(caches)) == len(caches)
     assert all(any(cache.rglob("*")) for cache in caches)
 
 
-def test_the_second_time_gives_the_same_bytes(folders: tuple[Path, Path]) -> None:
-    a, b = folders
-    first, again = lock(a), lock(b)
-    assert set(AGAIN) < set(again)
-    assert {name for name in first if "mnist" in name} < set(again)
-    assert again == {name: first[name] for name in again}
-    md5s = {out["path"]: out["md5"] for stage in again.values() for out in stage["outs"]}
-    made = {"reports/results/mnist.csv", "reports/figures/mnist", "reports/mnist.md"}
-    assert made < set(md5s)
-    for path, md5 in md5s.items():
-        assert dvc_md5(a / path) == dvc_md5(b / path) == md5, path
+def test_the_second_time_gives_the_same_bytes(folders: dict[str, Path], again: set[str]) -> None:
+    stages = {name.partition("@")[0] for name in again}
+    assert stages == set(NAMES)
+    for dataset, folder in folders.items():
+        made = {name: entry for name, entry in lock(folder).items() if name in again}
+        assert len(made) > len(NAMES)
+        md5s = {out["path"]: out["md5"] for entry in made.values() for out in entry["outs"]}
+        assert f"reports/results/{dataset}.csv" in md5s
+        for path, md5 in md5s.items():
+            second = folder.with_name(f"again-{dataset}") / path
+            assert dvc_md5(folder / path) == dvc_md5(second) == md5, path
 
 
-def test_nothing_half_written_is_left(folders: tuple[Path, Path]) -> None:
-    for folder in folders:
+def test_nothing_half_written_is_left(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
         assert not [path for path in folder.rglob("*") if ".part" in path.name]
 
 
-def test_a_second_repro_has_nothing_to_do(project: Path, folders: tuple[Path, Path]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in folders[0].rglob(RUN_FILE)}
-    (printed,) = finish(project, {"a": ()})
-    assert "Data and pipelines are up to date." in printed
-    assert "Running stage" not in printed
-    assert {path: path.stat().st_mtime_ns for path in folders[0].rglob(RUN_FILE)} == before
+def test_a_second_repro_has_nothing_to_do(project: Path, folders: dict[str, Path]) -> None:
+    files = [file for folder in folders.values() for file in folder.rglob(RUN_FILE)]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    for text in side_by_side(project, {dataset: repro(dataset) for dataset in SPECS}).values():
+        assert "Data and pipelines are up to date." in text
+        assert "Running stage" not in text
+    assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
-def test_the_table_holds_every_network_and_attack(folders: tuple[Path, Path]) -> None:
-    params = yaml.safe_load((folders[0] / "params.yaml").read_text())
-    for dataset, asked in params["evaluate"].items():
-        rows = csv.DictReader((folders[0] / f"reports/results/{dataset}.csv").open())
+def test_the_table_holds_every_network_and_attack(folders: dict[str, Path]) -> None:
+    for dataset, folder in folders.items():
+        asked = yaml.safe_load((folder / "params.yaml").read_text())["evaluate"][dataset]
+        rows = csv.DictReader((folder / f"reports/results/{dataset}.csv").open())
         cells = [(row["protocol"], row["network"], row["attack"]) for row in rows]
         networks = asked["networks"]
         others = [(network, f"from-{other}") for network, other in permutations(networks, 2)]
@@ -159,21 +186,22 @@ def test_the_table_holds_every_network_and_attack(folders: tuple[Path, Path]) ->
         assert len(cells) == len(set(cells))
 
 
-def test_mlflow_shows_every_stage(
-    project: Path, folders: tuple[Path, Path], instances: dict[str, Instance]
-) -> None:
+@pytest.mark.parametrize("dataset", SPECS)
+def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], dataset: str) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{folders[0]}/mlflow.db")
+    folder = folders[dataset]
+    stages = lock(folder)
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("deepcustom")
     found = client.search_runs([experiment.experiment_id], max_results=1000)
     groups = {run.info.run_id for run in found if "deepcustom.repro" in run.data.tags}
     runs = [run for run in found if run.info.run_id not in groups]
     assert {run.data.tags["mlflow.parentRunId"] for run in runs} == groups
-    assert sorted(run.info.run_name for run in runs) == sorted(instances)
-    records = [RunRecord.read(path.parent) for path in folders[0].rglob(RUN_FILE)]
+    assert sorted(run.info.run_name for run in runs) == sorted(stages)
+    records = [RunRecord.read(path.parent) for path in folder.rglob(RUN_FILE)]
     by_name = {record.name: record for record in records}
-    assert set(by_name) == set(instances)
+    assert set(by_name) == set(stages)
     commit, dirty = git_state(project)  # whose code the workspace runs a copy of
     assert commit
     for run in runs:
@@ -196,9 +224,10 @@ def test_mlflow_shows_every_stage(
         assert sorted(pictures) == sorted(f"figures/{figure}" for figure in record.figures)
 
 
-def test_recorded_hashes_are_dvcs(folders: tuple[Path, Path]) -> None:
-    stages = lock(folders[0])
-    for path in folders[0].rglob(RUN_FILE):
+@pytest.mark.parametrize("dataset", SPECS)
+def test_recorded_hashes_are_dvcs(folders: dict[str, Path], dataset: str) -> None:
+    stages = lock(folders[dataset])
+    for path in folders[dataset].rglob(RUN_FILE):
         record = RunRecord.read(path.parent)
         outs = {out["path"]: out["md5"] for out in stages[record.name]["outs"]}
         assert record.outputs == outs, record.name

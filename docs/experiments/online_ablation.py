@@ -1,0 +1,193 @@
+"""Why hardening from a generator's proposal works, or does not: variants of it on MNIST, on ``val``.
+
+Each variant differs from ``online`` in what its name says; ``pgd-7`` is the pipeline's ``madry``, ``pgd-2``
+computes as many gradients an image as ``online``. All train for the epochs, the schedule and the growing ball
+of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
+``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row at a
+time: what is there already is not measured again. Nothing here touches the test split.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deepcustom import arrays, datasets, nets
+from deepcustom.compute import Compute, derive_seed, seed_everything
+from deepcustom.conditional import conditional
+from deepcustom.evaluation.blackbox import square_attack
+from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
+from deepcustom.evaluation.subject import Subject, attempt
+from deepcustom.hardening.madry import train_madry
+from deepcustom.hardening.online import train_online
+from deepcustom.losses import CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.params import (
+    AdversarialTrainParams,
+    ComputeParams,
+    EvaluateParams,
+    OnlineParams,
+    ThreatParams,
+    TrainDgnParams,
+    load,
+)
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.threat import ThreatModel
+from deepcustom.weights import load_tensors
+
+OUT = Path(__file__).with_suffix(".csv")
+DATASET = "mnist"
+ATTACKED = 1000
+ONLINE: dict[str, Any] = {"eps_step": 0.15, "max_iter": 1, "growth": 0.5}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "online": {},
+    "no generator": {"generator": "none"},
+    "random generator": {"end": 0.0},
+    "generator from mid-training": {"begin": 0.5},
+    "generator frozen at mid-training": {"end": 0.5},
+    "a generator for each class": {"generator": "per_class"},
+    "no reused step": {"reuse": False},
+    "no further step": {"max_iter": 0},
+    "two further steps": {"max_iter": 2},
+    "no step at all": {"reuse": False, "max_iter": 0},
+    "steps of 0.1": {"eps_step": 0.1},
+    "steps of 0.2": {"eps_step": 0.2},
+    "two updates": {"updates": 2},
+    "rate 0.0003": {"learning_rate": 3e-4},
+    "rate 0.003": {"learning_rate": 3e-3},
+    "half clean": {"clean_weight": 0.5},
+    "full ball from the start": {"growth": 0.0},
+    "loss nce": {"loss": "nce"},
+    "loss suspiciousness": {"loss": "suspiciousness"},
+    "loss lrp": {"loss": "lrp"},
+}
+PGD = {"pgd-7": 7, "pgd-2": 2}
+SEEDS = {"online": (1, 2, 3), "no generator": (1, 2, 3), "pgd-7": (1, 2, 3), "pgd-2": (1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: shares of ``val`` that stand, gradients an image in training, seconds of training."""
+
+    variant: str
+    seed: int
+    clean: float
+    pgd: float
+    whitebox: float
+    worst: float
+    gradients: int
+    seconds: float
+
+
+class Bench:
+    """Data and settings, read once."""
+
+    def __init__(self, ws: Workspace) -> None:
+        self.ws, self.spec = ws, datasets.spec(DATASET)
+        self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
+        self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
+        self.evaluate = load(ws.params, EvaluateParams, "evaluate", DATASET)
+        self.madry = load(ws.params, AdversarialTrainParams, "adversarial_train", DATASET, "madry")
+        self.train, self.val = (self._split(name) for name in ("train", "val"))
+
+    def _split(self, name: str) -> tuple[Tensor, Tensor]:
+        folder = self.ws.root / workspace.split(DATASET, name)
+        return arrays.Split.load(folder, self.spec).tensors()
+
+    def measure(self, variant: str, seed: int) -> Row:
+        """Train and attack."""
+        seed_everything(derive_seed(seed, "online"))
+        net = self.compute.place(nets.classifier(DATASET))
+        began = time.monotonic()
+        gradients = self._harden(net, variant, seed)
+        seconds = time.monotonic() - began
+        net.eval().requires_grad_(False)
+        x, y = (part[:ATTACKED] for part in self.val)
+        # The attacks draw the same for every network.
+        subject = Subject(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
+        found = Evaluation()
+        evaluate_whitebox(subject, self.evaluate, found)
+        left = found.left("whitebox")
+        square = attempt(
+            subject, "blackbox", "square", left, square_attack(subject, self.evaluate.autoattack)
+        )
+        stands = (subject.right, found.stands["whitebox"]["pgd"], left, square.stands)
+        return Row(
+            variant, seed, *(float(part.double().mean()) for part in stands), gradients, seconds
+        )
+
+    def _harden(self, net: nets.Classifier, variant: str, seed: int) -> int:
+        """Train in place; returns how many gradients that takes for an image, the network's own with it."""
+        budget, inner = self.madry.training, self.madry.inner
+        same = {"threat": self.threat, "seed": seed, "compute": self.compute}
+        if variant in PGD:
+            assert inner is not None
+            steps = inner.model_copy(update={"max_iter": PGD[variant]})
+            if variant == "pgd-2":  # which must cross the ball, too
+                steps = steps.model_copy(update={"eps_step": ONLINE["eps_step"]})
+            train_madry(net, self.train, self.val, budget, inner=steps, **same)
+            return steps.max_iter + 1
+        online = OnlineParams(**{**ONLINE, **VARIANTS[variant]})
+        classes, per_class = self.spec.num_classes, online.generator == "per_class"
+        generator = (
+            None
+            if online.generator == "none"
+            else self.compute.place(conditional(DATASET, classes, per_class=per_class))
+        )
+        losses = self._losses(net, online.loss) if online.loss else None
+        train_online(
+            net, generator, self.train, self.val, budget, online=online, losses=losses, **same
+        )
+        learns = online.updates if generator is not None and online.end > 0 else 0
+        return max(learns, int(online.reuse)) + online.max_iter + 1
+
+    def _losses(self, net: nets.Classifier, name: str) -> dict[int, CustomLoss]:
+        """Label → the loss with the options of its bank, on the network that is being trained."""
+        options = load(self.ws.params, TrainDgnParams, "train_dgn", DATASET, name).options
+        arrays_of = {}
+        for what in find_loss(name).requires:
+            arrays_of[what], _ = load_tensors(self.ws.root / workspace.analysis(DATASET, what))
+        return {
+            label: build_loss(
+                name,
+                options,
+                LossContext(
+                    net,
+                    label,
+                    self.threat,
+                    {
+                        what: {k: v[label] for k, v in table.items()}
+                        for what, table in arrays_of.items()
+                    },
+                ),
+            )
+            for label in range(self.spec.num_classes)
+        }
+
+
+def main() -> None:
+    """Measure what the table lacks; the seeds in rounds, so that variants share the machine's moods."""
+    bench = Bench(Workspace.here())
+    if not OUT.is_file():
+        OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
+    with OUT.open(newline="") as file:
+        done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
+    for seed in (1, 2, 3):
+        for variant in (*PGD, *VARIANTS):
+            if seed not in SEEDS.get(variant, (1,)) or (variant, seed) in done:
+                continue
+            row = bench.measure(variant, seed)
+            print(row, flush=True)
+            shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
+            values = [row.variant, row.seed, *shares, row.gradients, f"{row.seconds:.0f}"]
+            with OUT.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerow(values)
+
+
+if __name__ == "__main__":
+    main()
