@@ -277,6 +277,12 @@ PEAKS = """
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     """12,000 more images are 37 MB as bytes and 147 MB as the floats of each of x and x_adv."""
     command = [sys.executable, "-c", textwrap.dedent(PEAKS), str(tmp_path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    few, many = map(float, done.stdout.split())
-    assert many - few < 30, f"{few:.0f} MB for 4,000 images, {many:.0f} MB for 16,000"
+
+    def grown() -> float:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        few, many = map(float, done.stdout.split())
+        print(f"{few:.0f} MB for 4,000 images, {many:.0f} MB for 16,000")
+        return many - few
+
+    # A busy system takes freed pages back late, which only ever adds.
+    assert grown() < 12 or grown() < 12
