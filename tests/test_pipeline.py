@@ -411,7 +411,7 @@ def test_profiles_change_only_settings_that_there_are(project: Workspace) -> Non
 
     known = {
         model: set(getattr(models, model).model_fields)
-        for model in ("TrainingParams", "PrepareParams", "AttackParams")
+        for model in ("TrainingParams", "PrepareParams", "AttackParams", "AdaptiveParams")
     }
     allowed = set().union(*known.values())
 
