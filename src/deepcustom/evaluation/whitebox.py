@@ -99,9 +99,9 @@ def _apgd(subject: Subject, name: str, params: AutoAttackParams) -> Make:
         attack = APGDAttack_targeted(subject.counted, n_target_classes=targets, **settings)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
-        with (
-            warnings.catch_warnings()
-        ):  # of gradients that are zero; checks.gradients says it better
+        # It asks for gradients where it needs them; left on, every iteration would stay in memory.
+        with torch.no_grad(), warnings.catch_warnings():
+            # Of gradients that are zero: checks.gradients says it better.
             warnings.simplefilter("ignore")
             found: Tensor = attack.perturb(x, y)
         return found
