@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -129,3 +133,44 @@ def test_half_the_images_adapt_nearly_as_well() -> None:
     assert networks == {"madry", "fgsm-art"}
     for network in networks:
         assert float(left[network, *budget]) <= float(left[network, 4500, rate]) + 0.01
+
+
+def experiment(name: str) -> ModuleType:
+    """A script of docs/experiments as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/experiments/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where its dataclasses look
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_seeds_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with Path("docs/experiments/hardening_seeds.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    measured = {(row["dataset"], row["network"], int(row["seed"])) for row in rows}
+    assert len(measured) == len(rows)
+    assert measured == {
+        (dataset, network, params["seed"] + more)
+        for dataset, section in params["evaluate"].items()
+        for network in section["networks"]
+        for more in (1, 2)
+        if network != "target"
+    }
+    table = experiment("hardening_seeds").table()
+    assert len(table.splitlines()) == 2 + len(rows) / 2
+    assert table in Path("docs/evaluation.md").read_text()
+
+
+def test_no_seed_makes_fixed_images_a_defence() -> None:
+    with (ROOT / "docs/experiments/hardening_seeds.csv").open(newline="") as file:
+        worst = {
+            (r["dataset"], r["network"], r["seed"]): float(r["worst"]) for r in csv.DictReader(file)
+        }
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]
+    for (dataset, network, _), value in worst.items():
+        if params[dataset][network]["type"] == "gf":
+            assert value <= 0.01
