@@ -9,12 +9,12 @@ import torch
 from pipeline_fixtures import interruptible
 from torch import nn
 
-from deepcustom import nets
+from deepcustom import datasets, nets
 from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import seed_everything
+from deepcustom.compute import Compute, seed_everything
 from deepcustom.conditional import ConditionalDGN, PerClass, conditional, perturbed
 from deepcustom.errors import InputError, UnknownNameError
-from deepcustom.hardening.online import train_online
+from deepcustom.hardening.online import _Partner, train_online
 from deepcustom.losses import LossContext, build_loss
 from deepcustom.params import OnlineParams, TrainingParams
 from deepcustom.prediction import accuracy
@@ -132,6 +132,54 @@ def test_more_updates_and_the_reused_step_matter(few):
     assert len({once[0], twice[0], bare[0]}) == 3
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_each_update_learns_from_what_the_one_before_made(few, precision):
+    offered = []
+    generator = partner()
+    generator.register_forward_hook(lambda module, given, made: offered.append(made.detach()))
+    compute = Compute(torch.device("cpu"), precision)
+    x, y = few[0][:16], few[1][:16]
+    settings = {"threat": BALL, "seed": 3, "compute": compute}
+    online = ONLINE.model_copy(update={"updates": 3})
+    train_online(
+        fresh(), generator, (x, y), (x[:0], y[:0]), budget(epochs=1), online=online, **settings
+    )
+    assert len(offered) == 3
+    assert not torch.equal(offered[0], offered[1])
+    assert not torch.equal(offered[1], offered[2])
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_half_precision_learns_along_the_same_gradient(dataset):
+    """In float16 a gradient without its scale falls to zero."""
+    torch.manual_seed(0)
+    net = nets.classifier(dataset).eval()
+    x, y = torch.rand(256, *datasets.spec(dataset).shape), torch.arange(256) % 10
+    found = {}
+    for precision in (torch.float32, torch.float16):
+        torch.manual_seed(1)
+        generator = conditional(dataset, 10)
+        learner = _Partner.of(generator, ONLINE, None)
+        with Compute(torch.device("cpu"), precision).autocast():
+            learner.start(net, x, y, BALL, 0.05, learning=True)
+        found[precision] = [p.grad.flatten() for p in generator.parameters()]
+    for exact, half in zip(found[torch.float32], found[torch.float16], strict=True):
+        assert torch.cosine_similarity(exact, half, dim=0) > 0.98
+
+
+def test_a_gradient_that_overflowed_changes_nothing(few):
+    x, y = few[0][:16], few[1][:16]
+    generator = partner()
+    before = weights(generator)
+    learner = _Partner.of(generator, ONLINE, None)
+    for parameter in generator.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    learner._learn()
+    assert weights(generator) == before
+    learner.start(fresh().eval(), x, y, BALL, 0.05, learning=True)
+    assert weights(generator) != before
+
+
 def test_the_share_of_clean_images_is_a_term(few):
     history = trained(few, partner(), ONLINE.model_copy(update={"clean_weight": 0.25}))[2]
     assert {"clean", "adversarial", "loss"} <= set(history)
@@ -218,6 +266,41 @@ def test_an_interrupted_training_ends_with_the_same_bytes(few, tmp_path, stop):
         run(place, stop)
     resumed = [(stop, f"resumed after epoch {stop}")] if stop else []
     assert run(place) == (net, generator, history, resumed + said[stop:])
+
+
+@pytest.mark.parametrize("how", ["damaged", "missing", "of another epoch"])
+def test_without_its_generator_a_training_starts_anew(few, tmp_path, how):
+    def run(place, stop=None):
+        advance, said = interruptible(stop)
+        net, generator = fresh(), partner()
+        settings = {"online": ONLINE, "threat": BALL, "seed": 3, "compute": torch_compute()}
+        train_online(
+            net,
+            generator,
+            few,
+            few,
+            budget(epochs=4),
+            **settings,
+            advance=advance,
+            checkpoint=place,
+        )
+        return weights(net), weights(generator), said
+
+    whole = run(NOWHERE)
+    place = Checkpoint(tmp_path / "kept", "f")
+    with pytest.raises(KeyboardInterrupt):
+        run(place, 2)
+    (file,) = (tmp_path / "kept/generator-0").iterdir()
+    if how == "damaged":
+        content = bytearray(file.read_bytes())
+        content[-10] ^= 1
+        file.write_bytes(content)
+    elif how == "missing":
+        file.unlink()
+    else:
+        (other,) = (tmp_path / "kept/generator-1").iterdir()
+        file.write_bytes(other.read_bytes())
+    assert run(place) == whole
 
 
 @pytest.mark.parametrize("per_class", [False, True])

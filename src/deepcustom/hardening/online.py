@@ -69,9 +69,11 @@ def train_online(
     """
     partner = None if generator is None else _Partner.of(generator, online, losses)
     watch = watch_accuracy(net, val, silent)
-    epoch = [epochs_kept(checkpoint) + 1]  # the one under way: fit tells only when one is over
-    if partner is not None and epoch[0] > 1:
-        partner.load(checkpoint, epoch[0] - 1)
+    kept = epochs_kept(checkpoint)
+    if partner is not None and kept and not partner.load(checkpoint, kept):
+        checkpoint.clear()  # the network goes on with the generator that it learned with, or not at all
+        kept = 0
+    epoch = [kept + 1]  # the one under way: fit tells only when one is over
 
     def share_done() -> float:
         return (epoch[0] - 1) / params.epochs
@@ -171,13 +173,13 @@ class _Partner:
         *,
         learning: bool,
     ) -> Tensor:
-        """Where the steps begin: what the generator offers, after it has learned from this batch."""
+        """Where the steps begin: what the generator offers, moved by the gradient that it learns from."""
         for _ in range(self.online.updates if learning else 0):
             offered = perturbed(self.generator, x, y, threat)
             up = self._uphill(net, x, y, offered.detach())
             self.optimizer.zero_grad(set_to_none=True)
-            offered.backward(-up / (_SCALE * len(x)))  # type: ignore[no-untyped-call]
-            self.optimizer.step()
+            offered.backward(-up / len(x))  # type: ignore[no-untyped-call]
+            self._learn()
         if not learning:
             with torch.no_grad():
                 offered = perturbed(self.generator, x, y, threat)
@@ -186,6 +188,16 @@ class _Partner:
             up = _gradient(net, offered, y)
         offered = offered.detach()
         return threat.project(offered + step * up.sign(), x) if self.online.reuse else offered
+
+    def _learn(self) -> None:
+        """One step of Adam along gradients that are still scaled; none where they overflowed."""
+        gradients = [p.grad for p in self.generator.parameters() if p.grad is not None]
+        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+            return
+        for gradient in gradients:
+            gradient /= _SCALE
+        self.optimizer.step()
+        torch.clear_autocast_cache()  # of the weights before the step
 
     def _uphill(self, net: Classifier, x: Tensor, y: Tensor, offered: Tensor) -> Tensor:
         """Minus the gradient of the generator's objective with respect to what it offers, scaled."""
@@ -206,6 +218,10 @@ class _Partner:
         place = checkpoint.part(f"generator-{epoch % 2}")
         save_epoch(place, self.generator, self.optimizer, epoch, {})
 
-    def load(self, checkpoint: Checkpoint, epoch: int) -> None:
-        """As it was after ``epoch``."""
-        load_epoch(checkpoint.part(f"generator-{epoch % 2}"), self.generator, self.optimizer)
+    def load(self, checkpoint: Checkpoint, epoch: int) -> bool:
+        """As it was after ``epoch``; False, and nothing changed, where that was not kept or is damaged."""
+        place = checkpoint.part(f"generator-{epoch % 2}")
+        if epochs_kept(place) != epoch:
+            return False
+        load_epoch(place, self.generator, self.optimizer)
+        return True
