@@ -27,7 +27,7 @@ evaluate: $(READY)  ## pull the models, make the test sets, score, compare with 
 	$(BIN)/deepcustom rescore
 
 pull: $(READY)  ## fetch the trained models from the DVC remote
-	$(BIN)/dvc pull train_target train_dgn adversarial_train
+	$(BIN)/dvc pull train_target train_dgn adversarial_train train_online
 
 repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, paper or smoke)
 	$(BIN)/deepcustom repro --profile $(PROFILE)

@@ -4,7 +4,8 @@ Everything is as in ``params.yaml`` but the seed of hardening: splits, target ne
 sets and the attackers' own seeds stay. The worst case is that of the pipeline (docs/evaluation.md), but
 every attack after the white-box ones meets only what is left. Run from the project's top folder after
 ``dvc repro``; it writes a CSV beside this file, a row at a time: what is there already is not measured
-again. The rows of the pipeline's own seed are in reports/results.
+again. The rows of the pipeline's own seed are in reports/results, but for ``pgd-2``, which no stage
+trains: ``madry`` with as many gradients an image as ``online``, in steps as long.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from deepcustom import arrays, datasets, nets
 from deepcustom.compute import derive_seed, seed_everything
+from deepcustom.conditional import conditional
 from deepcustom.dgn import DGNBank
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adapt, adaptive
@@ -32,11 +34,20 @@ from deepcustom.evaluation.whitebox import spend_more
 from deepcustom.hardening.art import train_with_art
 from deepcustom.hardening.gf import train_gf
 from deepcustom.hardening.madry import train_madry
-from deepcustom.params import AdversarialTrainParams, EvaluateParams, read_params
+from deepcustom.hardening.online import objectives, train_online
+from deepcustom.losses import find_loss
+from deepcustom.params import (
+    AdversarialTrainParams,
+    EvaluateParams,
+    OnlineTrainParams,
+    hardening,
+    read_params,
+    section,
+)
 from deepcustom.params import seed as base_seed
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.prediction import predict
@@ -45,6 +56,7 @@ from deepcustom.results import ALL, CLEAN, UNCLIPPED, read_csv
 
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own
+FEWER = "pgd-2"
 
 
 @dataclass(frozen=True)
@@ -105,16 +117,62 @@ def attackers(stage: StageRun, dataset: str) -> Attackers:
     return Attackers(base, sets, surrogates, bank, train, val)
 
 
+def settings(
+    stage: StageRun, dataset: str, name: str
+) -> AdversarialTrainParams | OnlineTrainParams:
+    """How a network is hardened."""
+    keys = ("adversarial_train", dataset)
+    if name != FEWER:
+        model = hardening(section(read_params(stage.ws.params), *keys, name))
+        return stage.section(model, *keys, name)
+    madry = stage.section(AdversarialTrainParams, *keys, "madry")
+    online = stage.section(OnlineTrainParams, *keys, "online")
+    assert madry.inner is not None
+    steps = {"max_iter": gradients(online) - 1, "eps_step": online.eps_step}
+    return madry.model_copy(update={"inner": madry.inner.model_copy(update=steps)})
+
+
+def gradients(params: AdversarialTrainParams | OnlineTrainParams) -> int:
+    """How many a training step computes of each image, the network's own with them.
+
+    Raises:
+        ValueError: it is attacked by something else than steps.
+    """
+    if isinstance(params, OnlineTrainParams):
+        return max(params.updates, int(params.reuse)) + params.max_iter + 1
+    if params.inner is None:
+        raise ValueError(f"type {params.type} takes no steps of its own")
+    return params.inner.max_iter + 1
+
+
 def harden(stage: StageRun, known: Attackers, name: str, seed: int) -> nets.Classifier:
     """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``."""
     base, (train, val) = known.base, (known.train, known.val)
     dataset = base.spec.name
-    params = stage.section(AdversarialTrainParams, "adversarial_train", dataset, name)
-    own = derive_seed(seed, "adversarial_train", f"{dataset}-{name}")
+    params = settings(stage, dataset, name)
+    online = isinstance(params, OnlineTrainParams)
+    own = derive_seed(seed, "train_online" if online else "adversarial_train", f"{dataset}-{name}")
     seed_everything(own)
     net = base.compute.place(nets.classifier(dataset))
     budget, compute = params.training, base.compute
-    if params.inner is not None:
+    if isinstance(params, OnlineTrainParams):
+        classes, per_class = base.spec.num_classes, params.generator == "per_class"
+        generator = compute.place(conditional(dataset, classes, per_class=per_class))
+        requires = find_loss(params.loss).requires if params.loss else ()
+        analysis = {what: load_analysis(stage, base.spec, what, compute) for what in requires}
+        train_online(
+            net,
+            generator,
+            train,
+            val,
+            budget,
+            online=params,
+            losses=objectives(params, net, base.threat, analysis, classes),
+            threat=base.threat,
+            seed=own,
+            compute=compute,
+        )
+    elif params.inner is not None:
         train_madry(
             net,
             train,
@@ -226,9 +284,10 @@ def main() -> None:
             params = stage.params(EvaluateParams)
             todo = [
                 (name, seed)
-                for seed in range(first + 1, first + 1 + MORE_SEEDS)
-                for name in reversed(params.networks)
-                if name != "target" and (dataset, name, seed) not in done
+                for seed in range(first, first + 1 + MORE_SEEDS)
+                for name in (*reversed(params.networks), FEWER)
+                if name != "target" and (name == FEWER or seed != first)
+                if (dataset, name, seed) not in done
             ]
             if not todo:
                 continue

@@ -24,8 +24,8 @@ from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
 from deepcustom.evaluation.subject import Subject, attempt
 from deepcustom.hardening.madry import train_madry
-from deepcustom.hardening.online import train_online
-from deepcustom.losses import CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.hardening.online import objectives, train_online
+from deepcustom.losses import find_loss
 from deepcustom.params import (
     AdversarialTrainParams,
     ComputeParams,
@@ -139,35 +139,22 @@ class Bench:
             if online.generator == "none"
             else self.compute.place(conditional(DATASET, classes, per_class=per_class))
         )
-        losses = self._losses(net, online.loss) if online.loss else None
+        analysis = {}
+        if online.loss is not None:
+            options = load(
+                self.ws.params, TrainDgnParams, "train_dgn", DATASET, online.loss
+            ).options
+            online = online.model_copy(update={"options": options})
+            analysis = {
+                what: load_tensors(self.ws.root / workspace.analysis(DATASET, what))[0]
+                for what in find_loss(online.loss).requires
+            }
+        losses = objectives(online, net, self.threat, analysis, classes)
         train_online(
             net, generator, self.train, self.val, budget, online=online, losses=losses, **same
         )
         learns = online.updates if generator is not None and online.end > 0 else 0
         return max(learns, int(online.reuse)) + online.max_iter + 1
-
-    def _losses(self, net: nets.Classifier, name: str) -> dict[int, CustomLoss]:
-        """Label → the loss with the options of its bank, on the network that is being trained."""
-        options = load(self.ws.params, TrainDgnParams, "train_dgn", DATASET, name).options
-        arrays_of = {}
-        for what in find_loss(name).requires:
-            arrays_of[what], _ = load_tensors(self.ws.root / workspace.analysis(DATASET, what))
-        return {
-            label: build_loss(
-                name,
-                options,
-                LossContext(
-                    net,
-                    label,
-                    self.threat,
-                    {
-                        what: {k: v[label] for k, v in table.items()}
-                        for what, table in arrays_of.items()
-                    },
-                ),
-            )
-            for label in range(self.spec.num_classes)
-        }
 
 
 def main() -> None:

@@ -122,6 +122,14 @@ def adversarial_train(dataset: Dataset, network: Network) -> None:
     stage.run(_here(), dataset, network)
 
 
+@app.command("train_online", rich_help_panel=STAGES)
+def train_online(dataset: Dataset, network: Network) -> None:
+    """Train a robust network and a generator against each other."""
+    from deepcustom.stages import train_online as stage
+
+    stage.run(_here(), dataset, network)
+
+
 @app.command("evaluate", rich_help_panel=STAGES)
 def evaluate(
     dataset: Dataset,

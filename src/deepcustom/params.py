@@ -183,8 +183,9 @@ class OnlineParams(Params):
     objective with respect to them (Adam, ``learning_rate``), and with ``reuse`` that gradient moves them by
     one signed step of ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin``
     to the share ``end`` of the epochs; before, and with ``generator: none`` always, the start is drawn
-    uniformly from the ball, afterwards it stays as it is. ``clean_weight`` is the weight of the clean
-    images in the network's loss. The ball, and the step with it, grows as with :class:`MadryParams`.
+    uniformly from the ball, afterwards it stays as it is, and the step that needs no update then follows
+    the network's cross entropy. ``clean_weight`` is the weight of the clean images in the network's loss.
+    The ball, and the step with it, grows as with :class:`MadryParams`.
 
     ``loss``: what the generator minimises, a registered name or ``package.module:Class``, with its
     ``options``; None: the negative of the network's own cross entropy.
@@ -203,9 +204,30 @@ class OnlineParams(Params):
     loss: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _options_are_of_a_loss(self) -> OnlineParams:
+        if self.loss is None and self.options:
+            raise ValueError("options go with a loss, and none is named")
+        return self
+
+
+class OnlineTrainParams(OnlineParams):
+    """Hardening a fresh network together with a generator; the keys are those of :class:`OnlineParams`."""
+
+    type: Literal["online"]
+    training: TrainingParams
+
+    @model_validator(mode="after")
+    def _a_generator_learns(self) -> OnlineTrainParams:
+        if self.generator == "none":
+            raise ValueError("type online keeps a generator: conditional or per_class")
+        if self.begin >= self.end:
+            raise ValueError(f"begin {self.begin:g} should be less than end {self.end:g}")
+        return self
+
 
 class AdversarialTrainParams(Params):
-    """Hardening a fresh network.
+    """Hardening a fresh network, but for ``type: online``, see :class:`OnlineTrainParams`.
 
     ``type: gf`` trains on the set of the network's own name with the loss of Goodfellow et al. 2015,
     ``clean_weight`` * CE(clean) + (1 - ``clean_weight``) * CE(adversarial). ``type: default`` is ART's
@@ -351,6 +373,19 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
             raise ParamsError(f"params.yaml: {'.'.join(keys)} is missing; {where} has: {there}")
         value = value[key]
     return value
+
+
+def hardening(values: Any) -> type[AdversarialTrainParams | OnlineTrainParams]:
+    """The model of a robust network's section: ``type: online`` has one of its own."""
+    online = isinstance(values, Mapping) and values.get("type") == "online"
+    return OnlineTrainParams if online else AdversarialTrainParams
+
+
+def online_names(tree: Mapping[str, Any], dataset: str) -> list[str]:
+    """The robust networks of a data set that learn together with a generator of the same name."""
+    robust = section(tree, "adversarial_train", dataset)
+    pairs = robust.items() if isinstance(robust, Mapping) else ()
+    return [name for name, values in pairs if hardening(values) is OnlineTrainParams]
 
 
 def seed(tree: Mapping[str, Any]) -> int:

@@ -22,6 +22,8 @@ from deepcustom.params import (
     TrainDgnParams,
     TrainingParams,
     found_value,
+    hardening,
+    online_names,
     section,
     seed,
     validate,
@@ -124,7 +126,8 @@ def _check_settings(tree: Mapping[str, Any], dataset: str) -> None:
                     f"params.yaml: {name}.{dataset}.{item!r} names files: it must begin with a "
                     "letter or digit and hold only these, '-', '_' and '.'"
                 )
-            validate(model, values, f"{name}.{dataset}.{item}")
+            chosen = hardening(values) if name == "adversarial_train" else model
+            validate(chosen, values, f"{name}.{dataset}.{item}")
 
 
 def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
@@ -143,6 +146,12 @@ def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
                     f"params.yaml: evaluate.{dataset}.{key}: {name!r} is not there; "
                     f"allowed: {', '.join(allowed)}"
                 )
+    for name in online_names(tree, dataset):
+        if name in sets:
+            raise ParamsError(
+                f"params.yaml: adversarial_train.{dataset}.{name}: type online trains a generator of its "
+                "own name, which a bank or an attack has already"
+            )
     for name, values in robust.items():
         if values["type"] == "gf" and name not in sets:
             raise ParamsError(

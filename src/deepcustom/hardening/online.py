@@ -19,7 +19,7 @@ from deepcustom.compute import Compute
 from deepcustom.conditional import Conditional, perturbed
 from deepcustom.epochs import History, epochs_kept, load_epoch, save_epoch, tell_resumed
 from deepcustom.hardening.madry import inner_pgd
-from deepcustom.losses import CustomLoss
+from deepcustom.losses import CustomLoss, LossContext, build_loss
 from deepcustom.nets import Classifier
 from deepcustom.params import OnlineParams, TrainingParams
 from deepcustom.progress import Advance, silent
@@ -124,6 +124,48 @@ def train_online(
         after_epoch=after_epoch,
         checkpoint=checkpoint,
     )
+
+
+def objectives(
+    online: OnlineParams,
+    net: Classifier,
+    threat: ThreatModel,
+    analysis: Mapping[str, Mapping[str, Tensor]],
+    num_classes: int,
+) -> dict[int, CustomLoss] | None:
+    """Label → what the generator minimises on that class's images, as :func:`train_online` takes them.
+
+    Args:
+        online: ``loss`` and its ``options``.
+        net: the network that will be trained, to which the losses look.
+        threat: the full ball.
+        analysis: of the losses that need one: name of the analysis → array name → one row per class.
+        num_classes: how many labels there are.
+
+    Returns:
+        None where ``online`` names no loss.
+
+    Raises:
+        UnknownNameError, LossError, ParamsError: as :func:`deepcustom.losses.build_loss`.
+    """
+    if online.loss is None:
+        return None
+    return {
+        label: build_loss(
+            online.loss,
+            online.options,
+            LossContext(
+                net,
+                label,
+                threat,
+                {
+                    what: {name: rows[label] for name, rows in arrays.items()}
+                    for what, arrays in analysis.items()
+                },
+            ),
+        )
+        for label in range(num_classes)
+    }
 
 
 def _signed_step(

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from deepcustom.arrays import Split
     from deepcustom.compute import Compute
+    from deepcustom.conditional import ConditionalDGN
     from deepcustom.datasets import DatasetSpec
+    from deepcustom.dgn import DGNBank
     from deepcustom.nets import Classifier
 
 
@@ -38,6 +40,26 @@ def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Comp
     net = nets.classifier(spec.name)
     load_network(stage.read(workspace.network(spec.name, name)), net)
     return compute.place(net)
+
+
+def load_dgn(
+    stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
+) -> DGNBank | ConditionalDGN:
+    """DGNs by their name: a bank, or the generator that a network of that name was hardened with.
+
+    Raises:
+        ParamsError: ``params.yaml`` has neither; the message lists what is there.
+        InputError: the file is missing, or holds something else.
+    """
+    from deepcustom.conditional import ConditionalDGN
+    from deepcustom.dgn import DGNBank
+
+    online = name in stage.online_names()
+    if not online:
+        stage.expect("train_dgn", spec.name, name)
+    kind = ConditionalDGN if online else DGNBank
+    path = stage.read(workspace.bank(spec.name, name))
+    return kind.load(path, spec.name, spec.num_classes, compute.device)
 
 
 def load_analysis(

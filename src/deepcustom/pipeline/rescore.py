@@ -17,7 +17,7 @@ from deepcustom.results import Result, parse_csv
 
 SCORING = ("prepare", "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""
-TRAINING = ("train_target", "train_dgn", "adversarial_train")
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
 
 
 BACK = "`git checkout dvc.lock reports` brings the committed ones back"

@@ -106,6 +106,10 @@ class StageRun:
             return False
         return True
 
+    def online_names(self) -> list[str]:
+        """The data set's networks that learn together with a generator."""
+        return settings.online_names(self._tree, self.dataset)
+
     def threat(self) -> ThreatModel:
         """The data set's threat model."""
         from deepcustom.threat import ThreatModel

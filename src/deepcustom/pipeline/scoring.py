@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 QUICK = ("transfer", "whitebox")
 """The protocols of the published tables that are made again within minutes."""
 
-_TRAINING = ("train_target", "train_dgn", "adversarial_train")
+_TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
 
 
 @dataclass

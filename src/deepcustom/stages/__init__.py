@@ -9,6 +9,7 @@ NAMES = (
     "generate",
     "attack",
     "adversarial_train",
+    "train_online",
     "evaluate",
     "report",
 )

@@ -1,4 +1,4 @@
-"""Adversarial images from a bank of DGNs."""
+"""Adversarial images from DGNs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from deepcustom import datasets
-from deepcustom.dgn import DGNBank
 from deepcustom.params import GenerateParams
-from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_split
+from deepcustom.pipeline.load import load_classifier, load_dgn, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.prediction import predict
@@ -19,22 +17,20 @@ from deepcustom.progress import progress
 
 
 def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
-    """Perturb a whole split of ``dataset`` with the bank ``bank_name``."""
+    """Perturb a whole split of ``dataset`` with the DGNs named ``bank_name``."""
     spec = datasets.spec(dataset)
     with StageRun(ws, "generate", dataset, bank_name, split_name) as stage:
         params = stage.params(GenerateParams)
-        stage.expect("train_dgn", dataset, bank_name)
         compute = stage.compute()
         threat = replace(stage.threat(), clip=params.clipping)
 
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, spec, "target", compute)
-        path = stage.read(workspace.bank(dataset, bank_name))
-        bank = DGNBank.load(path, dataset, spec.num_classes, compute.device)
+        dgn = load_dgn(stage, spec, bank_name, compute)
 
         def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
             labels = y if params.label == "true" else predict(target_net, x).argmax(1)
-            return bank.generate(x, labels, threat, compute=compute, batch_size=params.batch_size)
+            return dgn.generate(x, labels, threat, compute=compute, batch_size=params.batch_size)
 
         with progress(f"generate@{dataset}-{bank_name}-{split_name}", len(split)) as advance:
             make_set(

@@ -116,7 +116,7 @@ def _image_grids(
 def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, Figure]:
     """What was trained → its curves over the epochs."""
     files = [stage.read(workspace.metrics(spec.name, "train_target"))]
-    for name in ("train_dgn", "adversarial_train"):
+    for name in ("train_dgn", "adversarial_train", "train_online"):
         files += sorted(stage.read(workspace.metrics_folder(spec.name, name)).glob("*.json"))
     figures = {}
     for file in files:
