@@ -327,3 +327,16 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         ConditionalDGN.load(path, "mnist", 10, torch.device("cpu"))
     with pytest.raises(UnknownNameError, match="mnits"):
         conditional("mnits", 10)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_generator_refuses_labels_that_are_none(few, per_class):
+    x, _ = few
+    dgn = ConditionalDGN("mnist", "nce", per_class, partner(per_class=per_class))
+    for labels, said in (
+        (torch.zeros(3, dtype=torch.int64), "as many labels"),
+        (torch.full((len(x),), 10), r"0\.\.9"),
+        (torch.full((len(x),), -1), r"0\.\.9"),
+    ):
+        with pytest.raises(InputError, match=said):
+            dgn.generate(x, labels, BALL, compute=torch_compute())

@@ -19,7 +19,13 @@ KIND = "conditional-dgn"
 
 
 class Conditional(nn.Module):
-    """Images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1]."""
+    """Images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1].
+
+    Attributes:
+        classes: how many labels it knows.
+    """
+
+    classes: int
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """See :func:`perturbed` for what the numbers mean."""
@@ -51,6 +57,7 @@ class Cifar10Conditional(Conditional):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
+        self.classes = classes
         pixels = 3 * self.PATCH**2
         self.encoder = nn.Conv2d(pixels, 64, 3, padding=1)
         self.label = nn.Embedding(classes, 64)
@@ -68,6 +75,7 @@ class PerClass(Conditional):
 
     def __init__(self, make: Callable[[int], Conditional], classes: int) -> None:
         super().__init__()
+        self.classes = classes
         self.generators = nn.ModuleList(make(classes) for _ in range(classes))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -151,7 +159,15 @@ class ConditionalDGN:
 
         Returns:
             (N, C, H, W) float32 on ``x``'s device, inside the threat model.
+
+        Raises:
+            InputError: a label is no class, or there are not as many labels as images.
         """
+        if labels.shape != (len(x),):
+            raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
+        classes = self.generator.classes
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise InputError(f"labels must lie in 0..{classes - 1}")
         made = []
         for images, own in zip(
             torch.split(x, batch_size), torch.split(labels, batch_size), strict=True

@@ -242,6 +242,13 @@ class AdversarialTrainParams(Params):
     attack: AttackParams | None = None
     inner: MadryParams | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _online_is_another_stage(cls, values: Any) -> Any:
+        if hardening(values) is OnlineTrainParams:
+            raise ValueError("type online is trained by train_online")
+        return values
+
     @model_validator(mode="after")
     def _each_type_has_its_own_settings(self) -> AdversarialTrainParams:
         own = {"gf": {"clean_weight"}, "default": {"ratio", "attack"}, "madry": {"inner"}}
