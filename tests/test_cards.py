@@ -79,6 +79,14 @@ def test_limits_tell_how_a_network_was_trained() -> None:
     madry = sections(text("classifier", "madry", settings={"type": "madry"}))["Limits"]
     assert "made against it, anew in every step (Madry et al. 2018" in madry
     assert "Madry" not in text("classifier", "nce")
+    online = {"type": "online", "eps_step": 0.15}
+    limits = sections(text("classifier", "online", settings=online))["Limits"]
+    assert "from a start that a generator offered, which learned against it meanwhile" in limits
+    assert "Madry" not in limits
+    generator = text("generator", "online", settings=online)
+    assert "no table here tells" in sections(generator)["Limits"]
+    assert "from a start that a generator offered" not in generator
+    assert "accuracy, %" not in generator
 
 
 def test_a_card_says_what_the_model_is() -> None:
@@ -108,7 +116,7 @@ def test_a_banks_card_has_every_network_on_its_images() -> None:
     assert "pgd" not in found
 
 
-@pytest.mark.parametrize("kind", ["classifier", "bank"])
+@pytest.mark.parametrize("kind", ["classifier", "bank", "generator"])
 def test_a_model_without_results_has_a_card_without_figures(kind: str) -> None:
     found = text(kind, "nce", [])
     assert "accuracy, %" not in found

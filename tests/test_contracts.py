@@ -18,6 +18,7 @@ from pipeline_fixtures import ROOT, Instance, Pipeline, by_name, resolve, walk_t
 from deepcustom import cli, stages
 from deepcustom.losses import find_loss
 from deepcustom.losses.base import ANALYSES
+from deepcustom.params import online_names
 from deepcustom.params_check import check
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
@@ -85,7 +86,8 @@ def test_a_stage_has_one_name_everywhere() -> None:
     assert list(DVC["stages"]) == list(stages.NAMES)
     assert commands == list(stages.NAMES)
     assert in_folder == set(stages.NAMES)
-    assert set(PARAMS) == set(stages.NAMES) | SHARED
+    # whose settings are those of a hardened network
+    assert set(PARAMS) == set(stages.NAMES) - {"train_online"} | SHARED
 
 
 def test_every_dvc_command_calls_its_stage_under_the_name_of_its_run(
@@ -157,7 +159,12 @@ def test_a_bank_depends_on_its_loss_and_on_the_analysis_it_requires(
 
 def test_training_never_sees_the_test_split(pipeline: Pipeline) -> None:
     training = pipeline.of(
-        "train_target", "relevance", "suspiciousness", "train_dgn", "adversarial_train"
+        "train_target",
+        "relevance",
+        "suspiciousness",
+        "train_dgn",
+        "adversarial_train",
+        "train_online",
     )
     training += [
         one for one in pipeline.of("generate", "attack") if one.options["split"] == "train"
@@ -244,7 +251,8 @@ def test_evaluate_scores_all_networks_and_sets_there_are(pipeline: Pipeline, dat
         return [one for one in pipeline.of(*names) if one.options["dataset"] == dataset]
 
     section = PARAMS["evaluate"][dataset]
-    networks = ["target", *(one.options["network"] for one in made("adversarial_train"))]
+    hardened = made("adversarial_train", "train_online")
+    networks = ["target", *(one.options["network"] for one in hardened)]
     attacks = [
         one.options.get("loss") or one.options["attack"]
         for one in made("generate", "attack")
@@ -254,7 +262,7 @@ def test_evaluate_scores_all_networks_and_sets_there_are(pipeline: Pipeline, dat
     assert sorted(section["attacks"]) == sorted(attacks)
     (evaluate,) = made("evaluate")
     needed = pipeline.upstream(evaluate.name)
-    assert {one.name for one in made("adversarial_train", "train_target")} <= needed
+    assert {one.name for one in [*hardened, *made("train_target")]} <= needed
 
 
 def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline) -> None:
@@ -266,6 +274,31 @@ def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline)
         code = {"gf": "gf", "default": "art", "madry": "madry"}[kind]
         assert f"src/deepcustom/hardening/{code}.py" in one.deps
         assert ("src/deepcustom/attacks.py" in one.deps) == (kind == "default")
+
+
+def test_a_network_of_type_online_is_trained_by_its_own_stage_and_reads_its_loss(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    made = pipeline.of("train_online")
+    assert {one.options["dataset"] for one in made} == set(DATASETS)
+    for dataset in DATASETS:
+        own = [one.options["network"] for one in made if one.options["dataset"] == dataset]
+        assert own == online_names(PARAMS, dataset)
+    for one in made:
+        dataset, name = one.options["dataset"], one.options["network"]
+        assert set(one.paths) >= {
+            f"models/robust/{dataset}/{name}.safetensors",
+            f"models/dgn/{dataset}/{name}.safetensors",
+        }
+        assert not [dep for dep in one.deps if dep.startswith(("models/", "data/adversarial/"))]
+        loss = PARAMS["adversarial_train"][dataset][name].get("loss")
+        if loss is None:
+            assert not [dep for dep in one.deps if dep.startswith("data/analysis/")]
+            assert "src/deepcustom/losses/__init__.py" in one.deps
+        else:
+            source = Path(inspect.getsourcefile(find_loss(loss)) or "").resolve()
+            assert source.relative_to(ROOT).as_posix() in one.deps
 
 
 # What docs/losses.md tells its reader to add

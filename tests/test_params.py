@@ -64,7 +64,8 @@ def test_every_section_of_every_profile_is_valid(name):
         assert "mnist" in tree[section]
         for dataset, values in tree[section].items():
             for key, part in values.items() if several else [(None, values)]:
-                p.validate(model, part, f"{section}.{dataset}.{key}")
+                chosen = p.hardening(part) if section == "adversarial_train" else model
+                p.validate(chosen, part, f"{section}.{dataset}.{key}")
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -411,3 +412,75 @@ def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
     place[keys[-1]] = value
     with pytest.raises(ParamsError, match=message):
         params_check.check(tree)
+
+
+# A network that learns together with a generator
+
+ONLINE = {"type": "online", "eps_step": 0.1, "max_iter": 1, "training": TRAINING}
+
+
+def test_type_online_has_settings_of_its_own():
+    own = p.validate(p.hardening(ONLINE), ONLINE, "here")
+    assert isinstance(own, p.OnlineTrainParams)
+    assert (own.generator, own.updates, own.reuse, own.begin, own.end) == (
+        "conditional",
+        1,
+        True,
+        0,
+        1,
+    )
+    refused(p.AdversarialTrainParams, ONLINE, "type online is trained by train_online")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generator": "none"}, "type online keeps a generator"),
+        ({"begin": 0.5, "end": 0.5}, "begin 0.5 should be less than end 0.5"),
+        ({"options": {"mse_weight": 1}}, "options go with a loss"),
+        ({"epochs": 3}, "here.epochs is not a known key"),
+        ({"updates": 0}, "here.updates: should be greater than or equal to 1"),
+        ({"clean_weight": 1.0}, "here.clean_weight: should be less than 1"),
+    ],
+)
+def test_what_type_online_refuses(change, message):
+    refused(p.OnlineTrainParams, ONLINE | change, message)
+
+
+@pytest.mark.parametrize("values", [None, [], "online", {"type": ["online"]}, {}, 3])
+def test_what_is_no_mapping_of_type_online_is_judged_as_any_other(values):
+    assert p.hardening(values) is p.AdversarialTrainParams
+    with pytest.raises(ParamsError):
+        p.validate(p.hardening(values), values, "here")
+
+
+@pytest.mark.parametrize("values", [None, [], "x"])
+def test_without_hardened_networks_none_learns_with_a_generator(values):
+    tree = {"adversarial_train": {"mnist": values}}
+    assert p.online_names(tree, "mnist") == []
+    assert p.online_names({"adversarial_train": {"mnist": {"a": ONLINE, "b": None}}}, "mnist") == [
+        "a"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "nce",
+            {},
+            r"adversarial_train\.mnist\.nce: type online trains a generator of its own name",
+        ),
+        ("mine", {"loss": "nec"}, r"adversarial_train\.mnist\.mine\.loss: unknown loss 'nec'"),
+        ("mine", {"loss": "nce", "options": {"x": 1}}, r"mine\.options\.x is not a known key"),
+        ("mine", {"loss": "nce", "options": {"mse_weight": 0.5}}, None),
+    ],
+)
+def test_names_and_losses_of_type_online_are_checked(name, change, message):
+    tree = profile.settings(PROJECT, "default")
+    tree["adversarial_train"]["mnist"][name] = ONLINE | change
+    if message is None:
+        profile.check_all(PROJECT, tree)
+        return
+    with pytest.raises(ParamsError, match=message):
+        profile.check_all(PROJECT, tree)

@@ -33,8 +33,17 @@ AGAIN = {
     "generate": ("nce-ball-test",),
     "attack": ("pgd-test",),
     "adversarial_train": ("nce", "madry"),
+    "train_online": ("online",),
 }
-PICTURED = ("train_target", "train_dgn", "generate", "attack", "adversarial_train", "evaluate")
+PICTURED = (
+    "train_target",
+    "train_dgn",
+    "generate",
+    "attack",
+    "adversarial_train",
+    "train_online",
+    "evaluate",
+)
 
 
 @pytest.fixture(scope="module")

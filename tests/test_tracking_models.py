@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pipeline_fixtures import ROOT
-from test_record import STARTED, record
+from test_record import STARTED
 from tracking_fixtures import all_models, all_runs, client, written
 
 from deepcustom import tracking
@@ -24,6 +24,7 @@ from deepcustom.tracking_models import network_name
 pytestmark = pytest.mark.usefixtures("own_store")
 
 TARGET, ROBUST, CLEAN, PGD, LRP = "1" * 32, "2" * 32, *(f"{d}" * 32 + ".dir" for d in "345")
+TWO = {"dgn": "a" * 32, "robust": "b" * 32}
 TABLE = "reports/results/mnist.csv"
 CURVES = "reports/curves/mnist.csv"  # of the same evaluation, and read by no model
 
@@ -114,16 +115,33 @@ def test_network_is_a_model_bound_to_its_weights(root):
 
 
 @pytest.mark.parametrize(
-    ("stage", "item", "name"),
+    ("path", "name"),
     [
-        ("train_target", "mnist", "mnist-target"),
-        ("train_dgn", "mnist-nce-ball", "mnist-dgn-nce-ball"),
-        ("adversarial_train", "mnist-pgd", "mnist-robust-pgd"),
-        ("train_dgn", "mnist-a.b:c/'d'", "mnist-dgn-a_b_c__d_"),
+        ("target/mnist", "mnist-target"),
+        ("dgn/mnist/nce-ball", "mnist-dgn-nce-ball"),
+        ("robust/mnist/pgd", "mnist-robust-pgd"),
+        ("dgn/mnist/a.b:c'd'", "mnist-dgn-a_b_c_d_"),
     ],
 )
-def test_name_tells_data_set_kind_and_item(stage, item, name):
-    assert network_name(record(stage=stage, item=item)) == name
+def test_name_tells_data_set_kind_and_item(path, name):
+    assert network_name(f"models/{path}.safetensors") == name
+
+
+def test_a_run_that_leaves_two_networks_has_two_models_and_two_versions(root):
+    paths = {f"models/{kind}/mnist/online.safetensors": md5 for kind, md5 in TWO.items()}
+    place = {"stage": "train_online", "item": "mnist-online", "run_key": "c" * 32}
+    run_id = send(written(root, "online", outputs=paths, **place), root)
+    models = {model.name: model for model in all_models(root).values()}
+    assert set(models) == {"mnist-robust-online", "mnist-dgn-online"}
+    for (path, md5), name in zip(
+        paths.items(), ("mnist-dgn-online", "mnist-robust-online"), strict=True
+    ):
+        assert models[name].tags["dvc.md5"] == md5
+        assert models[name].tags["dvc.path"] == path
+        (version,) = client(root).search_model_versions(f"name = '{name}'")
+        assert version.tags["dvc.md5"] == md5
+    outputs = client(root).get_run(run_id).outputs.model_outputs
+    assert {one.model_id for one in outputs} == {model.model_id for model in models.values()}
 
 
 def test_only_networks_of_training_stages_are_models(root):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ from deepcustom.results import ALL, CLEAN, UNCLIPPED, read_csv
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own
 FEWER = "pgd-2"
+COMPARED = ("madry", FEWER, "online")
+SECONDS = OUT.with_name("hardening_seconds.csv")
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,18 @@ class Attackers:
     val: tuple[Tensor, Tensor]
 
 
-def attackers(stage: StageRun, dataset: str) -> Attackers:
-    """Read and make all of it."""
+def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Attackers:
+    """Read and make all of it; without ``meets`` neither sets nor surrogates."""
     spec = datasets.spec(dataset)
     base = ground(stage, spec, stage.params(EvaluateParams))
     sets = {}
-    for images, at, _ in adversarial_sets(stage, base):
+    for images, at, _ in adversarial_sets(stage, base) if meets else ():
         if not images.attack.endswith(UNCLIPPED):
             x = base.clean.x.clone()  # where a set lacks an image, it offers nothing
             x[at] = images.x
             sets[images.attack] = x[base.rows]
-    known = load_networks(stage, spec, base.params.networks, base.compute)
+    names = base.params.networks if meets else ()
+    known = load_networks(stage, spec, names, base.compute)
     surrogates = {
         network.name: surrogate_images(base.subject(network, silent), base.params.surrogate)
         for network in known
@@ -145,8 +148,13 @@ def gradients(params: AdversarialTrainParams | OnlineTrainParams) -> int:
     return params.inner.max_iter + 1
 
 
-def harden(stage: StageRun, known: Attackers, name: str, seed: int) -> nets.Classifier:
-    """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``."""
+def harden(
+    stage: StageRun, known: Attackers, name: str, seed: int, epochs: int | None = None
+) -> nets.Classifier:
+    """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``.
+
+    ``epochs``: how many in place of the network's own number.
+    """
     base, (train, val) = known.base, (known.train, known.val)
     dataset = base.spec.name
     params = settings(stage, dataset, name)
@@ -154,7 +162,8 @@ def harden(stage: StageRun, known: Attackers, name: str, seed: int) -> nets.Clas
     own = derive_seed(seed, "train_online" if online else "adversarial_train", f"{dataset}-{name}")
     seed_everything(own)
     net = base.compute.place(nets.classifier(dataset))
-    budget, compute = params.training, base.compute
+    compute = base.compute
+    budget = params.training.model_copy(update={"epochs": epochs or params.training.epochs})
     if isinstance(params, OnlineTrainParams):
         classes, per_class = base.spec.num_classes, params.generator == "per_class"
         generator = compute.place(conditional(dataset, classes, per_class=per_class))
@@ -247,27 +256,80 @@ def of(subject: Subject, rows: Tensor) -> Subject:
     return replace(subject, x=subject.x[rows], y=subject.y[rows])
 
 
-def table() -> str:
-    """Mean and spread over all seeds as Markdown, the pipeline's own from reports/results with them."""
+@dataclass(frozen=True)
+class Seeds:
+    """All trainings of one network: accuracy on clean images and worst case of each seed, in %."""
+
+    clean: list[float]
+    worst: list[float]
+
+    @property
+    def each(self) -> str:
+        return ", ".join(f"{value:.1f}" for value in self.worst)
+
+
+def trainings() -> dict[tuple[str, str], Seeds]:
+    """(data set, network) → its trainings; the pipeline's own, from reports/results, comes first."""
     with OUT.open(newline="") as file:
         rows = list(csv.DictReader(file))
+    found = {}
+    for dataset in datasets.SPECS:
+        results = read_csv(Workspace.here().root / workspace.results(dataset))
+        own = {(r.network, r.attack): r.accuracy for r in results if r.protocol == "worst"}
+        for name in dict.fromkeys([*(r.network for r in results), FEWER]):
+            more = [row for row in rows if (row["dataset"], row["network"]) == (dataset, name)]
+            if not more:
+                continue
+            first = [own[name, what] for what in (CLEAN, ALL)] if name != FEWER else []
+            clean = [*first[:1], *(float(row["clean"]) for row in more)]
+            worst = [*first[1:], *(float(row["worst"]) for row in more)]
+            found[dataset, name] = Seeds([100 * v for v in clean], [100 * v for v in worst])
+    return found
+
+
+def table() -> str:
+    """Mean and spread over all seeds as Markdown."""
     lines = [
         "| data set | network | clean | worst case | spread | each seed |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
+    for (dataset, name), found in trainings().items():
+        figures = f"{mean(found.clean):.1f} | {mean(found.worst):.1f} | {stdev(found.worst):.1f}"
+        lines.append(f"| {dataset} | {name} | {figures} | {found.each} |")
+    return "\n".join(lines)
+
+
+def times() -> dict[tuple[str, str], list[float]]:
+    """(data set, network) → its seconds an epoch over those of ``madry``, of each round."""
+    with SECONDS.open(newline="") as file:
+        took = {
+            (r["dataset"], r["network"], r["round"]): float(r["seconds"])
+            for r in csv.DictReader(file)
+        }
+    found: dict[tuple[str, str], list[float]] = {}
+    for (dataset, name, number), value in took.items():
+        found.setdefault((dataset, name), []).append(value / took[dataset, "madry", number])
+    return found
+
+
+def comparison() -> str:
+    """The ways of hardening by steps as Markdown: what they cost, and what they leave."""
+    ws, known, ratios = Workspace.here(), trainings(), times()
+    lines = [
+        "| data set | network | gradients | time | clean | spread | worst case | spread |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for dataset in datasets.SPECS:
-        found = read_csv(Workspace.here().root / workspace.results(dataset))
-        own = {(r.network, r.attack): r.accuracy for r in found if r.protocol == "worst"}
-        for name in dict.fromkeys(r.network for r in found):
-            more = [row for row in rows if (row["dataset"], row["network"]) == (dataset, name)]
-            if not more:
-                continue
-            clean = [own[name, CLEAN], *(float(row["clean"]) for row in more)]
-            worst = [own[name, ALL], *(float(row["worst"]) for row in more)]
-            each = ", ".join(f"{100 * value:.1f}" for value in worst)
-            spread = f"{100 * stdev(worst):.1f}"
-            figures = f"{100 * mean(clean):.1f} | {100 * mean(worst):.1f} | {spread} | {each}"
-            lines.append(f"| {dataset} | {name} | {figures} |")
+        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+            counts = {name: gradients(settings(stage, dataset, name)) for name in COMPARED}
+        for name in COMPARED:
+            found = known[dataset, name]
+            parts = [
+                f"{mean(found.clean):.1f} | {stdev(found.clean):.1f}",
+                f"{mean(found.worst):.1f} | {stdev(found.worst):.1f}",
+            ]
+            cost = f"{counts[name]} | {median(ratios[dataset, name]):.2f}"
+            lines.append(f"| {dataset} | {name} | {cost} | {' | '.join(parts)} |")
     return "\n".join(lines)
 
 
@@ -289,9 +351,10 @@ def main() -> None:
                 if name != "target" and (name == FEWER or seed != first)
                 if (dataset, name, seed) not in done
             ]
+            todo.sort(key=lambda one: one[0] == FEWER)
             if not todo:
                 continue
-            known = attackers(stage, dataset)
+            known = read_attackers(stage, dataset)
             for name, seed in todo:
                 began = time.monotonic()
                 net = harden(stage, known, name, seed)
@@ -306,6 +369,8 @@ def main() -> None:
                     values = [*astuple(row)[:4], *figures, row.seconds]
                     csv.writer(file, lineterminator="\n").writerow(values)
     print(table())
+    if SECONDS.is_file():
+        print(comparison())
 
 
 if __name__ == "__main__":

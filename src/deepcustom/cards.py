@@ -23,6 +23,10 @@ USE = {
         "For research on adversarial robustness: making adversarial images in one forward pass each, to test "
         "or to harden classifiers of the same images."
     ),
+    "generator": (
+        "For research on adversarial robustness: a start for gradient steps inside the ball, in one forward "
+        "pass from an image and its label, to test or to harden classifiers of the same images."
+    ),
 }
 LIMITS = {
     "classifier": (
@@ -35,13 +39,24 @@ LIMITS = {
         "networks is in the table, what it does to other images is unknown. A network hardened with its "
         "images learns those images; see the white-box figures on that network's card."
     ),
+    "generator": (
+        "It learned against a network that learned meanwhile, and gradient steps always followed what it "
+        "offered: how strong its images are by themselves no table here tells. What the network that learned "
+        "with it withstands is on that network's card."
+    ),
 }
-MADRY = (
-    "Trained on nothing but the images that PGD made against it, anew in every step (Madry et al. 2018, "
-    "[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), and only within the ball of the threat model: "
-    "nothing in its training speaks for what lies outside."
-)
-"""What else limits a network that was trained so."""
+BALL = "and only within the ball of the threat model: nothing in its training speaks for what lies outside."
+TYPES = {
+    "madry": (
+        "Trained on nothing but the images that PGD made against it, anew in every step (Madry et al. 2018, "
+        f"[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), {BALL}"
+    ),
+    "online": (
+        "The adversarial images that it learned from were made anew in every step, by signed gradient steps "
+        f"from a start that a generator offered, which learned against it meanwhile, {BALL}"
+    ),
+}
+"""What else limits a network that was trained so, by its ``type`` in ``params.yaml``."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Model:
     """A published model.
 
     Attributes:
-        kind: ``classifier`` or ``bank``.
+        kind: ``classifier``, ``bank``, or ``generator`` for one that learned with a network.
         name: in the tables: ``target``, or that of the attack it was hardened with; for a bank its
             own.
         title: what it is, in words.
@@ -96,6 +111,7 @@ def card(
     scores = (
         _as_network(own, model.name) if model.kind == "classifier" else _as_attack(own, model.name)
     )
+    limit = TYPES.get(str(settings.get("type"))) if model.kind == "classifier" else None
     parts = [
         f"# {escape(dataset_title)}: {escape(model.title)}\n",
         "\n".join(
@@ -105,7 +121,7 @@ def card(
         *scores,
         f"## Use\n\n{USE[model.kind]}\n",
         f"## Limits\n\n{LIMITS[model.kind]}\n",
-        *([f"{MADRY}\n"] if settings.get("type") == "madry" else []),
+        *([f"{limit}\n"] if limit else []),
     ]
     return "\n".join(parts)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from datetime import UTC
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.errors import InputError
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
     from mlflow.entities.model_registry import ModelVersion
 
-KINDS = {"train_target": "target", "train_dgn": "dgn", "adversarial_train": "robust"}
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
 SCORES = "evaluate"
 CARDS = "report"
-VIEWED = (*KINDS, SCORES, CARDS)
+VIEWED = (*TRAINING, SCORES, CARDS)
 """The stages whose records hold networks, their accuracies or their cards."""
 
 MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
 VERSIONS_TAG = "mlflow.modelVersions"  # from here a model's page links to the registry
 NOTE_TAG = "mlflow.note.content"  # what a model's page shows as its description
 ALIAS = "current"
+
+_NETWORK = re.compile(r"models/[^/]+/[^/]+(/[^/]+)?\.safetensors")
 
 
 class SentRun(NamedTuple):
@@ -88,11 +90,11 @@ def add_versions(run: SentRun) -> None:
     ``current`` goes to the version whose weights the newest run made.
     """
     client, experiment, _, record, _ = run
-    name = network_name(record)
     started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
     for path, md5 in _networks(record).items():
         model = _model(client, experiment, md5)
         if model:
+            name = network_name(path)
             version = _version(client, name, model, {MD5_TAG: md5, PATH_TAG: path})
             if version.tags.get(STARTED_TAG, "") < started:
                 client.set_model_version_tag(name, version.version, STARTED_TAG, started)
@@ -116,21 +118,20 @@ def add_descriptions(run: SentRun) -> None:
             client.set_logged_model_tags(model.model_id, {NOTE_TAG: text})
 
 
-def network_name(record: RunRecord) -> str:
-    """What the run's network is called in MLflow, such as ``mnist-robust-pgd``."""
-    rest = record.item.removeprefix(record.dataset).removeprefix("-")
-    name = "-".join(filter(None, [record.dataset, KINDS.get(record.stage, record.stage), rest]))
-    return re.sub(r"[^\w-]", "_", name)
+def network_name(path: str) -> str:
+    """What a network is called in MLflow, such as ``mnist-robust-pgd``.
+
+    Args:
+        path: ``models/KIND/DATASET.safetensors`` or ``models/KIND/DATASET/NAME.safetensors``.
+    """
+    _, kind, dataset, *rest = PurePosixPath(path).with_suffix("").parts
+    return re.sub(r"[^\w-]", "_", "-".join([dataset, kind, *rest]))
 
 
 def _networks(record: RunRecord) -> dict[str, str]:
     """Path to md5 of the networks that the run made."""
-    made = record.outputs.items() if record.stage in KINDS else ()
-    return {
-        path: md5
-        for path, md5 in made
-        if path.startswith("models/") and path.endswith(".safetensors")
-    }
+    made = record.outputs.items() if record.stage in TRAINING else ()
+    return {path: md5 for path, md5 in made if _NETWORK.fullmatch(path)}
 
 
 def _models(client: MlflowClient, experiment: str, md5: str) -> list[LoggedModel]:
@@ -154,7 +155,7 @@ def _made_model(run: SentRun, path: str, md5: str) -> LoggedModel:
         if first is None:
             made = client.create_logged_model(
                 experiment,
-                network_name(record),
+                network_name(path),
                 source_run_id=run_id,
                 tags={MD5_TAG: md5, PATH_TAG: path},
                 params=shown_params(record),

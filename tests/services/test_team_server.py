@@ -40,7 +40,7 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.record import RunRecord
 from deepcustom.results import read_csv
-from deepcustom.tracking_models import KINDS, metric_name, network_name, set_name
+from deepcustom.tracking_models import TRAINING, metric_name, network_name, set_name
 from deepcustom.tracking_ui import serve_ui
 
 if TYPE_CHECKING:
@@ -657,10 +657,10 @@ def shown(
         assert in_bucket(object_store, run).keys() == files
         assert len(parents(client, experiment, one)) == 1
         found[one.run_key] = run.info.run_id
-        if one.stage not in KINDS:
+        if one.stage not in TRAINING:
             continue
-        name = network_name(one)
-        (md5,) = [md5 for path, md5 in one.outputs.items() if path.startswith("models/")]
+        ((path, md5),) = [out for out in one.outputs.items() if out[0].startswith("models/")]
+        name = network_name(path)
         (model,) = models(client, experiment, name)[md5]
         assert versions(client, name).count(md5) == 1
         points = [(point.key, point.dataset_name) for point in model.metrics]

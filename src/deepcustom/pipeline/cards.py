@@ -8,10 +8,12 @@ from typing import Any
 
 from deepcustom import nets
 from deepcustom.cards import Model, card
+from deepcustom.conditional import conditional
 from deepcustom.datasets import DatasetSpec
 from deepcustom.params import (
     AdversarialTrainParams,
     EvaluateParams,
+    OnlineTrainParams,
     Params,
     TrainDgnParams,
     TrainingParams,
@@ -50,7 +52,7 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
                 stage.section(TrainingParams, "train_target", spec.name),
             )
         else:
-            hardened = stage.section(AdversarialTrainParams, "adversarial_train", spec.name, name)
+            hardened = _hardening(stage, spec, name)
             title, settings = _hardened(name, hardened), hardened
         path = workspace.network(spec.name, name)
         card_name = name if name == "target" else f"robust-{name}"
@@ -64,9 +66,28 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
                 workspace.bank(spec.name, name),
             )
             yield f"dgn-{name}", _model(stage, "bank", name, title, path, generator), settings
+    for name in evaluated.networks:
+        if name in stage.online_names():
+            own = stage.section(OnlineTrainParams, "adversarial_train", spec.name, name)
+            per_class = own.generator == "per_class"
+            net = conditional(spec.name, spec.num_classes, per_class=per_class)
+            title, path = f"{name}, the DGN of the network", workspace.bank(spec.name, name)
+            size = nets.parameter_count(net)
+            yield f"dgn-{name}", _model(stage, "generator", name, title, path, size), own
 
 
-def _hardened(name: str, settings: AdversarialTrainParams) -> str:
+def _hardening(
+    stage: StageRun, spec: DatasetSpec, name: str
+) -> AdversarialTrainParams | OnlineTrainParams:
+    keys = ("adversarial_train", spec.name, name)
+    if name in stage.online_names():
+        return stage.section(OnlineTrainParams, *keys)
+    return stage.section(AdversarialTrainParams, *keys)
+
+
+def _hardened(name: str, settings: AdversarialTrainParams | OnlineTrainParams) -> str:
+    if settings.type == "online":
+        return f"{name}, hardened from a generator's proposal"
     if settings.type == "madry":
         return f"{name}, adversarial training as Madry et al. 2018"
     return f"network hardened with {name}"

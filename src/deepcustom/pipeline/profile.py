@@ -25,7 +25,14 @@ from deepcustom.errors import (
     ParamsError,
     UnknownNameError,
 )
-from deepcustom.params import RelevanceParams, TrainDgnParams, read_params, validate
+from deepcustom.params import (
+    OnlineTrainParams,
+    RelevanceParams,
+    TrainDgnParams,
+    online_names,
+    read_params,
+    validate,
+)
 from deepcustom.params_check import check
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
@@ -131,7 +138,15 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
         for dataset in used:
             for name, values in tree["train_dgn"][dataset].items():
                 where = f"train_dgn.{dataset}.{name}"
-                _check_loss(validate(TrainDgnParams, values, where), where)
+                bank = validate(TrainDgnParams, values, where)
+                _check_loss(bank.loss, bank.options, where)
+            for name in online_names(tree, dataset):
+                where = f"adversarial_train.{dataset}.{name}"
+                online = validate(
+                    OnlineTrainParams, tree["adversarial_train"][dataset][name], where
+                )
+                if online.loss is not None:
+                    _check_loss(online.loss, online.options, where)
 
 
 def _datasets(ws: Workspace) -> list[str] | None:
@@ -147,7 +162,7 @@ def _datasets(ws: Workspace) -> list[str] | None:
     return None
 
 
-def _check_loss(bank: TrainDgnParams, where: str) -> None:
+def _check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
     """Whether there is such a loss, and whether it takes these options.
 
     Raises:
@@ -156,16 +171,16 @@ def _check_loss(bank: TrainDgnParams, where: str) -> None:
     from deepcustom.losses import find_loss
 
     try:
-        options = find_loss(bank.loss).Options
+        options = find_loss(loss).Options
     except (UnknownNameError, LossError) as error:
         why = " ".join(str(error).split())
         raise ParamsError(f"params.yaml: {where}.loss: {why}") from None
     if not (isinstance(options, type) and issubclass(options, BaseModel)):
         raise ParamsError(
-            f"params.yaml: {where}.loss: Options of {bank.loss!r} must be a subclass of "
+            f"params.yaml: {where}.loss: Options of {loss!r} must be a subclass of "
             "deepcustom.params.Params"
         )
-    validate(options, bank.options, f"{where}.options")
+    validate(options, given, f"{where}.options")
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:

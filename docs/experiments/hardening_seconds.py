@@ -1,0 +1,57 @@
+"""What an epoch of each way of hardening costs, side by side in one run.
+
+An epoch on the whole train split, nothing watched, one way after the other in rounds: a figure is the ratio
+to ``madry`` within its round. Run from the project's top folder after ``dvc repro``, with nothing beside
+it; it writes a CSV beside this file anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from hardening_seeds import COMPARED, Attackers, harden, read_attackers
+
+from deepcustom import datasets
+from deepcustom.params import read_params
+from deepcustom.params import seed as base_seed
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+
+OUT = Path(__file__).with_suffix(".csv")
+ROUNDS = 3
+
+
+def seconds(stage: StageRun, known: Attackers, name: str, seed: int) -> float:
+    """One epoch."""
+    began = time.monotonic()
+    harden(stage, known, name, seed, epochs=1)
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Measure all, after a round that does not count, and write."""
+    ws = Workspace.here()
+    seed = base_seed(read_params(ws.params))
+    rows = []
+    for dataset in datasets.SPECS:
+        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+            known = read_attackers(stage, dataset, meets=False)
+            x, y = known.val
+            known = replace(known, val=(x[:0], y[:0]))
+            for number in range(ROUNDS + 1):
+                for name in COMPARED:
+                    took = seconds(stage, known, name, seed)
+                    print(f"{dataset} {name}, round {number}: {took:.2f} s", flush=True)
+                    if number:
+                        rows.append([dataset, name, number, f"{took:.2f}"])
+    with OUT.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["dataset", "network", "round", "seconds"])
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
