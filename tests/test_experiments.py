@@ -153,16 +153,43 @@ def test_the_table_of_seeds_is_what_was_measured(monkeypatch: pytest.MonkeyPatch
     params = yaml.safe_load(Path("params.yaml").read_text())
     measured = {(row["dataset"], row["network"], int(row["seed"])) for row in rows}
     assert len(measured) == len(rows)
+    seeds = {
+        network: (1, 2)
+        for section in params["evaluate"].values()
+        for network in section["networks"]
+    }
     assert measured == {
         (dataset, network, params["seed"] + more)
-        for dataset, section in params["evaluate"].items()
-        for network in section["networks"]
-        for more in (1, 2)
+        for dataset in params["evaluate"]
+        for network, others in {**seeds, "pgd-2": (0, 1, 2)}.items()
+        for more in others
         if network != "target"
     }
     table = experiment("hardening_seeds").table()
-    assert len(table.splitlines()) == 2 + len(rows) / 2
+    assert len(table.splitlines()) == 2 + len({key[:2] for key in measured})
     assert table in Path("docs/evaluation.md").read_text()
+
+
+def test_the_table_of_the_ablation_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    ablation = experiment("online_ablation")
+    with ablation.OUT.open(newline="") as file:
+        measured = [(row["variant"], int(row["seed"])) for row in csv.DictReader(file)]
+    assert sorted(measured) == sorted(ablation.wanted())
+    assert ablation.table() in Path("docs/evaluation.md").read_text()
+
+
+def test_what_a_generator_that_learns_meanwhile_buys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table beside PGD of as many gradients, and the README's sentence."""
+    monkeypatch.chdir(ROOT)
+    seeds = experiment("hardening_seeds")
+    table = seeds.comparison()
+    assert table in Path("docs/evaluation.md").read_text()
+    counts = {tuple(line.split(" | ")[1:3]) for line in table.splitlines()[2:]}
+    assert counts == {("madry", "8"), ("pgd-2", "3"), ("online", "3")}
+    assert all(len(found) == 3 for (_, name), found in seeds.times().items())
+    assert {len(found.worst) for found in seeds.trainings().values()} == {3}
+    assert seeds.headline() in " ".join(Path("README.md").read_text().split())
 
 
 def test_no_seed_makes_fixed_images_a_defence() -> None:
@@ -172,5 +199,5 @@ def test_no_seed_makes_fixed_images_a_defence() -> None:
         }
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]
     for (dataset, network, _), value in worst.items():
-        if params[dataset][network]["type"] == "gf":
+        if params[dataset].get(network, {}).get("type") == "gf":
             assert value <= 0.01

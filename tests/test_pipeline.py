@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from pipeline_fixtures import (
     DATASET,
@@ -44,6 +45,7 @@ import deepcustom
 from deepcustom import datasets, tracking
 from deepcustom.arrays import AdversarialSet
 from deepcustom.checkpoint import Checkpoint
+from deepcustom.conditional import ConditionalDGN
 from deepcustom.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.full import Evaluation
@@ -593,7 +595,7 @@ def test_metrics_say_the_same_as_the_record(done: Done) -> None:
         record = record_of(ws, one)
         assert kept == {"metrics": record.metrics, "history": record.history}
         assert record.metrics, one.name
-        trains = one.stage in ("train_target", "train_dgn", "adversarial_train")
+        trains = one.stage in ("train_target", "train_dgn", "adversarial_train", "train_online")
         assert bool(record.history) == trains
         pictured = one.stage not in ("relevance", "suspiciousness", "report")
         assert bool(record.figures) == pictured
@@ -812,6 +814,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(copied: Done, name: str) ->
         "attack@mnist-pgd-test",
         "adversarial_train@mnist-nce",
         "adversarial_train@mnist-fgsm-art",
+        "train_online@mnist-online",
         "evaluate@mnist",
     ],
 )
@@ -986,6 +989,8 @@ TRAININGS = {
     "train_dgn@mnist-nce": (3 * 3 + 2, "class 3, epoch 2"),
     "adversarial_train@mnist-nce": (2, "epoch 2"),
     "adversarial_train@mnist-fgsm-art": (3, "epoch 3"),
+    # the generator is kept first, and here newer than the network
+    "train_online@mnist-online": (3, "epoch 1"),
 }
 LONGER = {"train_dgn": {DATASET: {"nce": {"training": {"epochs": 3}}}}}
 
@@ -1319,10 +1324,49 @@ def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> No
 
 
 @pytest.mark.usefixtures("unsent")
+def test_a_generator_that_learned_with_a_network_makes_images(copied: Done) -> None:
+    ws, _ = copied
+    words = ("generate", "--dataset", DATASET, "--loss", "online", "--split", "test")
+    assert call_main(ws.root, *words) == 0
+    images = load_set(ws, "test", "online")
+    far = np.abs(images.x_adv - images.x / np.float32(255)).max(axis=(1, 2, 3))
+    assert far.max() <= EPS + 1e-6
+    assert far.min() > 0.02
+    made = RunRecord.read(ws.root / workspace.record(DATASET, "generate", "online", "test"))
+    assert workspace.bank(DATASET, "online") in made.inputs
+
+
+@pytest.mark.usefixtures("unsent")
+@pytest.mark.parametrize(("loss", "reads"), [("nce", []), ("suspiciousness", ["suspiciousness"])])
+def test_a_generator_of_any_kind_learns_any_loss(copied: Done, loss: str, reads: list[str]) -> None:
+    ws, pipeline = copied
+    before = (ws.root / workspace.robust(DATASET, "online")).read_bytes()
+    options = tiny_params()["train_dgn"][DATASET][loss]["options"]
+    own = {"generator": "per_class", "loss": loss, "options": options}
+    set_params(ws.root, {"adversarial_train": {DATASET: {"online": own}}})
+    one = pipeline.instances["train_online@mnist-online"]
+    run_instance(ws, one)
+    path = workspace.bank(DATASET, "online")
+    dgn = ConditionalDGN.load(ws.root / path, DATASET, 10, torch.device("cpu"))
+    assert (dgn.loss, dgn.per_class) == (loss, True)
+    assert (ws.root / workspace.robust(DATASET, "online")).read_bytes() != before
+    analyses = [path for path in record_of(ws, one).inputs if path.startswith("data/analysis/")]
+    assert analyses == [workspace.analysis(DATASET, what) for what in reads]
+    run_instance(ws, pipeline.instances["report@mnist"])
+    card = (ws.root / workspace.cards(DATASET) / "dgn-online.md").read_text()
+    assert f"loss {loss}" in card
+
+
+@pytest.mark.usefixtures("unsent")
 def test_without_validation_images_stages_still_run(copied: Done) -> None:
     ws, pipeline = copied
     digits()["val"].take(np.arange(0)).save(ws.root / workspace.split(DATASET, "val"))
-    for name in ("train_target@mnist", "train_dgn@mnist-nce", "adversarial_train@mnist-nce"):
+    for name in (
+        "train_target@mnist",
+        "train_dgn@mnist-nce",
+        "adversarial_train@mnist-nce",
+        "train_online@mnist-online",
+    ):
         one = pipeline.instances[name]
         run_instance(ws, one)
         record = record_of(ws, one)

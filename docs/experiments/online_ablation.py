@@ -1,7 +1,7 @@
 """Why hardening from a generator's proposal works, or does not: variants of it on MNIST, on ``val``.
 
-Each variant differs from ``online`` in what its name says; ``pgd-7`` is the pipeline's ``madry``, ``pgd-2``
-computes as many gradients an image as ``online``. All train for the epochs, the schedule and the growing ball
+Each variant differs from ``online`` in what its name says; ``pgd-7`` is the pipeline's ``madry``, and what
+has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule and the growing ball
 of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
 ``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row at a
 time: what is there already is not measured again. Nothing here touches the test split.
@@ -13,6 +13,7 @@ import csv
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from torch import Tensor
@@ -47,6 +48,8 @@ ONLINE: dict[str, Any] = {"eps_step": 0.15, "max_iter": 1, "growth": 0.5}
 VARIANTS: dict[str, dict[str, Any]] = {
     "online": {},
     "no generator": {"generator": "none"},
+    "no generator, steps of 0.2": {"generator": "none", "eps_step": 0.2},
+    "no generator, steps of 0.3": {"generator": "none", "eps_step": 0.3},
     "random generator": {"end": 0.0},
     "generator from mid-training": {"begin": 0.5},
     "generator frozen at mid-training": {"end": 0.5},
@@ -66,8 +69,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "loss suspiciousness": {"loss": "suspiciousness"},
     "loss lrp": {"loss": "lrp"},
 }
-PGD = {"pgd-7": 7, "pgd-2": 2}
-SEEDS = {"online": (1, 2, 3), "no generator": (1, 2, 3), "pgd-7": (1, 2, 3), "pgd-2": (1, 2, 3)}
+MADRY = "pgd-7"
+SEEDS = {name: (1, 2, 3) for name in ("online", "no generator", "no generator, steps of 0.2")}
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,10 @@ class Bench:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
         budget, inner = self.madry.training, self.madry.inner
         same = {"threat": self.threat, "seed": seed, "compute": self.compute}
-        if variant in PGD:
+        if variant == MADRY:
             assert inner is not None
-            steps = inner.model_copy(update={"max_iter": PGD[variant]})
-            if variant == "pgd-2":  # which must cross the ball, too
-                steps = steps.model_copy(update={"eps_step": ONLINE["eps_step"]})
-            train_madry(net, self.train, self.val, budget, inner=steps, **same)
-            return steps.max_iter + 1
+            train_madry(net, self.train, self.val, budget, inner=inner, **same)
+            return inner.max_iter + 1
         online = OnlineParams(**{**ONLINE, **VARIANTS[variant]})
         classes, per_class = self.spec.num_classes, online.generator == "per_class"
         generator = (
@@ -157,6 +157,32 @@ class Bench:
         return max(learns, int(online.reuse)) + online.max_iter + 1
 
 
+def wanted() -> list[tuple[str, int]]:
+    """(variant, seed) of every row, in the order of measuring: a round for each seed."""
+    names = (MADRY, *VARIANTS)
+    return [(name, seed) for seed in (1, 2, 3) for name in names if seed in SEEDS.get(name, (1,))]
+
+
+def table() -> str:
+    """Means over the seeds as Markdown, in %."""
+    with OUT.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [
+        "| training | gradients | seeds | clean | PGD | white-box | with Square |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in (MADRY, *VARIANTS):
+        own = [row for row in rows if row["variant"] == name]
+        if own:
+            shares = (
+                f"{100 * mean(float(row[what]) for row in own):.1f}"
+                for what in ("clean", "pgd", "whitebox", "worst")
+            )
+            first = f"| {name} | {own[0]['gradients']} | {len(own)} |"
+            lines.append(f"{first} {' | '.join(shares)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure what the table lacks; the seeds in rounds, so that variants share the machine's moods."""
     bench = Bench(Workspace.here())
@@ -164,16 +190,16 @@ def main() -> None:
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     with OUT.open(newline="") as file:
         done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
-    for seed in (1, 2, 3):
-        for variant in (*PGD, *VARIANTS):
-            if seed not in SEEDS.get(variant, (1,)) or (variant, seed) in done:
-                continue
-            row = bench.measure(variant, seed)
-            print(row, flush=True)
-            shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
-            values = [row.variant, row.seed, *shares, row.gradients, f"{row.seconds:.0f}"]
-            with OUT.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow(values)
+    for variant, seed in wanted():
+        if (variant, seed) in done:
+            continue
+        row = bench.measure(variant, seed)
+        print(row, flush=True)
+        shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
+        values = [row.variant, row.seed, *shares, row.gradients, f"{row.seconds:.0f}"]
+        with OUT.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(values)
+    print(table())
 
 
 if __name__ == "__main__":
