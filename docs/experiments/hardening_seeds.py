@@ -341,8 +341,8 @@ def headline() -> str:
         online, madry = known[dataset, "online"], known[dataset, "madry"]
         said.append(
             f"{mean(online.worst):.1f} against {mean(madry.worst):.1f} % withstand everything that was "
-            f"tried, with {mean(online.clean):.1f} against {mean(madry.clean):.1f} % right without an attack, in "
-            f"{median(ratios[dataset, 'online']):.2f} of the time an epoch"
+            f"tried, with {mean(online.clean):.1f} against {mean(madry.clean):.1f} % right without an "
+            f"attack, in {median(ratios[dataset, 'online']):.2f} of the time an epoch"
         )
     return (
         "A generator that learns with the network (`online`) makes three gradients an image do where "

@@ -1,8 +1,8 @@
 """Why hardening from a generator's proposal works, or does not: variants of it on MNIST, on ``val``.
 
 Each variant differs from ``online`` in what its name says; ``pgd-7`` is the pipeline's ``madry``, and what
-has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule and the growing ball
-of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
+has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule
+and the growing ball of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
 ``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row at a
 time: what is there already is not measured again. Nothing here touches the test split.
 """
@@ -70,7 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "loss lrp": {"loss": "lrp"},
 }
 MADRY = "pgd-7"
-SEEDS = {name: (1, 2, 3) for name in ("online", "no generator", "no generator, steps of 0.2")}
+SEEDS = dict.fromkeys(("online", "no generator", "no generator, steps of 0.2"), (1, 2, 3))
 
 
 @dataclass(frozen=True)
