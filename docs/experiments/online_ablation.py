@@ -2,9 +2,9 @@
 
 Each variant differs from ``online`` in what its name says; ``pgd-7`` is the pipeline's ``madry``, and what
 has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule
-and the growing ball of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
-``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row at a
-time: what is there already is not measured again. Nothing here touches the test split.
+and the growing ball of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on
+1,000 images of ``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this
+file, a row at a time: what is there already is not measured again. Nothing here touches the test split.
 """
 
 from __future__ import annotations
