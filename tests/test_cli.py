@@ -52,6 +52,7 @@ OPTIONS = {
     "generate": ["--loss", "lrp", "--split", "test"],
     "attack": ["--attack", "fgsm", "--split", "test"],
     "adversarial_train": ["--network", "lrp"],
+    "train_online": ["--network", "online"],
 }
 
 
@@ -477,6 +478,8 @@ def cases() -> list[Any]:
         pytest.param("models/dgn/mnist/nce.safetensors", "generate --loss nce --split train"),
         pytest.param("data/adversarial/mnist/train/lrp", "adversarial_train --network lrp"),
         pytest.param("data/adversarial/mnist/train/pgd", "adversarial_train --network pgd"),
+        pytest.param("data/prepared/mnist/train", "train_online --network online"),
+        pytest.param("models/dgn/mnist/online.safetensors", "generate --loss online --split test"),
         pytest.param("data/adversarial/mnist/test/nce", "evaluate"),
         pytest.param("data/adversarial/mnist/test/pgd-study", "evaluate"),
         pytest.param(f"{robust}/lrp.safetensors", "evaluate"),
