@@ -345,9 +345,9 @@ def headline() -> str:
             f"attack, in {median(ratios[dataset, 'online']):.2f} of the time an epoch"
         )
     return (
-        "A generator that learns with the network (`online`) makes three gradients an image do where "
-        f"seven-step PGD (`madry`) computes eight: on MNIST {said[0]}; on CIFAR-10 {said[1]} (means of "
-        "three trainings)."
+        "With a generator that learns together with the network (`online`) hardening takes three gradients "
+        f"an image where seven-step PGD (`madry`) takes eight: on MNIST {said[0]}; on CIFAR-10 {said[1]} "
+        "(means of three trainings)."
     )
 
 
