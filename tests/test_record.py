@@ -28,7 +28,7 @@ def record(**changes: Any) -> RunRecord:
         "metrics": {"loss": 0.25, "fooled": 0.75},
         "history": {"loss": [0.5, 1 / 3, 0.25], "val": [0.1, 0.9, 0.2]},
         "inputs": {"data/prepared/mnist": "a" * 32 + ".dir"},
-        "outputs": {"models/dgn/mnist-lrp.safetensors": "b" * 32},
+        "outputs": {"models/dgn/mnist/lrp.safetensors": "b" * 32},
         "git_commit": "c" * 40,
         "git_dirty": False,
         "started": STARTED,

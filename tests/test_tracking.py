@@ -55,7 +55,7 @@ def test_run_shows_what_the_file_says(root, capfd):
         "git.dirty": "false",
         "mlflow.source.git.commit": "c" * 40,
         "input.data/prepared/mnist": "a" * 32 + ".dir",
-        "output.models/dgn/mnist-lrp.safetensors": "b" * 32,
+        "output.models/dgn/mnist/lrp.safetensors": "b" * 32,
         "machine.cpu": "two cores",
         "package.torch": "2.13.0",
     }

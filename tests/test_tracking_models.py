@@ -449,7 +449,7 @@ def test_store_that_knows_runs_alone_has_them_all(root, monkeypatch, capfd, meth
 
 def test_committed_records_give_the_committed_table(root):
     """Every network of MNIST with every accuracy, from the repository's own files."""
-    for stage in ("train_target", "train_dgn", "adversarial_train", "evaluate"):
+    for stage in ("train_target", "train_dgn", "adversarial_train", "train_online", "evaluate"):
         folder = f"reports/runs/mnist/{stage}"
         shutil.copytree(ROOT / folder, root / folder)
     table = Path("reports/results/mnist.csv")
@@ -465,10 +465,11 @@ def test_committed_records_give_the_committed_table(root):
 
     results = read_csv(ROOT / table)
     networks = {result.network: result.network_md5 for result in results}
-    assert len(networks) == 9
+    assert len(networks) == 10
     models = all_models(root)
     by_md5 = {model.tags["dvc.md5"]: model for model in models.values()}
-    assert len(models) == len(by_md5) == len(sent) - 1  # each but the evaluation
+    # one of each but the evaluation, and a second one of train_online
+    assert len(models) == len(by_md5) == len(sent) - 1 + 1
     for name, md5 in networks.items():
         kept = {(m.key, m.dataset_name, m.dataset_digest): m.value for m in by_md5[md5].metrics}
         of_network = [result for result in results if result.network == name]
