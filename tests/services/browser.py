@@ -299,6 +299,9 @@ class Pages:
         self.page.goto(self.address)
         self.page.get_by_role("link", name="Model registry").click()
         self.page.get_by_role("heading", name="Registered Models").wait_for()
+        search = self.page.get_by_test_id("model-search-input")  # one page holds 25 names
+        search.fill(name)
+        search.press("Enter")
         self.page.get_by_role("link", name=name, exact=True).wait_for()
 
     def to_registered(self, name: str) -> None:
