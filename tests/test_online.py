@@ -132,6 +132,29 @@ def test_more_updates_and_the_reused_step_matter(few):
     assert len({once[0], twice[0], bare[0]}) == 3
 
 
+def test_noise_moves_the_start_and_not_out_of_the_ball(few):
+    x, y = few[0][:16], few[1][:16]
+    net, still = fresh().eval(), ONLINE.model_copy(update={"reuse": False})
+    for learning in (True, False):
+        starts = {}
+        for noise in (0.0, 0.25, 1.0):
+            online = still.model_copy(update={"noise": noise})
+            learner = _Partner.of(partner(), online, None)
+            torch.manual_seed(1)
+            starts[noise] = learner.start(net, x, y, BALL, 0.05, learning=learning)
+            BALL.verify(starts[noise].numpy(), x.numpy())
+        off = (starts[0.25] - starts[0.0]).abs().max()
+        assert 0.2 * BALL.eps < off <= 0.25 * BALL.eps + 1e-6
+        assert (starts[1.0] - starts[0.0]).abs().max() > 0.5 * BALL.eps
+
+
+def test_the_generator_learns_where_the_noise_is(few):
+    plain = trained(few, partner())
+    noisy = trained(few, partner(), ONLINE.model_copy(update={"noise": 0.5}))
+    assert plain[1] != noisy[1]
+    assert plain[0] != noisy[0]
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_each_update_learns_from_what_the_one_before_made(few, precision):
     offered = []

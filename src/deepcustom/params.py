@@ -179,9 +179,10 @@ class MadryParams(Params):
 class OnlineParams(Params):
     """A generator that learns against the network while that learns from it.
 
-    In every step it offers images inside the ball, ``updates`` times it learns from the gradient of its
-    objective with respect to them (Adam, ``learning_rate``), and with ``reuse`` that gradient moves them by
-    one signed step of ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin``
+    In every step it offers images inside the ball, uniform noise moves each pixel by at most ``noise`` radii
+    and not out of the ball, ``updates`` times the generator learns from the gradient of its objective there
+    (Adam, ``learning_rate``), and with ``reuse`` that gradient moves the images by one signed step of
+    ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin``
     to the share ``end`` of the epochs; before, and with ``generator: none`` always, the start is drawn
     uniformly from the ball, afterwards it stays as it is, and the step that needs no update then follows
     the network's cross entropy. ``clean_weight`` is the weight of the clean images in the network's loss.
@@ -196,6 +197,7 @@ class OnlineParams(Params):
     updates: int = Field(default=1, ge=1)
     begin: float = Field(default=0.0, ge=0, le=1)
     end: float = Field(default=1.0, ge=0, le=1)
+    noise: float = Field(default=0.0, ge=0, le=1)
     reuse: bool = True
     eps_step: float = Field(gt=0, le=1)
     max_iter: int = Field(ge=0)

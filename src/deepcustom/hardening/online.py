@@ -1,8 +1,8 @@
 """Adversarial training from a generator's proposal: generator and network learn together.
 
-A class-conditional generator offers a start inside the ball. The gradient that its own update needs, of
-the loss with respect to the image, is used once more, for a signed step of the image itself; a few signed
-steps may follow. The network learns from the result.
+A class-conditional generator offers a start inside the ball, and noise may move it. The gradient that the
+generator's own update needs, of the loss with respect to the image, is used once more, for a signed step of
+the image itself; a few signed steps may follow. The network learns from the result.
 """
 
 from __future__ import annotations
@@ -218,18 +218,26 @@ class _Partner:
         """Where the steps begin: what the generator offers, moved by the gradient that it learns from."""
         for _ in range(self.online.updates if learning else 0):
             offered = perturbed(self.generator, x, y, threat)
-            up = self._uphill(net, x, y, offered.detach())
+            start = self._nearby(offered.detach(), x, threat)
+            up = self._uphill(net, x, y, start)
             self.optimizer.zero_grad(set_to_none=True)
             offered.backward(-up / len(x))  # type: ignore[no-untyped-call]
             self._learn()
         if not learning:
             with torch.no_grad():
-                offered = perturbed(self.generator, x, y, threat)
+                start = self._nearby(perturbed(self.generator, x, y, threat), x, threat)
             if not self.online.reuse:
-                return offered
-            up = _gradient(net, offered, y)
-        offered = offered.detach()
-        return threat.project(offered + step * up.sign(), x) if self.online.reuse else offered
+                return start
+            up = _gradient(net, start, y)
+        start = start.detach()
+        return threat.project(start + step * up.sign(), x) if self.online.reuse else start
+
+    def _nearby(self, offered: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
+        """With the noise around it."""
+        if not self.online.noise:
+            return offered
+        radius = self.online.noise * threat.eps
+        return threat.project(offered + radius * (2 * torch.rand_like(x) - 1), x)
 
     def _learn(self) -> None:
         """One step of Adam along gradients that are still scaled; none where they overflowed."""
