@@ -4,7 +4,7 @@ Everything is as in ``params.yaml`` but the seed of hardening: splits, target ne
 sets and the attackers' own seeds stay. The worst case is that of the pipeline (docs/evaluation.md), but
 every attack after the white-box ones meets only what is left. Run from the project's top folder after
 ``dvc repro``; it writes a CSV beside this file, a row at a time: what is there already is not measured
-again. The rows of the pipeline's own seed are in reports/results, but for ``pgd-2``, which no stage
+again. The rows of the pipeline's own seed are in reports/results, but for ``pgd-3``, which no stage
 trains: ``madry`` with as many gradients an image as ``online``, in steps as long.
 """
 
@@ -56,7 +56,7 @@ from deepcustom.results import ALL, CLEAN, UNCLIPPED, read_csv
 
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own
-FEWER = "pgd-2"
+FEWER = "pgd-3"
 COMPARED = ("madry", FEWER, "online")
 SECONDS = OUT.with_name("hardening_seconds.csv")
 
@@ -312,23 +312,28 @@ def times() -> dict[tuple[str, str], list[float]]:
     return found
 
 
+def counts(dataset: str) -> dict[str, int]:
+    """Way of hardening → how many gradients of an image a training step computes."""
+    with StageRun(Workspace.here(), "evaluate", dataset, writes=False) as stage:
+        return {name: gradients(settings(stage, dataset, name)) for name in COMPARED}
+
+
 def comparison() -> str:
     """The ways of hardening by steps as Markdown: what they cost, and what they leave."""
-    ws, known, ratios = Workspace.here(), trainings(), times()
+    known, ratios = trainings(), times()
     lines = [
         "| data set | network | gradients | time | clean | spread | worst case | spread |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for dataset in datasets.SPECS:
-        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-            counts = {name: gradients(settings(stage, dataset, name)) for name in COMPARED}
+        taken = counts(dataset)
         for name in (name for name in COMPARED if (dataset, name) in known):
             found = known[dataset, name]
             parts = [
                 f"{mean(found.clean):.1f} | {stdev(found.clean):.1f}",
                 f"{mean(found.worst):.1f} | {stdev(found.worst):.1f}",
             ]
-            cost = f"{counts[name]} | {median(ratios[dataset, name]):.2f}"
+            cost = f"{taken[name]} | {median(ratios[dataset, name]):.2f}"
             lines.append(f"| {dataset} | {name} | {cost} | {' | '.join(parts)} |")
     return "\n".join(lines)
 
@@ -342,13 +347,20 @@ def headline() -> str:
         said.append(
             f"{mean(online.worst):.1f} against {mean(madry.worst):.1f} % withstand everything that was "
             f"tried, with {mean(online.clean):.1f} against {mean(madry.clean):.1f} % right without an "
-            f"attack, in {median(ratios[dataset, 'online']):.2f} of the time an epoch"
+            f"attack, in {median(ratios[dataset, 'online']):.2f} of the time"
         )
-    return (
-        "With a generator that learns together with the network (`online`) hardening takes three gradients "
-        f"an image where seven-step PGD (`madry`) takes eight: on MNIST {said[0]}; on CIFAR-10 {said[1]} "
-        "(means of three trainings)."
+    few, many = (
+        {counts(dataset)[name] for dataset in datasets.SPECS} for name in ("online", "madry")
     )
+    return (
+        "With a generator that learns together with the network (`online`) hardening takes "
+        f"{_either(few)} gradients an image where seven-step PGD (`madry`) takes {_either(many)}: on MNIST "
+        f"{said[0]}; on CIFAR-10 {said[1]} (means of three trainings)."
+    )
+
+
+def _either(numbers: set[int]) -> str:
+    return " or ".join(str(number) for number in sorted(numbers))
 
 
 def main() -> None:
