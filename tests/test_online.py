@@ -77,7 +77,8 @@ def test_what_a_generator_offers_lies_in_the_ball(dataset, per_class):
     offered = perturbed(generator, x, y, BALL)
     assert offered.shape == x.shape
     assert offered.dtype == torch.float32
-    BALL.verify(offered.detach().numpy(), x.numpy())
+    BALL.verify(BALL.project(offered.detach(), x).numpy(), x.numpy())
+    assert torch.allclose(BALL.project(offered, x), offered, atol=1e-6)  # no more than rounding
     offered.sum().backward()
     assert all(p.grad is not None for p in generator.parameters()) != per_class
     other = perturbed(generator, x, (y + 1) % 10, BALL)
@@ -182,7 +183,7 @@ def test_half_precision_learns_along_the_same_gradient(dataset):
     for precision in (torch.float32, torch.float16):
         torch.manual_seed(1)
         generator = conditional(dataset, 10)
-        learner = _Partner.of(generator, ONLINE, None)
+        learner = _Partner.of(generator, ONLINE, None, precision)
         with Compute(torch.device("cpu"), precision).autocast():
             learner.start(net, x, y, BALL, 0.05, learning=True)
         found[precision] = [p.grad.flatten() for p in generator.parameters()]
@@ -194,10 +195,9 @@ def test_a_gradient_that_overflowed_changes_nothing(few):
     x, y = few[0][:16], few[1][:16]
     generator = partner()
     before = weights(generator)
-    learner = _Partner.of(generator, ONLINE, None)
-    for parameter in generator.parameters():
-        parameter.grad = torch.full_like(parameter, torch.inf)
-    learner._learn()
+    learner = _Partner.of(generator, ONLINE, None, torch.float16)
+    offered = perturbed(generator, x, y, BALL)
+    learner._learn(offered, torch.full_like(x, torch.inf))
     assert weights(generator) == before
     learner.start(fresh().eval(), x, y, BALL, 0.05, learning=True)
     assert weights(generator) != before

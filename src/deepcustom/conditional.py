@@ -107,7 +107,7 @@ def conditional(dataset: str, num_classes: int, *, per_class: bool = False) -> C
 
 
 def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-    """The images that a conditional generator offers, inside ``threat``; differentiable.
+    """The images that a conditional generator offers; differentiable.
 
     Args:
         generator: gives s in [0, 1] for images and labels.
@@ -116,10 +116,10 @@ def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
         threat: the ball and the range.
 
     Returns:
-        x + eps * (2 s - 1), projected.
+        x + eps * (2 s - 1), clipped to [0, 1]: inside ``threat`` up to rounding, which its ``project`` mends.
     """
     s: Tensor = generator(x, y)
-    return threat.project(x + threat.eps * (2 * s - 1), x)
+    return (x + threat.eps * (2 * s - 1)).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ class ConditionalDGN:
         ):
             images, own = images.to(compute.device), own.to(compute.device)
             with compute.autocast():
-                made.append(perturbed(self.generator, images, own, threat).to(x.device))
+                offered = perturbed(self.generator, images, own, threat)
+                made.append(threat.project(offered, images).to(x.device))
         return torch.cat(made) if made else torch.empty_like(x)
 
     def save(self, path: Path) -> None:

@@ -3,6 +3,11 @@
 A class-conditional generator offers a start inside the ball, and noise may move it. The gradient that the
 generator's own update needs, of the loss with respect to the image, is used once more, for a signed step of
 the image itself; a few signed steps may follow. The network learns from the result.
+
+A start that a generator learns is that of Jia et al. 2021, "Boosting Fast Adversarial Training with Learnable
+Adversarial Initialization" (arXiv:2110.05007), with one step after it; their generator is shown the signed
+gradient of the clean image, this one the label. To use one gradient twice is an idea of Shafahi et al. 2019
+(arXiv:1904.12843), who use it for the image and the network.
 """
 
 from __future__ import annotations
@@ -67,7 +72,9 @@ def train_online(
         ``val_accuracy`` on clean images and ``val_adversarial`` on the first of them under ten steps of
         PGD from random starts, which ask the generator nothing.
     """
-    partner = None if generator is None else _Partner.of(generator, online, losses)
+    partner = (
+        None if generator is None else _Partner.of(generator, online, losses, compute.precision)
+    )
     watch = watch_accuracy(net, val, silent)
     kept = epochs_kept(checkpoint)
     if partner is not None and kept and not partner.load(checkpoint, kept):
@@ -192,6 +199,7 @@ class _Partner:
     optimizer: torch.optim.Adam
     online: OnlineParams
     losses: Mapping[int, CustomLoss] | None
+    half: bool
 
     @classmethod
     def of(
@@ -199,11 +207,12 @@ class _Partner:
         generator: Conditional,
         online: OnlineParams,
         losses: Mapping[int, CustomLoss] | None,
+        precision: torch.dtype = torch.float32,
     ) -> _Partner:
         optimizer = torch.optim.Adam(
             generator.parameters(), lr=online.learning_rate, betas=(0.5, 0.999), fused=True
         )
-        return cls(generator, optimizer, online, losses)
+        return cls(generator, optimizer, online, losses, precision is torch.float16)
 
     def start(
         self,
@@ -216,13 +225,13 @@ class _Partner:
         learning: bool,
     ) -> Tensor:
         """Where the steps begin: what the generator offers, moved by the gradient that it learns from."""
-        for _ in range(self.online.updates if learning else 0):
+        for number in range(self.online.updates if learning else 0):
+            if number:
+                torch.clear_autocast_cache()  # of the weights before the last update
             offered = perturbed(self.generator, x, y, threat)
             start = self._nearby(offered.detach(), x, threat)
             up = self._uphill(net, x, y, start)
-            self.optimizer.zero_grad(set_to_none=True)
-            offered.backward(-up / len(x))  # type: ignore[no-untyped-call]
-            self._learn()
+            self._learn(offered, -up / len(x))
         if not learning:
             with torch.no_grad():
                 start = self._nearby(perturbed(self.generator, x, y, threat), x, threat)
@@ -233,21 +242,26 @@ class _Partner:
         return threat.project(start + step * up.sign(), x) if self.online.reuse else start
 
     def _nearby(self, offered: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
-        """With the noise around it."""
+        """With the noise around it, inside the ball."""
+        offered = threat.project(offered, x)
         if not self.online.noise:
             return offered
         radius = self.online.noise * threat.eps
         return threat.project(offered + radius * (2 * torch.rand_like(x) - 1), x)
 
-    def _learn(self) -> None:
-        """One step of Adam along gradients that are still scaled; none where they overflowed."""
-        gradients = [p.grad for p in self.generator.parameters() if p.grad is not None]
-        if not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+    def _learn(self, offered: Tensor, gradient: Tensor) -> None:
+        """One step of Adam along a scaled gradient of the offer; none where one in float16 overflowed."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if not self.half:
+            offered.backward(gradient / _SCALE)  # type: ignore[no-untyped-call]
+            self.optimizer.step()
             return
-        for gradient in gradients:
-            gradient /= _SCALE
-        self.optimizer.step()
-        torch.clear_autocast_cache()  # of the weights before the step
+        offered.backward(gradient)  # type: ignore[no-untyped-call]
+        found = [p.grad for p in self.generator.parameters() if p.grad is not None]
+        if torch.stack([one.isfinite().all() for one in found]).all():
+            for one in found:
+                one /= _SCALE
+            self.optimizer.step()
 
     def _uphill(self, net: Classifier, x: Tensor, y: Tensor, offered: Tensor) -> Tensor:
         """Minus the gradient of the generator's objective with respect to what it offers, scaled."""
