@@ -198,7 +198,19 @@ def test_unknown_item_lists_the_known(
 
 def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
     words = ["generate", "--dataset", DATASET, "--loss", "foo", "--split", "test"]
-    assert re.search(r"foo.*lrp, nce, nce-ball, suspiciousness", fails(project, *words))
+    known = "lrp, nce, nce-ball, suspiciousness; with a generator of type online: online$"
+    assert re.search(f"foo.*{known}", fails(project, *words))
+
+
+def test_each_way_of_hardening_names_its_command(project: Path, fails: Fails) -> None:
+    for command, name, other in (
+        ("train_online", "madry", "adversarial_train"),
+        ("adversarial_train", "online", "train_online"),
+    ):
+        message = fails(project, command, "--dataset", DATASET, "--network", name)
+        assert message == (
+            f"params.yaml: adversarial_train.{DATASET}.{name}: type {name} is trained by {other}"
+        )
 
 
 @pytest.mark.parametrize(

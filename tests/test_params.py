@@ -430,13 +430,16 @@ def test_type_online_has_settings_of_its_own():
         1,
     )
     refused(p.AdversarialTrainParams, ONLINE, "type online is trained by train_online")
+    madry = {"type": "madry", "inner": {"eps_step": 0.1, "max_iter": 1}, "training": TRAINING}
+    refused(p.OnlineTrainParams, madry, "type madry is trained by adversarial_train")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"generator": "none"}, "type online keeps a generator"),
-        ({"begin": 0.5, "end": 0.5}, "begin 0.5 should be less than end 0.5"),
+        ({"begin": 0.5, "end": 0.5}, "none of 2 epochs starts between begin 0.5 and end 0.5"),
+        ({"begin": 0.6, "end": 0.9}, "none of 2 epochs starts between begin 0.6 and end 0.9"),
         ({"options": {"mse_weight": 1}}, "options go with a loss"),
         ({"epochs": 3}, "here.epochs is not a known key"),
         ({"updates": 0}, "here.updates: should be greater than or equal to 1"),

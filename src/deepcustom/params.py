@@ -219,12 +219,24 @@ class OnlineTrainParams(OnlineParams):
     type: Literal["online"]
     training: TrainingParams
 
+    @model_validator(mode="before")
+    @classmethod
+    def _others_are_another_stage(cls, values: Any) -> Any:
+        kind = values.get("type") if isinstance(values, Mapping) else None
+        if kind in ("gf", "default", "madry"):
+            raise ValueError(f"type {kind} is trained by adversarial_train")
+        return values
+
     @model_validator(mode="after")
     def _a_generator_learns(self) -> OnlineTrainParams:
         if self.generator == "none":
             raise ValueError("type online keeps a generator: conditional or per_class")
-        if self.begin >= self.end:
-            raise ValueError(f"begin {self.begin:g} should be less than end {self.end:g}")
+        epochs = self.training.epochs
+        if not any(self.begin <= epoch / epochs < self.end for epoch in range(epochs)):
+            raise ValueError(
+                f"none of {epochs} epochs starts between begin {self.begin:g} and end {self.end:g}: "
+                "the generator should learn in one at least"
+            )
         return self
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepcustom.errors import InputError
+from deepcustom.errors import InputError, ParamsError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
@@ -54,10 +54,14 @@ def load_dgn(
     from deepcustom.conditional import ConditionalDGN
     from deepcustom.dgn import DGNBank
 
-    online = name in stage.online_names()
-    if not online:
-        stage.expect("train_dgn", spec.name, name)
-    kind = ConditionalDGN if online else DGNBank
+    online = stage.online_names()
+    if name not in online:
+        try:
+            stage.expect("train_dgn", spec.name, name)
+        except ParamsError as error:
+            more = f"; with a generator of type online: {', '.join(online)}" if online else ""
+            raise ParamsError(f"{error}{more}") from None
+    kind = ConditionalDGN if name in online else DGNBank
     path = stage.read(workspace.bank(spec.name, name))
     return kind.load(path, spec.name, spec.num_classes, compute.device)
 
