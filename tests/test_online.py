@@ -260,6 +260,13 @@ def test_it_withstands_what_brings_the_target_down(train, held_out, target_net):
         x_adv = inner_pgd(one, x, y, BALL, eps_step=0.02, max_iter=20)
         left[name] = accuracy(one, x_adv, y)
     assert left["hardened"] > left["target"] + 0.2
+    drawn = BALL.project(x + BALL.eps * (2 * torch.rand_like(x) - 1), x)
+    with torch.no_grad():
+        offered, random = (
+            nn.functional.cross_entropy(net(start), y)
+            for start in (perturbed(generator, x, y, BALL), drawn)
+        )
+    assert offered > 1.05 * random, "what it learned to offer is harder than a start at random"
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])

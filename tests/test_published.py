@@ -74,7 +74,15 @@ def test_what_fails_a_check_is_known(dataset: str) -> None:
     }
     assert {name for name, _ in failed} <= known[dataset]
     assert ("label-leak", "nce") in failed
-    assert not [about for name, about in failed if about == "madry" and name == "label-leak"]
+    learned_by_steps = {(name, about) for name, about in failed if about in ("madry", "online")}
+    assert learned_by_steps == {
+        "mnist": {
+            ("square-not-stronger", "madry"),
+            ("square-not-stronger", "online"),
+            ("label-leak", "online"),
+        },
+        "cifar10": set(),
+    }[dataset]
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -104,8 +112,8 @@ AT_LEAST = {
 WORST_AT_LEAST = {
     ("mnist", "madry"): (0.67, 0.32),
     ("cifar10", "madry"): (0.0, 0.22),
-    ("mnist", "online"): (0.75, 0.36),
-    ("cifar10", "online"): (0.5, 0.22),
+    ("mnist", "online"): (0.76, 0.44),
+    ("cifar10", "online"): (0.52, 0.25),
 }
 AT_MOST = {
     ("mnist", "target", "nce"): 0.02,
