@@ -170,14 +170,37 @@ def test_the_table_of_seeds_is_what_was_measured(monkeypatch: pytest.MonkeyPatch
     assert table in Path("docs/evaluation.md").read_text()
 
 
-def test_the_table_of_the_ablation_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_the_ablation_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     ablation = experiment("online_ablation")
-    with ablation.OUT.open(newline="") as file:
-        measured = [(row["variant"], int(row["seed"])) for row in csv.DictReader(file)]
-    assert len(set(measured)) == len(measured)
-    assert set(measured) == {*ablation.wanted()}
-    assert ablation.table() in Path("docs/evaluation.md").read_text()
+    rows = [(r["dataset"], r["variant"], int(r["seed"])) for r in ablation.measured()]
+    assert len(set(rows)) == len(rows)
+    assert set(rows) == {*ablation.wanted()}
+    for dataset in ablation.VARIANTS:
+        assert ablation.table(dataset) in Path("docs/evaluation.md").read_text()
+
+
+def test_what_the_docs_say_of_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    worst: dict[str, list[float]] = {}
+    same: dict[str, tuple[str, ...]] = {}
+    for row in experiment("online_ablation").measured():
+        if row["dataset"] == "mnist":
+            worst.setdefault(row["variant"], []).append(100 * float(row["worst"]))
+            same[row["variant"]] = (row["clean"], row["pgd"], row["whitebox"], row["worst"])
+    online = worst["online"]
+    assert max(online) - min(online) < 8
+    assert min(online) > min(worst["no noise"]) + 3
+    assert max(online) - min(online) < max(worst["no noise"]) - min(worst["no noise"])
+    assert min(online) > max(max(worst[name]) for name in worst if name.startswith("pgd-7"))
+    for name in ("no generator", "random generator", "generator learns in the second half"):
+        assert max(worst[name]) < min(online) - 15
+    (mended,), (seven,) = worst["no generator, steps of 0.3"], worst["pgd-7"]
+    assert abs(mended - seven) < 2
+    assert same["no reused step"] == same["one further step"]
+    assert worst["no step at all"] == worst["full ball from the start"] == [0.0]
+    for name in ("lrp", "suspiciousness"):
+        assert worst[f"loss {name}"][0] < min(online) < worst["loss nce"][0]
 
 
 def test_what_a_generator_that_learns_meanwhile_buys(monkeypatch: pytest.MonkeyPatch) -> None:

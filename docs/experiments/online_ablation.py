@@ -1,15 +1,18 @@
-"""Why hardening from a generator's proposal works, or does not: variants of it on MNIST, on ``val``.
+"""Why hardening from a generator's proposal works, or does not: variants of it, on ``val``.
 
 Each variant differs from the pipeline's ``online`` in what its name says; ``pgd-7`` is ``madry``, and what
 has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule
 and the growing ball of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on
 1,000 images of ``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this
 file, a row at a time: what is there already is not measured again. Nothing here touches the test split.
+
+    python docs/experiments/online_ablation.py [mnist|cifar10]
 """
 
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -43,9 +46,16 @@ from deepcustom.threat import ThreatModel
 from deepcustom.weights import load_tensors
 
 OUT = Path(__file__).with_suffix(".csv")
-DATASET = "mnist"
 ATTACKED = 1000
-VARIANTS: dict[str, dict[str, Any]] = {
+STEPPED: dict[str, dict[str, dict[str, Any]]] = {  # of madry's attack
+    "mnist": {
+        "pgd-7": {},
+        "pgd-7, steps of 0.15": {"eps_step": 0.15},
+        "pgd-7, steps of 0.3": {"eps_step": 0.3},
+    },
+    "cifar10": {"pgd-7": {}},
+}
+MNIST: dict[str, dict[str, Any]] = {
     "online": {},
     "no generator": {"generator": "none"},
     "no noise": {"noise": 0.0},
@@ -70,14 +80,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "half clean": {"clean_weight": 0.5},
     "full ball from the start": {"growth": 0.0},
 }
-MADRY = "pgd-7"
-SEEDS = dict.fromkeys(("online", "no noise"), (1, 2, 3, 4))
+CIFAR10: dict[str, dict[str, Any]] = {
+    "online": {},
+    "no generator": {"generator": "none"},
+    "one further step": {"max_iter": 1},
+    "noise of half a radius": {"noise": 0.5},
+}
+VARIANTS = {"mnist": MNIST, "cifar10": CIFAR10}
+SEEDS = dict.fromkeys((("mnist", "online"), ("mnist", "no noise")), (1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
 class Row:
     """One network: shares of ``val`` that stand, gradients an image in training, seconds of training."""
 
+    dataset: str
     variant: str
     seed: int
     clean: float
@@ -89,25 +106,29 @@ class Row:
 
 
 class Bench:
-    """Data and settings, read once."""
+    """Data and settings of one data set, read once."""
 
-    def __init__(self, ws: Workspace) -> None:
-        self.ws, self.spec = ws, datasets.spec(DATASET)
+    def __init__(self, ws: Workspace, dataset: str) -> None:
+        self.ws, self.spec = ws, datasets.spec(dataset)
         self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
-        self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
-        self.evaluate = load(ws.params, EvaluateParams, "evaluate", DATASET)
-        self.madry = load(ws.params, AdversarialTrainParams, "adversarial_train", DATASET, "madry")
-        self.online = load(ws.params, OnlineTrainParams, "adversarial_train", DATASET, "online")
+        self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", self.spec.name).eps)
+        self.evaluate = load(ws.params, EvaluateParams, "evaluate", self.spec.name)
+        self.madry = load(
+            ws.params, AdversarialTrainParams, "adversarial_train", self.spec.name, "madry"
+        )
+        self.online = load(
+            ws.params, OnlineTrainParams, "adversarial_train", self.spec.name, "online"
+        )
         self.train, self.val = (self._split(name) for name in ("train", "val"))
 
     def _split(self, name: str) -> tuple[Tensor, Tensor]:
-        folder = self.ws.root / workspace.split(DATASET, name)
+        folder = self.ws.root / workspace.split(self.spec.name, name)
         return arrays.Split.load(folder, self.spec).tensors()
 
     def measure(self, variant: str, seed: int) -> Row:
         """Train and attack."""
         seed_everything(derive_seed(seed, "online"))
-        net = self.compute.place(nets.classifier(DATASET))
+        net = self.compute.place(nets.classifier(self.spec.name))
         began = time.monotonic()
         gradients = self._harden(net, variant, seed)
         seconds = time.monotonic() - began
@@ -123,33 +144,39 @@ class Bench:
         )
         stands = (subject.right, found.stands["whitebox"]["pgd"], left, square.stands)
         return Row(
-            variant, seed, *(float(part.double().mean()) for part in stands), gradients, seconds
+            self.spec.name,
+            variant,
+            seed,
+            *(float(part.double().mean()) for part in stands),
+            gradients,
+            seconds,
         )
 
     def _harden(self, net: nets.Classifier, variant: str, seed: int) -> int:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
         budget, inner = self.madry.training, self.madry.inner
         same = {"threat": self.threat, "seed": seed, "compute": self.compute}
-        if variant == MADRY:
+        if variant in STEPPED[self.spec.name]:
             assert inner is not None
+            inner = inner.model_copy(update=STEPPED[self.spec.name][variant])
             train_madry(net, self.train, self.val, budget, inner=inner, **same)
             return inner.max_iter + 1
         own = self.online.model_dump(exclude={"type", "training"})
-        online = OnlineParams(**{**own, **VARIANTS[variant]})
+        online = OnlineParams(**{**own, **VARIANTS[self.spec.name][variant]})
         classes, per_class = self.spec.num_classes, online.generator == "per_class"
         generator = (
             None
             if online.generator == "none"
-            else self.compute.place(conditional(DATASET, classes, per_class=per_class))
+            else self.compute.place(conditional(self.spec.name, classes, per_class=per_class))
         )
         analysis = {}
         if online.loss is not None:
             options = load(
-                self.ws.params, TrainDgnParams, "train_dgn", DATASET, online.loss
+                self.ws.params, TrainDgnParams, "train_dgn", self.spec.name, online.loss
             ).options
             online = online.model_copy(update={"options": options})
             analysis = {
-                what: load_tensors(self.ws.root / workspace.analysis(DATASET, what))[0]
+                what: load_tensors(self.ws.root / workspace.analysis(self.spec.name, what))[0]
                 for what in find_loss(online.loss).requires
             }
         losses = objectives(online, net, self.threat, analysis, classes)
@@ -160,24 +187,32 @@ class Bench:
         return max(learns, int(online.reuse)) + online.max_iter + 1
 
 
-def wanted() -> list[tuple[str, int]]:
-    """(variant, seed) of every row, in the order of measuring: a round for each seed."""
-    names = (MADRY, *VARIANTS)
+def wanted() -> list[tuple[str, str, int]]:
+    """(data set, variant, seed) of every row, in the order of measuring: a round for each seed."""
     return [
-        (name, seed) for seed in (1, 2, 3, 4) for name in names if seed in SEEDS.get(name, (1,))
+        (dataset, name, seed)
+        for dataset in VARIANTS
+        for seed in (1, 2, 3, 4)
+        for name in (*STEPPED[dataset], *VARIANTS[dataset])
+        if seed in SEEDS.get((dataset, name), (1,))
     ]
 
 
-def table() -> str:
-    """Means over the seeds as Markdown, in %."""
+def measured() -> list[dict[str, str]]:
+    """The rows of the file."""
     with OUT.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        return list(csv.DictReader(file))
+
+
+def table(dataset: str) -> str:
+    """Means over the seeds as Markdown, in %."""
+    rows = measured()
     lines = [
         "| training | gradients | seeds | clean | PGD | white-box | with Square |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name in (MADRY, *VARIANTS):
-        own = [row for row in rows if row["variant"] == name]
+    for name in (*STEPPED[dataset], *VARIANTS[dataset]):
+        own = [row for row in rows if (row["dataset"], row["variant"]) == (dataset, name)]
         if own:
             shares = (
                 f"{100 * mean(float(row[what]) for row in own):.1f}"
@@ -188,24 +223,25 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure what the table lacks; the seeds in rounds, so that variants share the machine's moods."""
-    bench = Bench(Workspace.here())
+def main(chosen: list[str]) -> None:
+    """Measure what the tables lack; the seeds in rounds, so that variants share the machine's moods."""
+    ws = Workspace.here()
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
-    with OUT.open(newline="") as file:
-        done = {(row["variant"], int(row["seed"])) for row in csv.DictReader(file)}
-    for variant, seed in wanted():
-        if (variant, seed) in done:
-            continue
-        row = bench.measure(variant, seed)
-        print(row, flush=True)
-        shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
-        values = [row.variant, row.seed, *shares, row.gradients, f"{row.seconds:.0f}"]
-        with OUT.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(values)
-    print(table())
+    done = {(row["dataset"], row["variant"], int(row["seed"])) for row in measured()}
+    for dataset in chosen or VARIANTS:
+        bench = Bench(ws, dataset)
+        for one in wanted():
+            if one[0] != dataset or one in done:
+                continue
+            row = bench.measure(*one[1:])
+            print(row, flush=True)
+            shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
+            values = [*one, *shares, row.gradients, f"{row.seconds:.0f}"]
+            with OUT.open("a", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerow(values)
+        print(table(dataset))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
