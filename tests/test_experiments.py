@@ -213,6 +213,19 @@ def test_what_a_generator_that_learns_meanwhile_buys(monkeypatch: pytest.MonkeyP
     assert counts == {("madry", "8"), ("pgd-3", "4"), ("online", "4")}
     assert all(len(found) == 3 for (_, name), found in seeds.times().items())
     assert {len(found.worst) for found in seeds.trainings().values()} == {3}
+    known, ratios = seeds.trainings(), seeds.times()
+    online, madry, few = (known["mnist", name].worst for name in ("online", "madry", "pgd-3"))
+    assert min(online) > max(madry), "each training of online leaves more than any of madry"
+    assert sum(few) < sum(madry)
+    for dataset, at_most in (("mnist", 1.0), ("cifar10", 0.6)):
+        assert sorted(ratios[dataset, "online"])[1] <= at_most
+        clean = [sum(known[dataset, name].clean) / 3 for name in ("online", "madry")]
+        assert clean[0] > clean[1] - 0.5
+    online, madry, few = (
+        sum(known["cifar10", name].worst) / 3 for name in ("online", "madry", "pgd-3")
+    )
+    assert madry - 1 < online <= few, "nothing that the generator adds"
+    assert sorted(ratios["cifar10", "pgd-3"])[1] < sorted(ratios["cifar10", "online"])[1]
     assert seeds.headline() in " ".join(Path("README.md").read_text().split())
 
 
