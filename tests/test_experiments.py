@@ -189,18 +189,27 @@ def test_what_the_docs_say_of_the_ablation(monkeypatch: pytest.MonkeyPatch) -> N
             worst.setdefault(row["variant"], []).append(100 * float(row["worst"]))
             same[row["variant"]] = (row["clean"], row["pgd"], row["whitebox"], row["worst"])
     online = worst["online"]
-    assert max(online) - min(online) < 8
-    assert min(online) > min(worst["no noise"]) + 3
-    assert max(online) - min(online) < max(worst["no noise"]) - min(worst["no noise"])
+    assert 7 < max(online) - min(online) < 9
+    gain = sum(online) / 4 - sum(worst["no noise"]) / 4
+    assert round(gain) in (3, 4)
     assert min(online) > max(max(worst[name]) for name in worst if name.startswith("pgd-7"))
-    for name in ("no generator", "random generator", "generator learns in the second half"):
-        assert max(worst[name]) < min(online) - 15
-    (mended,), (seven,) = worst["no generator, steps of 0.3"], worst["pgd-7"]
-    assert abs(mended - seven) < 2
+    (seven,), (longest,) = worst["pgd-7"], worst["pgd-7, steps of 0.3"]
+    assert round(longest - seven) == 3
+    (shorter,), (mended,) = worst["no generator"], worst["no generator, steps of 0.3"]
+    assert shorter < mended < min(online)
+    assert worst["random generator"][0] < shorter
+    assert worst["generator learns in the second half"][0] < shorter
     assert same["no reused step"] == same["one further step"]
     assert worst["no step at all"] == worst["full ball from the start"] == [0.0]
-    for name in ("lrp", "suspiciousness"):
-        assert worst[f"loss {name}"][0] < min(online) < worst["loss nce"][0]
+    lesser = {"one further step", "steps of 0.2", "rate 0.0003", "half clean"}
+    lesser |= {"no reused step", "noise of a whole radius", "loss lrp", "loss suspiciousness"}
+    lesser |= {"no generator", "no generator, steps of 0.3", "random generator"}
+    lesser |= {"generator learns in the second half", "no step at all", "full ball from the start"}
+    within = worst.keys() - lesser - {name for name in worst if name.startswith("pgd-7")}
+    for name in lesser:
+        assert max(worst[name]) < min(online), name
+    for name in within - {"online", "no noise"}:
+        assert min(online) <= worst[name][0] <= max(online), name
 
 
 def test_what_a_generator_that_learns_meanwhile_buys(monkeypatch: pytest.MonkeyPatch) -> None:

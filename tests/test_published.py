@@ -62,7 +62,7 @@ def test_the_worst_case_is_below_every_column(dataset: str) -> None:
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_what_fails_a_check_is_known(dataset: str) -> None:
-    """Label leaks of the study's way of hardening, and Square on MNIST; nothing else fails."""
+    """Label leaks, and Square on MNIST; what fails of networks that learned by steps, by name."""
     failed = {
         (c.name, c.about)
         for c in read_checks(ROOT / workspace.checks(dataset))

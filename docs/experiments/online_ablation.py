@@ -1,10 +1,11 @@
 """Why hardening from a generator's proposal works, or does not: variants of it, on ``val``.
 
-Each variant differs from the pipeline's ``online`` in what its name says; ``pgd-7`` is ``madry``, and what
-has no generator is PGD with as many gradients an image as ``online``. All train for the epochs, the schedule
-and the growing ball of ``madry``. The worst case is of the white-box attacks and Square of the evaluation, on
-1,000 images of ``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this
-file, a row at a time: what is there already is not measured again. Nothing here touches the test split.
+Each variant differs from the pipeline's ``online`` in what its name says; ``pgd-7`` is ``madry``, and
+what has no generator is PGD with as many gradients an image as ``online``, in steps as long unless it
+says otherwise. All train for the epochs and the schedule of ``madry``, and in its growing ball but where
+named. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
+``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row
+at a time: what is there already is not measured again. Nothing here touches the test split.
 
     python docs/experiments/online_ablation.py [mnist|cifar10]
 """
