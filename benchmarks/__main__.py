@@ -16,8 +16,8 @@ from rich.console import Console
 from benchmarks import machine, making, memory, peaks, report, training
 from benchmarks.inputs import demand
 from benchmarks.race import HERE, race
-from deepcustom.errors import DeepCustomError
-from deepcustom.progress import progress
+from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.progress import progress
 
 GROUPS = ("making", "training", "peaks", "memory")
 DATASETS = ("mnist", "cifar10")

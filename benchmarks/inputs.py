@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from deepcustom import datasets
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
+from deepcustom.data import datasets
 from deepcustom.pipeline import workspace
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from deepcustom.arrays import Split
-    from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec
-    from deepcustom.dgn import DGNBank
-    from deepcustom.nets import Classifier
+    from deepcustom.attacks.bank import DGNBank
+    from deepcustom.data.arrays import Split
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.compute import Compute
+    from deepcustom.training.nets import Classifier
 
 BANK = "nce"
 EPS = {"mnist": 0.3, "cifar10": 0.0313}
@@ -61,7 +61,7 @@ class Inputs:
 
     @property
     def threat(self) -> Any:
-        from deepcustom.threat import ThreatModel
+        from deepcustom.attacks.threat import ThreatModel
 
         return ThreatModel(EPS[self.name])
 
@@ -91,13 +91,13 @@ class Inputs:
     def plain_target_net(self) -> nn.Module:
         """The same in plain PyTorch, as training leaves it: its weights still ask for gradients."""
         from benchmarks import plain
-        from deepcustom.compute import FLOAT32
+        from deepcustom.training.compute import FLOAT32
 
         return plain.port(plain.classifier(self.name), self.target_net(FLOAT32))
 
     def bank(self, compute: Compute) -> DGNBank:
         """The DGNs."""
-        from deepcustom.dgn import DGNBank
+        from deepcustom.attacks.bank import DGNBank
 
         path = self.read(workspace.bank(self.name, BANK))
         return DGNBank.load(path, self.name, self.spec.num_classes, compute.device)
@@ -105,7 +105,7 @@ class Inputs:
 
 def own_compute() -> Compute:
     """What the default settings give: the best precision of this machine, and the allocator's tuning."""
-    from deepcustom.compute import Compute
-    from deepcustom.params import ComputeParams
+    from deepcustom.base.params import ComputeParams
+    from deepcustom.training.compute import Compute
 
     return Compute.of(ComputeParams())

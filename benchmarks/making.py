@@ -92,7 +92,7 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 def dgn(root: str, dataset: str, images: int, judged: int) -> Work:
     """``DGNBank.generate`` as the stage ``generate`` calls it, by true labels."""
-    from deepcustom.params import GenerateParams
+    from deepcustom.base.params import GenerateParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     bank, threat, params = inputs.bank(compute), inputs.threat, GenerateParams()
@@ -109,8 +109,8 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
     """``run_attack`` as the stage ``attack`` calls it."""
     import torch
 
-    from deepcustom.attacks import art_classifier, run_attack, sloped
-    from deepcustom.params import AttackParams
+    from deepcustom.attacks.art import art_classifier, run_attack, sloped
+    from deepcustom.base.params import AttackParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     own: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
 def _staged(
     perturb: Callable[[Tensor, Tensor, int], Tensor], chunk: int, x: Tensor, y: Tensor
 ) -> Tensor:
-    """Chunk by chunk, laid out as ``deepcustom.perturbation`` hands them to a stage's attack."""
+    """Chunk by chunk, laid out as ``deepcustom.attacks.perturb`` hands them to a stage's attack."""
     import torch
 
     x_adv = torch.empty_like(x)
@@ -248,7 +248,7 @@ def _work(inputs: Inputs, images: int, judged: int, attack: Attack, facts: dict[
     x, y = inputs.test(images)
 
     def judge(x_adv: Tensor) -> dict[str, Any]:
-        from deepcustom.prediction import accuracy
+        from deepcustom.training.prediction import accuracy
 
         net = inputs.plain_target_net()
         return {

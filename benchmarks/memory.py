@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.inputs import Inputs, own_compute
 from benchmarks.race import Contender, once
 from benchmarks.worker import Work
-from deepcustom import datasets
-from deepcustom.errors import InputError
-from deepcustom.progress import Advance, silent
+from deepcustom.base.errors import InputError
+from deepcustom.base.progress import Advance, silent
+from deepcustom.data import datasets
 
 DATASET = "cifar10"
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (100, 200)
@@ -106,9 +106,9 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     """What the stage ``generate`` does between opening its inputs and recording: ``perturb_split``."""
     from torch import Tensor
 
-    from deepcustom.arrays import Split
-    from deepcustom.params import GenerateParams
-    from deepcustom.perturbation import Effect, perturb_split
+    from deepcustom.attacks.perturb import Effect, perturb_split
+    from deepcustom.base.params import GenerateParams
+    from deepcustom.data.arrays import Split
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     spec, threat, params = inputs.spec, inputs.threat, GenerateParams()

@@ -91,7 +91,7 @@ def forward_flops(dataset: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.plain import generator
-    from deepcustom import datasets
+    from deepcustom.data import datasets
 
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():

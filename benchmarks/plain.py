@@ -1,6 +1,6 @@
 """The same work in plain PyTorch, as one would write it first: float32, NCHW, no tricks.
 
-The networks are ports of :mod:`deepcustom.nets` that share nothing with them but their numbers.
+The networks are ports of :mod:`deepcustom.training.nets` that share nothing with them but their numbers.
 """
 
 from __future__ import annotations

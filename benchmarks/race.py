@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deepcustom.errors import DeepCustomError
-from deepcustom.progress import Advance, silent
+from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.progress import Advance, silent
 
 HERE = Path(__file__).resolve().parents[1]  # where ``python -m benchmarks.worker`` is found
 

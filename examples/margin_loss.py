@@ -19,7 +19,7 @@ adversarial sets, each below what the list holds already::
           dataset: mnist
           loss: margin
           code: examples/margin_loss.py
-          signal: src/deepcustom/losses/__init__.py  # it reads no analysis
+          signal: src/deepcustom/attacks/losses/__init__.py  # it reads no analysis
     - generated_sets:
         mnist-margin-train: {dataset: mnist, loss: margin, split: train}
         mnist-margin-test: {dataset: mnist, loss: margin, split: test}
@@ -36,8 +36,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from deepcustom.losses import CustomLoss
-from deepcustom.params import Params
+from deepcustom.attacks.losses import CustomLoss
+from deepcustom.base.params import Params
 
 
 def margin_terms(

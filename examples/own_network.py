@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from deepcustom.arrays import Split
-from deepcustom.datasets import spec
+from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import spec
 
 
 class Linear(nn.Module):

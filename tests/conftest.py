@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom import nets, tracking
-from deepcustom.arrays import Split
-from deepcustom.compute import FLOAT32, Compute
-from deepcustom.params import TrainingParams
-from deepcustom.threat import ThreatModel
-from deepcustom.training import train_classifier
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import TrainingParams
+from deepcustom.data.arrays import Split
+from deepcustom.tracking import store as tracking
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32, Compute
+from deepcustom.training.fit import train_classifier
 
 Images = tuple[Tensor, Tensor]
 

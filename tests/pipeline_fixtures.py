@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from deepcustom import cli
-from deepcustom.arrays import Split
+from deepcustom.data.arrays import Split
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 

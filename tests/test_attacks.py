@@ -10,15 +10,15 @@ import torch
 from art.defences.trainer import AdversarialTrainer
 from torch import Tensor, nn
 
-from deepcustom.attacks import DGNAttack, art_attack, art_classifier, run_attack, sloped
-from deepcustom.compute import FLOAT32, Compute, seed_everything
-from deepcustom.dgn import DGNBank
-from deepcustom.dgn_training import train_bank
-from deepcustom.errors import InputError
-from deepcustom.nets import MixedPrecision
-from deepcustom.params import AttackParams, TrainDgnParams
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks.art import DGNAttack, art_attack, art_classifier, run_attack, sloped
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import AttackParams, TrainDgnParams
+from deepcustom.training.compute import FLOAT32, Compute, seed_everything
+from deepcustom.training.nets import MixedPrecision
+from deepcustom.training.prediction import accuracy
 
 SHAPE = (1, 28, 28)
 FGSM = AttackParams(method="fgsm")

@@ -19,19 +19,19 @@ import torch
 from pipeline_fixtures import ROOT
 from torch import Tensor, nn
 
-from deepcustom import nets
-from deepcustom.arrays import Split
-from deepcustom.attacks import art_classifier, run_attack
-from deepcustom.compute import FLOAT32
-from deepcustom.datasets import spec
-from deepcustom.dgn import DGNBank
-from deepcustom.errors import InputError
-from deepcustom.losses.lrp import lrp_terms
-from deepcustom.losses.nce import nce_terms
-from deepcustom.params import AttackParams
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import save_network
+from deepcustom.attacks.art import art_classifier, run_attack
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.losses.lrp import lrp_terms
+from deepcustom.attacks.losses.nce import nce_terms
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import AttackParams
+from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import spec
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32
+from deepcustom.training.prediction import accuracy
+from deepcustom.training.weights import save_network
 
 sys.path.insert(0, str(ROOT))
 

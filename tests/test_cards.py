@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from deepcustom.cards import Model, card
-from deepcustom.headline import RULE
-from deepcustom.results import Result
+from deepcustom.evaluation.results import Result
+from deepcustom.report.cards import Model, card
+from deepcustom.report.headline import RULE
 
 
 def result(network: str, attack: str, correct: int, protocol: str = "transfer") -> Result:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcustom import checkpoint as module
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.weights import load_tensors, save_tensors
+from deepcustom.training import checkpoint as module
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.weights import load_tensors, save_tensors
 
 TENSORS = {
     "weight": torch.rand(3, 4, generator=torch.Generator().manual_seed(0)),

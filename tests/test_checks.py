@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcustom import nets
-from deepcustom.compute import FLOAT32
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import AttackParams, AutoAttackParams, CurveParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.checks import Check
@@ -23,8 +23,8 @@ from deepcustom.evaluation.curves import Point, curves
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.subject import Outcome, Subject
 from deepcustom.evaluation.whitebox import restarted
-from deepcustom.params import AttackParams, AutoAttackParams, CurveParams
-from deepcustom.threat import ThreatModel
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32
 
 EPS = 0.3
 THREAT = ThreatModel(EPS)

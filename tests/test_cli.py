@@ -34,15 +34,17 @@ from pipeline_fixtures import (
     tiny_params,
 )
 
-from deepcustom import nets, sources, stages
-from deepcustom.arrays import AdversarialSet
-from deepcustom.dgn import DGNBank
-from deepcustom.errors import ThreatModelError
+from deepcustom import stages
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.losses import REGISTRY
+from deepcustom.base.errors import ThreatModelError
+from deepcustom.data import sources
+from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import checks_json
-from deepcustom.losses import REGISTRY
-from deepcustom.results import PROTOCOLS, Result, write_csv
+from deepcustom.evaluation.results import PROTOCOLS, Result, write_csv
 from deepcustom.stages import train_target
-from deepcustom.weights import save_network
+from deepcustom.training import nets
+from deepcustom.training.weights import save_network
 
 PROGRAM = Path(sys.executable).parent / "deepcustom"
 EMPTY = {"curves/mnist.csv": "", "pairs/mnist.csv": ""}
@@ -218,8 +220,11 @@ def test_each_way_of_hardening_names_its_command(project: Path, fails: Fails) ->
     [
         ("foo", "unknown loss 'foo': choose from lrp, nce, suspiciousness, or your own package"),
         ("nowhere:Loss", "loss 'nowhere:Loss': importing 'nowhere' failed"),
-        ("deepcustom.losses.nce:Foo", "deepcustom.losses.nce has no class 'Foo'"),
-        ("deepcustom.losses.nce:NceOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
+        ("deepcustom.attacks.losses.nce:Foo", "deepcustom.attacks.losses.nce has no class 'Foo'"),
+        (
+            "deepcustom.attacks.losses.nce:NceOptions",
+            "is not a subclass of deepcustom.attacks.losses.CustomLoss",
+        ),
     ],
 )
 def test_unknown_loss_in_params(loss: str, expected: str, project: Path, fails: Fails) -> None:
@@ -293,7 +298,7 @@ def test_bad_shared_setting(
 def test_bad_option_of_a_loss(
     option: dict[str, Any], expected: str, project: Path, fails: Fails
 ) -> None:
-    from deepcustom.weights import save_tensors
+    from deepcustom.training.weights import save_tensors
 
     folder = project / "data/analysis/mnist"
     folder.mkdir(parents=True)
@@ -327,7 +332,7 @@ def test_not_in_a_projects_folder(words: list[str], tmp_path: Path, fails: Fails
 
 MISSING = object()
 OWN = """
-from deepcustom.losses import CustomLoss
+from deepcustom.attacks.losses import CustomLoss
 class Mine(CustomLoss):
     def __call__(self, x, g): ...
 class Strange(Mine):
@@ -676,7 +681,7 @@ def test_an_image_outside_the_ball_ends_with_1(
     def outside(*args: object) -> None:
         raise ThreatModelError("3 of 5 images lie outside")
 
-    monkeypatch.setattr("deepcustom.threat.ThreatModel.verify", outside)
+    monkeypatch.setattr("deepcustom.attacks.threat.ThreatModel.verify", outside)
     before = files(project)
     assert call_main(project, "attack", "--dataset", DATASET, *OPTIONS["attack"]) == 1
     assert capsys.readouterr().err == "error: 3 of 5 images lie outside\n"

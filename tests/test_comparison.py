@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from deepcustom.comparison import compare, comparison_lines
-from deepcustom.results import Result
+from deepcustom.evaluation.comparison import compare, comparison_lines
+from deepcustom.evaluation.results import Result
 
 
 def result(attack: str = "pgd", correct: int = 50, n: int = 100, **more: str) -> Result:

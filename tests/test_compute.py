@@ -13,10 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from deepcustom import compute as module
-from deepcustom.compute import FLOAT32, Compute, derive_seed, keep_freed_memory, seed_everything
-from deepcustom.errors import ParamsError
-from deepcustom.params import ComputeParams
+from deepcustom.base.errors import ParamsError
+from deepcustom.base.params import ComputeParams
+from deepcustom.training import compute as module
+from deepcustom.training.compute import (
+    FLOAT32,
+    Compute,
+    derive_seed,
+    keep_freed_memory,
+    seed_everything,
+)
 
 CPU = torch.device("cpu")
 
@@ -111,7 +117,7 @@ def test_describe_says_what_was_chosen():
 
 FAULTS = """
 import resource, torch
-from deepcustom.compute import keep_freed_memory
+from deepcustom.training.compute import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

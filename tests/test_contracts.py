@@ -16,14 +16,14 @@ from packaging.requirements import Requirement
 from pipeline_fixtures import ROOT, Instance, Pipeline, by_name, resolve, walk_through
 
 from deepcustom import cli, stages
-from deepcustom.losses import find_loss
-from deepcustom.losses.base import ANALYSES
-from deepcustom.params import online_names
-from deepcustom.params_check import check
+from deepcustom.attacks.losses import find_loss
+from deepcustom.attacks.losses.base import ANALYSES
+from deepcustom.base.params import online_names
+from deepcustom.base.params_check import check
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
+from deepcustom.tracking.record import RunRecord
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -154,7 +154,7 @@ def test_a_bank_depends_on_its_loss_and_on_the_analysis_it_requires(
             wanted = {folder}
         assert read == wanted, one.name
         if not wanted:
-            assert "src/deepcustom/losses/__init__.py" in one.deps
+            assert "src/deepcustom/attacks/losses/__init__.py" in one.deps
 
 
 def test_training_never_sees_the_test_split(pipeline: Pipeline) -> None:
@@ -273,7 +273,7 @@ def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline)
         assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if kind == "gf" else [])
         code = {"gf": "gf", "default": "art", "madry": "madry"}[kind]
         assert f"src/deepcustom/hardening/{code}.py" in one.deps
-        assert ("src/deepcustom/attacks.py" in one.deps) == (kind == "default")
+        assert ("src/deepcustom/attacks/art.py" in one.deps) == (kind == "default")
 
 
 def test_a_network_of_type_online_is_trained_by_its_own_stage_and_reads_its_loss(
@@ -295,7 +295,7 @@ def test_a_network_of_type_online_is_trained_by_its_own_stage_and_reads_its_loss
         loss = PARAMS["adversarial_train"][dataset][name].get("loss")
         if loss is None:
             assert not [dep for dep in one.deps if dep.startswith("data/analysis/")]
-            assert "src/deepcustom/losses/__init__.py" in one.deps
+            assert "src/deepcustom/attacks/losses/__init__.py" in one.deps
         else:
             source = Path(inspect.getsourcefile(find_loss(loss)) or "").resolve()
             assert source.relative_to(ROOT).as_posix() in one.deps
@@ -357,7 +357,9 @@ def test_the_walk_through_adds_its_stages_and_no_others(
     loss = find_loss(params["train_dgn"]["mnist"]["margin"]["loss"])
     bank = after.instances["train_dgn@mnist-margin"]
     assert Path(inspect.getsourcefile(loss) or "") == ROOT / "examples/margin_loss.py"
-    assert {"examples/margin_loss.py", "src/deepcustom/losses/__init__.py"} <= set(bank.deps)
+    assert {"examples/margin_loss.py", "src/deepcustom/attacks/losses/__init__.py"} <= set(
+        bank.deps
+    )
     assert loss.requires == ()
 
 

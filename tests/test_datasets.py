@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepcustom import sources
-from deepcustom.arrays import AdversarialSet, SetWriter, Split, release
-from deepcustom.datasets import SPECS, DatasetSpec, spec
-from deepcustom.draws import carve, subset
-from deepcustom.errors import InputError, ParamsError, UnknownNameError
-from deepcustom.formats import SplitFacts
+from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.data import sources
+from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
+from deepcustom.data.datasets import SPECS, DatasetSpec, spec
+from deepcustom.data.draws import carve, subset
+from deepcustom.data.formats import SplitFacts
 
 TINY = DatasetSpec(
     name="tiny",

@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deepcustom import dgn_training, nets
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import FLOAT32, Compute, seed_everything
-from deepcustom.dgn import DGNBank, propose
-from deepcustom.dgn_training import train_bank
-from deepcustom.errors import InputError, LossError, ParamsError, UnknownNameError
-from deepcustom.losses import REGISTRY, CustomLoss
-from deepcustom.params import TrainDgnParams
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import load_tensors, save_network, save_tensors
+from deepcustom.attacks import train_bank as dgn_training
+from deepcustom.attacks.bank import DGNBank, propose
+from deepcustom.attacks.losses import REGISTRY, CustomLoss
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.errors import InputError, LossError, ParamsError, UnknownNameError
+from deepcustom.base.params import TrainDgnParams
+from deepcustom.training import nets
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import FLOAT32, Compute, seed_everything
+from deepcustom.training.prediction import accuracy
+from deepcustom.training.weights import load_tensors, save_network, save_tensors
 
 CPU = torch.device("cpu")
 BFLOAT16 = Compute(CPU, torch.bfloat16)
@@ -377,7 +378,9 @@ def test_mistakes_show_before_any_training(few, target_net, compute, changes, er
 
 def test_class_without_spectrum_shows_before_any_training(few, target_net, compute, monkeypatch):
     trained = []
-    monkeypatch.setattr("deepcustom.dgn_training.train_dgn", lambda *a, **k: trained.append(a))
+    monkeypatch.setattr(
+        "deepcustom.attacks.train_bank.train_dgn", lambda *a, **k: trained.append(a)
+    )
     arrays = {"suspicious.dense1": torch.ones(CLASSES, 30, dtype=torch.bool)}
     analysis = {"suspiciousness": {**arrays, "failures": torch.tensor([3, 5, 0])}}
     with pytest.raises(LossError, match="class 2 has no spectrum"):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from deepcustom.evaluation.results import Result
 from deepcustom.evaluation.transfer import Network, TestSet, transfer
-from deepcustom.nets import Classifier
-from deepcustom.results import Result
+from deepcustom.training.nets import Classifier
 
 
 class FirstPixel(Classifier):

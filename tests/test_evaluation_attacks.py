@@ -11,9 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deepcustom import nets
-from deepcustom.compute import FLOAT32
-from deepcustom.dgn import DGNBank, ready
+from deepcustom.attacks.bank import DGNBank, ready
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import (
+    AdaptiveParams,
+    AttackParams,
+    AutoAttackParams,
+    CurveParams,
+    EvaluateParams,
+    TrainingParams,
+)
 from deepcustom.evaluation import whitebox as whitebox_module
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.blackbox import blackbox, square_attack, surrogate_images
@@ -30,16 +37,9 @@ from deepcustom.evaluation.subject import (
     in_batches,
 )
 from deepcustom.evaluation.whitebox import restarted, spend_more, whitebox
-from deepcustom.params import (
-    AdaptiveParams,
-    AttackParams,
-    AutoAttackParams,
-    CurveParams,
-    EvaluateParams,
-    TrainingParams,
-)
-from deepcustom.prediction import predict
-from deepcustom.threat import ThreatModel
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32
+from deepcustom.training.prediction import predict
 
 FGSM = AttackParams(method="fgsm")
 PGD = AttackParams(method="pgd", eps_step=0.1, max_iter=6, num_random_init=2)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deepcustom.evaluation.curves import Point
-from deepcustom.figures import robustness_curves, save_figure
-from deepcustom.figures.robustness import COLOURS, GAP, MARKERS, spread
+from deepcustom.report.figures import robustness_curves, save_figure
+from deepcustom.report.figures.robustness import COLOURS, GAP, MARKERS, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

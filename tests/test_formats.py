@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcustom import formats
-from deepcustom.formats import Arrays, CorruptError, DatasetFacts, MissError, SplitFacts
+from deepcustom.data import formats
+from deepcustom.data.formats import Arrays, CorruptError, DatasetFacts, MissError, SplitFacts
 
 SIZES = {"train": 20, "test": 4}
 IMAGES_GZ = "train-images-idx3-ubyte.gz"

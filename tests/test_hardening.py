@@ -9,16 +9,16 @@ import pytest
 import torch
 from pipeline_fixtures import interruptible
 
-from deepcustom import nets
-from deepcustom.attacks import art_attack, art_classifier, run_attack
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import seed_everything
+from deepcustom.attacks.art import art_attack, art_classifier, run_attack
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import AttackParams, MadryParams, TrainingParams
 from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.gf import train_gf
+from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import inner_pgd, train_madry
-from deepcustom.params import AttackParams, MadryParams, TrainingParams
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
+from deepcustom.training import nets
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import seed_everything
+from deepcustom.training.prediction import accuracy
 
 FGSM = AttackParams(method="fgsm")
 
@@ -209,7 +209,7 @@ def test_art_replaces_that_share_of_every_batch(few, nothing, compute, monkeypat
         attack.generate = count
         return attack
 
-    monkeypatch.setattr("deepcustom.attacks.art_attack", watched)
+    monkeypatch.setattr("deepcustom.attacks.art.art_attack", watched)
     trained_with_art(few, nothing, compute, epochs=1, batch_size=25, ratio=ratio)
     assert seen == sizes
 

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from deepcustom.headline import (
+from deepcustom.evaluation.results import Result
+from deepcustom.report.headline import (
     FALLEN,
     FEW_RIGHT,
     RULE,
@@ -16,7 +17,6 @@ from deepcustom.headline import (
     sentence,
     sentences,
 )
-from deepcustom.results import Result
 
 ATTACKED = ("transfer", "whitebox", "blackbox", "adaptive")
 

@@ -17,12 +17,13 @@ import torch
 from pipeline_fixtures import by_name, walk_through
 from torch import Tensor, nn
 
-from deepcustom import losses, nets
-from deepcustom.dgn_training import train_bank
-from deepcustom.errors import LossError, ParamsError, UnknownNameError
-from deepcustom.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
-from deepcustom.params import Params, TrainDgnParams
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks import losses
+from deepcustom.attacks.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
+from deepcustom.base.params import Params, TrainDgnParams
+from deepcustom.training import nets
 
 ROOT = Path(__file__).parents[1]
 MARGIN = "examples.margin_loss:MarginLoss"
@@ -338,7 +339,7 @@ def test_unknown_name_lists_the_known():
 def test_own_loss_is_found_from_the_current_folder(tmp_path, monkeypatch):
     file = tmp_path / "my_own_loss_file.py"
     file.write_text(
-        "from deepcustom.losses import CustomLoss\n\n\nclass Mine(CustomLoss):\n"
+        "from deepcustom.attacks.losses import CustomLoss\n\n\nclass Mine(CustomLoss):\n"
         "    def __call__(self, x, g):\n        return {}\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -351,8 +352,14 @@ def test_own_loss_is_found_from_the_current_folder(tmp_path, monkeypatch):
         ("examples.no_such:X", "loss 'examples.no_such:X': importing 'examples.no_such' failed"),
         ("examples.margin_loss:Nope", "examples.margin_loss has no class 'Nope'"),
         ("examples.margin_loss:", "must have the form package.module:Class"),
-        ("examples.margin_loss:MarginOptions", "is not a subclass of deepcustom.losses.CustomLoss"),
-        ("examples.margin_loss:margin_terms", "is not a subclass of deepcustom.losses.CustomLoss"),
+        (
+            "examples.margin_loss:MarginOptions",
+            "is not a subclass of deepcustom.attacks.losses.CustomLoss",
+        ),
+        (
+            "examples.margin_loss:margin_terms",
+            "is not a subclass of deepcustom.attacks.losses.CustomLoss",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_told(path, message):

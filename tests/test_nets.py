@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom import nets
-from deepcustom.compute import FLOAT32, Compute
-from deepcustom.errors import UnknownNameError
+from deepcustom.base.errors import UnknownNameError
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32, Compute
 
 LAYERS = [f"dense{i}" for i in range(1, 6)]
 

@@ -9,17 +9,18 @@ import torch
 from pipeline_fixtures import interruptible
 from torch import nn
 
-from deepcustom import datasets, nets
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import Compute, seed_everything
-from deepcustom.conditional import ConditionalDGN, PerClass, conditional, perturbed
-from deepcustom.errors import InputError, UnknownNameError
+from deepcustom.attacks.conditional import ConditionalDGN, PerClass, conditional, perturbed
+from deepcustom.attacks.losses import LossContext, build_loss
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.params import OnlineParams, TrainingParams
+from deepcustom.data import datasets
 from deepcustom.hardening.online import _Partner, train_online
-from deepcustom.losses import LossContext, build_loss
-from deepcustom.params import OnlineParams, TrainingParams
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import save_tensors
+from deepcustom.training import nets
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import Compute, seed_everything
+from deepcustom.training.prediction import accuracy
+from deepcustom.training.weights import save_tensors
 
 BALL = ThreatModel(0.1)
 ONLINE = OnlineParams(eps_step=0.05, max_iter=1)
@@ -62,7 +63,7 @@ def trained(few, generator, online=ONLINE, *, val=None, losses=None, **changes):
 
 
 def torch_compute():
-    from deepcustom.compute import FLOAT32
+    from deepcustom.training.compute import FLOAT32
 
     return FLOAT32
 

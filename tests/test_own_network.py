@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from deepcustom import datasets, nets
-from deepcustom.compute import FLOAT32
-from deepcustom.errors import InputError
-from deepcustom.pipeline.own_network import load_own
+from deepcustom.base.errors import InputError
+from deepcustom.data import datasets
+from deepcustom.evaluation.own_network import load_own
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32
 
 MNIST = datasets.spec("mnist")
 

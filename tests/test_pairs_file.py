@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
 from deepcustom.evaluation.files import read_pairs, rows_csv
 from deepcustom.evaluation.statistics import PairedTest
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from deepcustom import params as p
-from deepcustom import params_check
-from deepcustom.errors import ParamsError, UnknownNameError
+from deepcustom.base import params as p
+from deepcustom.base import params_check
+from deepcustom.base.errors import ParamsError, UnknownNameError
 from deepcustom.pipeline import profile
 from deepcustom.pipeline.workspace import Workspace
 
@@ -70,7 +70,7 @@ def test_every_section_of_every_profile_is_valid(name):
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_options_of_every_loss_are_valid(name):
-    from deepcustom.losses import find_loss
+    from deepcustom.attacks.losses import find_loss
 
     for dataset, banks in profile.settings(PROJECT, name)["train_dgn"].items():
         for bank, values in banks.items():

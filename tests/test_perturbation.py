@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom.arrays import AdversarialSet, Split
-from deepcustom.datasets import spec
-from deepcustom.errors import ThreatModelError
-from deepcustom.nets import Classifier
-from deepcustom.perturbation import Effect, perturb_split
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks.perturb import Effect, perturb_split
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import ThreatModelError
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.datasets import spec
+from deepcustom.training.nets import Classifier
 
 MNIST = spec("mnist")
 FILES = ["index.npy", "x.npy", "x_adv.npy", "y.npy"]
@@ -228,13 +228,13 @@ PEAKS = """
     from pathlib import Path
     import numpy as np
     import torch
-    from deepcustom.compute import FLOAT32, keep_freed_memory
-    from deepcustom.arrays import AdversarialSet, Split
-    from deepcustom.datasets import spec
-    from deepcustom.dgn import DGNBank
-    from deepcustom.nets import Classifier
-    from deepcustom.perturbation import perturb_split
-    from deepcustom.threat import ThreatModel
+    from deepcustom.training.compute import FLOAT32, keep_freed_memory
+    from deepcustom.data.arrays import AdversarialSet, Split
+    from deepcustom.data.datasets import spec
+    from deepcustom.attacks.bank import DGNBank
+    from deepcustom.training.nets import Classifier
+    from deepcustom.attacks.perturb import perturb_split
+    from deepcustom.attacks.threat import ThreatModel
 
     class FirstPixels(Classifier):
         def preactivations(self, x):

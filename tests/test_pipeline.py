@@ -42,24 +42,25 @@ from pipeline_fixtures import (
 )
 
 import deepcustom
-from deepcustom import datasets, tracking
-from deepcustom.arrays import AdversarialSet
-from deepcustom.checkpoint import Checkpoint
-from deepcustom.conditional import ConditionalDGN
-from deepcustom.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.attacks.conditional import ConditionalDGN
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.base.params import PrepareParams, ReportParams, SuspiciousnessParams
+from deepcustom.data import datasets
+from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.full import Evaluation
+from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
 from deepcustom.evaluation.subject import Subject
-from deepcustom.figures import page
-from deepcustom.params import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.pipeline import profile, provenance, scoring, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
-from deepcustom.threat import ThreatModel
+from deepcustom.report.figures import page
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.record import RunRecord
+from deepcustom.training.checkpoint import Checkpoint
 
 SPEC = datasets.spec(DATASET)
 EPS = 0.3
@@ -409,7 +410,7 @@ def test_overlay_merges_mappings_and_replaces_the_rest(ws: Workspace) -> None:
 
 def test_profiles_change_only_settings_that_there_are(project: Workspace) -> None:
     """A key of a profile that params.yaml lacks would be new to every model, or a slip."""
-    from deepcustom import params as models
+    from deepcustom.base import params as models
 
     known = {
         model: set(getattr(models, model).model_fields)
@@ -712,7 +713,7 @@ def test_accuracies_of_the_table_are_those_of_the_networks(done: Done) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from deepcustom import nets
+    from deepcustom.training import nets
 
     ws, _ = done
     rows = csv.DictReader((ws.root / workspace.results(DATASET)).read_text().splitlines())
@@ -1109,8 +1110,8 @@ def again(done: Done, name: str, over: dict[str, Any]) -> tuple[Workspace, Insta
 def predictions(ws: Workspace, x: np.ndarray) -> np.ndarray:
     import torch
 
-    from deepcustom import nets
-    from deepcustom.weights import load_network
+    from deepcustom.training import nets
+    from deepcustom.training.weights import load_network
 
     net = nets.classifier(DATASET)
     load_network(ws.root / workspace.target(DATASET), net)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from deepcustom.progress import progress
+from deepcustom.base.progress import progress
 
 
 class Terminal(io.StringIO):

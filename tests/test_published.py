@@ -11,8 +11,8 @@ import yaml
 from pipeline_fixtures import ROOT, Pipeline, resolve
 
 from deepcustom.evaluation.files import read_checks
+from deepcustom.evaluation.results import PROTOCOLS, Result, read_csv
 from deepcustom.pipeline import workspace
-from deepcustom.results import PROTOCOLS, Result, read_csv
 
 DATASETS = ("mnist", "cifar10")
 Cells = dict[tuple[str, str, str], Result]

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import pytest
 from pipeline_fixtures import ROOT
 
-from deepcustom.results import PROTOCOLS, datasets_of, pivot, read_csv
-from deepcustom.tables import markdown_table
+from deepcustom.evaluation.results import PROTOCOLS, datasets_of, pivot, read_csv
+from deepcustom.report.tables import markdown_table
 
 BLOCK = re.compile(r"<!-- results:(\w+):(\w+) -->\n(.*?)<!-- /results -->", re.DOTALL)
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deepcustom.errors import InputError
-from deepcustom.record import RunRecord
+from deepcustom.base.errors import InputError
+from deepcustom.tracking.record import RunRecord
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

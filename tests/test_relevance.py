@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom.nets import Classifier
-from deepcustom.relevance import class_relevance, lrp_epsilon, top_pixels
+from deepcustom.attacks.relevance import class_relevance, lrp_epsilon, top_pixels
+from deepcustom.training.nets import Classifier
 
 
 def layers_of(net):

@@ -16,16 +16,16 @@ import pytest
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
 from deepcustom.evaluation import checks, full
 from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.results import PROTOCOLS, Result
 from deepcustom.evaluation.statistics import PairedTest
-from deepcustom.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
-from deepcustom.figures.page import BLUE, GREY, RED
-from deepcustom.headline import RULE
-from deepcustom.report import FAILED, page
-from deepcustom.results import PROTOCOLS, Result
-from deepcustom.tables import markdown_table, print_tables, rich_tables
+from deepcustom.report.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
+from deepcustom.report.figures.page import BLUE, GREY, RED
+from deepcustom.report.headline import RULE
+from deepcustom.report.page import FAILED, page
+from deepcustom.report.tables import markdown_table, print_tables, rich_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deepcustom.errors import InputError, UnknownNameError
-from deepcustom.results import (
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.evaluation.results import (
     COLUMNS,
     Result,
     label_leaks,

@@ -15,20 +15,21 @@ import pytest
 import torch
 from pipeline_fixtures import ROOT, Pipeline, call_main, make_project, resolve, set_params
 
-from deepcustom import datasets, nets
-from deepcustom.arrays import AdversarialSet, Split
-from deepcustom.checkpoint import Checkpoint
-from deepcustom.dgn import DGNBank
-from deepcustom.errors import InputError, ParamsError
-from deepcustom.params import read_params
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.params import read_params
+from deepcustom.data import datasets
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline.dvc import read_lock
 from deepcustom.pipeline.load import load_analysis
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RUN_FILE, RunRecord
-from deepcustom.results import read_csv
-from deepcustom.tracking import artifact_root, tracking_uri
-from deepcustom.weights import load_network, load_tensors, save_tensors
+from deepcustom.tracking.record import RUN_FILE, RunRecord
+from deepcustom.tracking.store import artifact_root, tracking_uri
+from deepcustom.training import nets
+from deepcustom.training.checkpoint import Checkpoint
+from deepcustom.training.weights import load_network, load_tensors, save_tensors
 
 MNIST = datasets.spec("mnist")
 

@@ -16,12 +16,12 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
-from deepcustom.datasets import SPECS
+from deepcustom.data.datasets import SPECS
+from deepcustom.evaluation.results import PROTOCOLS
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
-from deepcustom.record import RUN_FILE, RunRecord
-from deepcustom.results import PROTOCOLS
 from deepcustom.stages import NAMES
+from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

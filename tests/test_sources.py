@@ -25,10 +25,10 @@ from test_formats import (
     write,
 )
 
-from deepcustom import sources
-from deepcustom.errors import InputError, SourceError, UnknownNameError
-from deepcustom.formats import DatasetFacts
-from deepcustom.sources import RawSpec, fetch, source
+from deepcustom.base.errors import InputError, SourceError, UnknownNameError
+from deepcustom.data import sources
+from deepcustom.data.formats import DatasetFacts
+from deepcustom.data.sources import RawSpec, fetch, source
 
 
 def quiet(line: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.files import checks_json, read_checks, read_points, rows_csv

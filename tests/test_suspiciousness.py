@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom.nets import Classifier
-from deepcustom.suspiciousness import (
+from deepcustom.attacks.suspiciousness import (
     FORMULAS,
     HitSpectrum,
     dstar,
@@ -17,6 +16,7 @@ from deepcustom.suspiciousness import (
     suspicious_units,
     tarantula,
 )
+from deepcustom.training.nets import Classifier
 
 
 def spectrum(a_s, a_f, n_s, n_f):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from deepcustom.arrays import images
-from deepcustom.errors import ThreatModelError
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import ThreatModelError
+from deepcustom.data.arrays import images
 
 RADII = [0.3, 8 / 255, 0.0313, 1.0, 1e-3, 0.5, 0.1, 1 / 3, 1e-6, 1e-8]
 PIXELS = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)

@@ -17,17 +17,19 @@ import yaml
 from pipeline_fixtures import ROOT, call_main
 from rich.console import Console
 
-from deepcustom import datasets
-from deepcustom.arrays import Split
-from deepcustom.errors import InputError, UnknownNameError
-from deepcustom.formats import SplitFacts
-from deepcustom.pipeline import lineage_view, official, workspace
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.data import datasets
+from deepcustom.data.arrays import Split
+from deepcustom.data.formats import SplitFacts
+from deepcustom.evaluation.results import Result, write_csv
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
-from deepcustom.pipeline.trace import trace
+from deepcustom.pipeline.trace import official
+from deepcustom.pipeline.trace import view as lineage_view
+from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.results import Result, write_csv
-from deepcustom.tracking import sync
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.store import sync
 
 SPLITS = [workspace.split("mnist", name) for name in ("train", "val", "test")]
 TARGET = workspace.target("mnist")

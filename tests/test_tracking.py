@@ -17,16 +17,16 @@ import pytest
 from test_record import STARTED, record
 from tracking_fixtures import all_models, all_runs, client, written
 
-from deepcustom import tracking
-from deepcustom.errors import InputError, TrackingError
-from deepcustom.tracking import send, sync
-from deepcustom.tracking_ui import free_port, serve_ui, ui_address, ui_command
+from deepcustom.base.errors import InputError, TrackingError
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.store import send, sync
+from deepcustom.tracking.ui import free_port, serve_ui, ui_address, ui_command
 
 pytestmark = pytest.mark.usefixtures("own_store")
 
 
 def test_importing_is_cheap():
-    code = "import sys, deepcustom.tracking_ui as t; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, deepcustom.tracking.ui as t; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -207,7 +207,7 @@ def test_experiment_name_from_the_environment(root, monkeypatch):
 
 
 def test_two_processes_may_create_the_store_at_once(tmp_path):
-    code = "import sys; from pathlib import Path; from deepcustom.tracking import send;"
+    code = "import sys; from pathlib import Path; from deepcustom.tracking.store import send;"
     code += "send(Path(sys.argv[1]), Path(sys.argv[2]))"
     folders = [written(tmp_path, key, run_key=key * 32) for key in "ab"]
     running = [
@@ -300,7 +300,7 @@ def test_taken_ports_are_passed_over(tmp_path):
 
 def test_served_page_takes_runs_and_ends_on_request(root, monkeypatch):
     """Starts the server, sends a run through it by HTTP, and ends it as Ctrl-C does."""
-    code = "import sys; from pathlib import Path; from deepcustom.tracking_ui import serve_ui;"
+    code = "import sys; from pathlib import Path; from deepcustom.tracking.ui import serve_ui;"
     code += "serve_ui(Path(sys.argv[1]), say=lambda line: print(line, flush=True))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True

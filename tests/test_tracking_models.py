@@ -14,12 +14,12 @@ from pipeline_fixtures import ROOT
 from test_record import STARTED
 from tracking_fixtures import all_models, all_runs, client, written
 
-from deepcustom import tracking
-from deepcustom.errors import TrackingError
+from deepcustom.base.errors import TrackingError
+from deepcustom.evaluation.results import Result, read_csv, write_csv
 from deepcustom.pipeline.provenance import dvc_md5
-from deepcustom.results import Result, read_csv, write_csv
-from deepcustom.tracking import send, sync
-from deepcustom.tracking_models import network_name
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.models import network_name
+from deepcustom.tracking.store import send, sync
 
 pytestmark = pytest.mark.usefixtures("own_store")
 

@@ -13,13 +13,13 @@ import pytest
 from test_record import STARTED
 from tracking_fixtures import all_runs, client, written
 
-from deepcustom import tracking
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
 from deepcustom.pipeline.repro import repro_key, starts_stages
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.tracking import send, sync
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.store import send, sync
 
 pytestmark = pytest.mark.usefixtures("own_store")
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import Compute
-from deepcustom.params import TrainingParams
-from deepcustom.prediction import accuracy, predict
-from deepcustom.training import fit, train_classifier, watch_accuracy
+from deepcustom.base.params import TrainingParams
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import Compute
+from deepcustom.training.fit import fit, train_classifier, watch_accuracy
+from deepcustom.training.prediction import accuracy, predict
 
 N = 11  # not a multiple of the batch sizes below: the last batch is short
 

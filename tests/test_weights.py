@@ -7,9 +7,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from deepcustom import nets
-from deepcustom.errors import InputError
-from deepcustom.weights import load_network, load_state, load_tensors, save_network, save_tensors
+from deepcustom.base.errors import InputError
+from deepcustom.training import nets
+from deepcustom.training.weights import (
+    load_network,
+    load_state,
+    load_tensors,
+    save_network,
+    save_tensors,
+)
 
 
 @pytest.fixture

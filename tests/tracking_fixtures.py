@@ -7,7 +7,7 @@ from typing import Any
 
 from test_record import record
 
-from deepcustom import tracking
+from deepcustom.tracking import store as tracking
 
 
 def written(root: Path, name: str = "a", **changes: Any) -> Path:

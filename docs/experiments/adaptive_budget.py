@@ -10,16 +10,17 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute
-from deepcustom.dgn import DGNBank
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import ComputeParams, EvaluateParams, ThreatParams, load
+from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.subject import Subject
-from deepcustom.params import ComputeParams, EvaluateParams, ThreatParams, load
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import load_network
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.weights import load_network
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"

@@ -20,16 +20,17 @@ from art.attacks.evasion import AutoProjectedGradientDescent
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor
 
-from deepcustom import arrays, datasets, draws, nets
-from deepcustom.attacks import art_classifier
-from deepcustom.compute import FLOAT32, seed_everything
+from deepcustom.attacks.art import art_classifier
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import ThreatParams, load
+from deepcustom.data import arrays, datasets, draws
 from deepcustom.evaluation.subject import Counted
-from deepcustom.params import ThreatParams, load
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.prediction import predict
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import load_network
+from deepcustom.training import nets
+from deepcustom.training.compute import FLOAT32, seed_everything
+from deepcustom.training.prediction import predict
+from deepcustom.training.weights import load_network
 
 OUT = Path(__file__).with_suffix(".csv")
 IMAGES, ITERATIONS, NETWORK = 500, 100, "madry"

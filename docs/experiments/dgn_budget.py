@@ -20,17 +20,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute
-from deepcustom.dgn_training import train_bank
-from deepcustom.figures import save_figure
-from deepcustom.params import ComputeParams, ThreatParams, TrainDgnParams, load
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.params import ComputeParams, ThreatParams, TrainDgnParams, load
+from deepcustom.data import arrays, datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import load_network, load_tensors
+from deepcustom.report.figures import save_figure
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.prediction import accuracy
+from deepcustom.training.weights import load_network, load_tensors
 
 HERE = Path(__file__).parent
 DATASET = "mnist"

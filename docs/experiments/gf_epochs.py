@@ -14,15 +14,16 @@ from pathlib import Path
 
 import torch
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute
-from deepcustom.dgn import DGNBank
-from deepcustom.hardening.gf import train_gf
-from deepcustom.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
+from deepcustom.data import arrays, datasets
+from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.prediction import accuracy
-from deepcustom.threat import ThreatModel
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.prediction import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from hardening_seeds import COMPARED, Attackers, harden, read_attackers
 
-from deepcustom import datasets
-from deepcustom.params import read_params
-from deepcustom.params import seed as base_seed
+from deepcustom.base.params import read_params
+from deepcustom.base.params import seed as base_seed
+from deepcustom.data import datasets
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 

@@ -21,23 +21,10 @@ from statistics import mean, median, stdev
 import torch
 from torch import Tensor
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import derive_seed, seed_everything
-from deepcustom.conditional import conditional
-from deepcustom.dgn import DGNBank
-from deepcustom.evaluation import checks
-from deepcustom.evaluation.adaptive import adapt, adaptive
-from deepcustom.evaluation.blackbox import blackbox, surrogate_images
-from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
-from deepcustom.evaluation.subject import Subject
-from deepcustom.evaluation.transfer import Network
-from deepcustom.evaluation.whitebox import spend_more
-from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.gf import train_gf
-from deepcustom.hardening.madry import train_madry
-from deepcustom.hardening.online import objectives, train_online
-from deepcustom.losses import find_loss
-from deepcustom.params import (
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import conditional
+from deepcustom.attacks.losses import find_loss
+from deepcustom.base.params import (
     AdversarialTrainParams,
     EvaluateParams,
     OnlineTrainParams,
@@ -46,15 +33,29 @@ from deepcustom.params import (
     read_params,
     section,
 )
-from deepcustom.params import seed as base_seed
+from deepcustom.base.params import seed as base_seed
+from deepcustom.base.progress import silent
+from deepcustom.data import arrays, datasets
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.adaptive import adapt, adaptive
+from deepcustom.evaluation.blackbox import blackbox, surrogate_images
+from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
+from deepcustom.evaluation.results import ALL, CLEAN, UNCLIPPED, read_csv
+from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.transfer import Network
+from deepcustom.evaluation.whitebox import spend_more
+from deepcustom.hardening.art import train_with_art
+from deepcustom.hardening.goodfellow import train_gf
+from deepcustom.hardening.madry import train_madry
+from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
 from deepcustom.pipeline.load import load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.prediction import predict
-from deepcustom.progress import silent
-from deepcustom.results import ALL, CLEAN, UNCLIPPED, read_csv
+from deepcustom.training import nets
+from deepcustom.training.compute import derive_seed, seed_everything
+from deepcustom.training.prediction import predict
 
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own

@@ -22,16 +22,10 @@ from typing import Any
 
 from torch import Tensor
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute, derive_seed, seed_everything
-from deepcustom.conditional import conditional
-from deepcustom.evaluation.blackbox import square_attack
-from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
-from deepcustom.evaluation.subject import Subject, attempt
-from deepcustom.hardening.madry import train_madry
-from deepcustom.hardening.online import objectives, train_online
-from deepcustom.losses import find_loss
-from deepcustom.params import (
+from deepcustom.attacks.conditional import conditional
+from deepcustom.attacks.losses import find_loss
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import (
     AdversarialTrainParams,
     ComputeParams,
     EvaluateParams,
@@ -41,10 +35,17 @@ from deepcustom.params import (
     TrainDgnParams,
     load,
 )
+from deepcustom.data import arrays, datasets
+from deepcustom.evaluation.blackbox import square_attack
+from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
+from deepcustom.evaluation.subject import Subject, attempt
+from deepcustom.hardening.madry import train_madry
+from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.threat import ThreatModel
-from deepcustom.weights import load_tensors
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.weights import load_tensors
 
 OUT = Path(__file__).with_suffix(".csv")
 ATTACKED = 1000

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import torch
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute, derive_seed, seed_everything
-from deepcustom.dgn_training import train_bank
-from deepcustom.params import (
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.params import (
     ComputeParams,
     ThreatParams,
     TrainDgnParams,
     TrainingParams,
     load,
 )
+from deepcustom.data import arrays, datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.threat import ThreatModel
-from deepcustom.training import train_classifier
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.fit import train_classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)

@@ -27,7 +27,7 @@ from browser import (  # noqa: E402
     served,
 )
 
-from deepcustom.tracking_run import shown_params  # noqa: E402
+from deepcustom.tracking.runs import shown_params  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepcustom.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
+from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -215,8 +215,8 @@ def results(
     ] = None,
 ) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
-    from deepcustom.results import read_csv
-    from deepcustom.tables import fill_tables, print_tables
+    from deepcustom.evaluation.results import read_csv
+    from deepcustom.report.tables import fill_tables, print_tables
 
     root = _folder(profile, folder)
     files = sorted((root / "reports/results").glob("*.csv"))
@@ -232,7 +232,7 @@ def results(
 def rescore() -> None:
     """Score the published networks again, without training; compare with the committed tables."""
     from deepcustom.pipeline import rescore as again
-    from deepcustom.tables import print_tables
+    from deepcustom.report.tables import print_tables
 
     found, compared = again.rescore(_here())
     print_tables(found)
@@ -255,10 +255,10 @@ def trace(
     """Show where a number or file comes from, back to the raw data; verify every hash."""
     from rich.console import Console
 
-    from deepcustom.pipeline import lineage_view
-    from deepcustom.pipeline.trace import trace as walk
+    from deepcustom.pipeline.trace import view as lineage_view
+    from deepcustom.pipeline.trace.walk import trace as walk
     from deepcustom.pipeline.workspace import Workspace
-    from deepcustom.tracking import run_ids
+    from deepcustom.tracking.store import run_ids
 
     root = _folder(profile, folder)
     found = walk(Workspace(root), what, _here().root)
@@ -283,7 +283,7 @@ def losses() -> None:
     """List the losses that a DGN can be trained on."""
     from rich.console import Console
 
-    from deepcustom.losses.listing import losses_table
+    from deepcustom.attacks.losses.listing import losses_table
 
     Console().print(losses_table())
 
@@ -296,7 +296,7 @@ def ui(
     port: Annotated[int | None, typer.Option(help="Port; the first free one from 5000.")] = None,
 ) -> None:
     """Start the MLflow UI on the runs."""
-    from deepcustom.tracking_ui import serve_ui
+    from deepcustom.tracking.ui import serve_ui
 
     serve_ui(_folder(profile, folder), host, port)
 
@@ -304,7 +304,7 @@ def ui(
 @runs.command("sync")
 def sync(profile: Profile = "default", folder: Folder = None) -> None:
     """Send the runs that the tracking store lacks, once each."""
-    from deepcustom.tracking import sync as send_missing
+    from deepcustom.tracking.store import sync as send_missing
 
     root = _folder(profile, folder)
     sent = send_missing(root / "reports/runs", root)

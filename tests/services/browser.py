@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from deepcustom.record import RUN_FILE, RunRecord
+from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Locator, Page, Route

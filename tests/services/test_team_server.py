@@ -33,15 +33,15 @@ import pytest
 from pipeline_fixtures import DATASET, ROOT, environment
 from test_record import STARTED, record
 
-from deepcustom import tracking
-from deepcustom.errors import TrackingError
+from deepcustom.base.errors import TrackingError
+from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.results import read_csv
-from deepcustom.tracking_models import TRAINING, metric_name, network_name, set_name
-from deepcustom.tracking_ui import serve_ui
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.models import TRAINING, metric_name, network_name, set_name
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.ui import serve_ui
 
 if TYPE_CHECKING:
     from conftest import ObjectStore
@@ -62,8 +62,8 @@ SEND = """
 import sys
 from pathlib import Path
 from mlflow import MlflowClient
-from deepcustom.errors import TrackingError
-from deepcustom.tracking import send
+from deepcustom.base.errors import TrackingError
+from deepcustom.tracking.store import send
 print("ready", flush=True)
 input()
 for folder in sys.argv[1:]:

@@ -35,12 +35,12 @@ from pipeline_fixtures import (
     set_params,
 )
 
-from deepcustom import tracking
+from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.results import Result, read_csv
-from deepcustom.tracking_models import metric_name, set_name
-from deepcustom.tracking_run import shown_params
+from deepcustom.tracking import store as tracking
+from deepcustom.tracking.models import metric_name, set_name
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.runs import shown_params
 
 pytestmark = pytest.mark.services
 

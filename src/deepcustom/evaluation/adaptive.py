@@ -9,12 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from deepcustom.compute import Compute, derive_seed
-from deepcustom.dgn import DGNBank, propose, ready
+from deepcustom.attacks.bank import DGNBank, propose, ready
+from deepcustom.base.params import AdaptiveParams
 from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
-from deepcustom.params import AdaptiveParams
-from deepcustom.prediction import predict
-from deepcustom.training import Terms, fit
+from deepcustom.training.compute import Compute, derive_seed
+from deepcustom.training.fit import Terms, fit
+from deepcustom.training.prediction import predict
 
 PROTOCOL = "adaptive"
 NOTHING = Cost()

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from deepcustom.compute import derive_seed
+from deepcustom.base.params import AttackParams, AutoAttackParams
 from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, in_batches
 from deepcustom.evaluation.whitebox import restarted
-from deepcustom.params import AttackParams, AutoAttackParams
+from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "blackbox"
 

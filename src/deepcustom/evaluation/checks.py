@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcustom.errors import ThreatModelError
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.params import AttackParams
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.subject import Counted, Outcome, Subject
-from deepcustom.params import AttackParams
-from deepcustom.prediction import predict
-from deepcustom.threat import ThreatModel
+from deepcustom.training.prediction import predict
 
 Verdict = Literal["ok", "warn", "fail"]
 

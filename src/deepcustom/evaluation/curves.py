@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import AttackParams, CurveParams
 from deepcustom.evaluation.subject import Subject
 from deepcustom.evaluation.whitebox import restarted
-from deepcustom.params import AttackParams, CurveParams
-from deepcustom.prediction import predict
-from deepcustom.threat import ThreatModel
+from deepcustom.training.prediction import predict
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.compute import Compute, derive_seed
-from deepcustom.dgn import DGNBank
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.base.params import EvaluateParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.blackbox import blackbox
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point, curves
+from deepcustom.evaluation.results import CLEAN
 from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
 from deepcustom.evaluation.whitebox import restarted, spend_more, whitebox
-from deepcustom.params import EvaluateParams
-from deepcustom.results import CLEAN
+from deepcustom.training.compute import Compute, derive_seed
 
 
 @dataclass

@@ -10,10 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from deepcustom.compute import Compute
-from deepcustom.prediction import predict
-from deepcustom.progress import Advance, silent
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.progress import Advance, silent
+from deepcustom.training.compute import Compute
+from deepcustom.training.prediction import predict
 
 Make = Callable[[Tensor, Tensor], Tensor]
 """(x, y) → x_adv: clean images (m, C, H, W) and labels (m,) to adversarial images of that shape."""
@@ -117,7 +117,7 @@ class Outcome:
     """What one attack left of a network.
 
     Attributes:
-        protocol: a key of :data:`deepcustom.results.PROTOCOLS`.
+        protocol: a key of :data:`deepcustom.evaluation.results.PROTOCOLS`.
         attack: its name.
         tried: (n,) bool, on the CPU: which images were attacked.
         stands: (n,) bool, on the CPU: which images the network still gets right; those that it gets

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from deepcustom.prediction import predict
-from deepcustom.results import Result
+from deepcustom.evaluation.results import Result
+from deepcustom.training.prediction import predict
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from deepcustom.attacks import art_classifier, run_attack
-from deepcustom.compute import derive_seed
+from deepcustom.attacks.art import art_classifier, run_attack
+from deepcustom.base.params import AttackParams, AutoAttackParams
 from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, follow, in_batches
-from deepcustom.params import AttackParams, AutoAttackParams
+from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "whitebox"
 MORE = "apgd-t-more"

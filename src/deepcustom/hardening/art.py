@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import Compute, derive_seed, seed_everything
-from deepcustom.epochs import History, load_epoch, save_epoch, tell_resumed
-from deepcustom.nets import Classifier
-from deepcustom.params import AttackParams, TrainingParams
-from deepcustom.prediction import accuracy
-from deepcustom.progress import Advance, silent
-from deepcustom.threat import ThreatModel
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import AttackParams, TrainingParams
+from deepcustom.base.progress import Advance, silent
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed
+from deepcustom.training.nets import Classifier
+from deepcustom.training.prediction import accuracy
 
 
 def train_with_art(
@@ -45,14 +45,14 @@ def train_with_art(
         seed: of the batches and of what is attacked in them; every epoch has its own.
         compute: device; ART computes in float32.
         advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit`.
+        checkpoint: as in :func:`deepcustom.training.fit.fit`.
 
     Returns:
         The history: ``val_accuracy`` per epoch (ART reports no loss).
     """
     from art.defences.trainer import AdversarialTrainer
 
-    from deepcustom.attacks import art_attack, art_classifier
+    from deepcustom.attacks.art import art_attack, art_classifier
 
     optimizer = torch.optim.Adam(
         net.parameters(),

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import Compute
-from deepcustom.epochs import History, epochs_kept, tell_resumed
-from deepcustom.nets import Classifier
-from deepcustom.params import MadryParams, TrainingParams
-from deepcustom.progress import Advance, silent
-from deepcustom.threat import ThreatModel
-from deepcustom.training import Terms, fit, watch_accuracy
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import MadryParams, TrainingParams
+from deepcustom.base.progress import Advance, silent
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import Compute
+from deepcustom.training.epochs import History, epochs_kept, tell_resumed
+from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.nets import Classifier
 
 _ROWS = 1000  # images at a time, where nothing is learned
 _SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are
@@ -76,7 +76,7 @@ def train_madry(
         seed: of the order of the images and of the random starts.
         compute: device and precision.
         advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit`.
+        checkpoint: as in :func:`deepcustom.training.fit.fit`.
 
     Returns:
         The history: ``loss`` on adversarial images, ``eps`` of the ball, and, where ``val`` is not empty,

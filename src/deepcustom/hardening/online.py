@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcustom.checkpoint import NOWHERE, Checkpoint
-from deepcustom.compute import Compute
-from deepcustom.conditional import Conditional, perturbed
-from deepcustom.epochs import History, epochs_kept, load_epoch, save_epoch, tell_resumed
+from deepcustom.attacks.conditional import Conditional, perturbed
+from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import OnlineParams, TrainingParams
+from deepcustom.base.progress import Advance, silent
 from deepcustom.hardening.madry import inner_pgd
-from deepcustom.losses import CustomLoss, LossContext, build_loss
-from deepcustom.nets import Classifier
-from deepcustom.params import OnlineParams, TrainingParams
-from deepcustom.progress import Advance, silent
-from deepcustom.threat import ThreatModel
-from deepcustom.training import Terms, fit, watch_accuracy
+from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.compute import Compute
+from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch, tell_resumed
+from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.nets import Classifier
 
 _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD from random starts
 _SCALE = 2.0**10  # lifts gradients above float16's smallest number; divided out again
@@ -65,7 +65,7 @@ def train_online(
         seed: of the order of the images and of random starts.
         compute: device and precision.
         advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit`; the generator is kept with the network.
+        checkpoint: as in :func:`deepcustom.training.fit.fit`; the generator is kept with the network.
 
     Returns:
         The history: ``loss`` and its terms, ``eps`` of the ball, and, where ``val`` is not empty,
@@ -153,7 +153,7 @@ def objectives(
         None where ``online`` names no loss.
 
     Raises:
-        UnknownNameError, LossError, ParamsError: as :func:`deepcustom.losses.build_loss`.
+        UnknownNameError, LossError, ParamsError: as :func:`deepcustom.attacks.losses.build_loss`.
     """
     if online.loss is None:
         return None

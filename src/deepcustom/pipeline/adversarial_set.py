@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deepcustom.base.progress import Advance, silent
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
-from deepcustom.progress import Advance, silent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from deepcustom.arrays import AdversarialSet, Split
-    from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec
-    from deepcustom.nets import Classifier
-    from deepcustom.perturbation import Perturb
-    from deepcustom.threat import ThreatModel
+    from deepcustom.attacks.perturb import Perturb
+    from deepcustom.attacks.threat import ThreatModel
+    from deepcustom.data.arrays import AdversarialSet, Split
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.compute import Compute
+    from deepcustom.training.nets import Classifier
 
 
 def make_set(
@@ -41,7 +41,7 @@ def make_set(
         stage: the running stage; its parts are the attack and the split's name.
         spec: the data set.
         split: the clean images.
-        perturb: makes the images, as in :func:`deepcustom.perturbation.perturb_split`.
+        perturb: makes the images, as in :func:`deepcustom.attacks.perturb.perturb_split`.
         target_net: whose predictions count; on ``compute.device``.
         threat: verified for every image.
         compute: where to perturb and predict.
@@ -52,8 +52,8 @@ def make_set(
     Raises:
         ThreatModelError: an image lies outside the threat model.
     """
-    from deepcustom.arrays import AdversarialSet
-    from deepcustom.perturbation import perturb_split
+    from deepcustom.attacks.perturb import perturb_split
+    from deepcustom.data.arrays import AdversarialSet
 
     attack, split_name = stage.parts
     folder = stage.write(workspace.adversarial(spec.name, split_name, attack))
@@ -97,8 +97,8 @@ def set_grid(
         title: what the set is, after the data set's title.
         columns: how many images at most; as many as there are classes by default.
     """
-    from deepcustom.figures import image_grid
-    from deepcustom.prediction import predict
+    from deepcustom.report.figures import image_grid
+    from deepcustom.training.prediction import predict
 
     columns = columns or spec.num_classes
     x, x_adv, y = made.take(first_rows(made.y, columns)).tensors()

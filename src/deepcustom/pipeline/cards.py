@@ -6,11 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from deepcustom import nets
-from deepcustom.cards import Model, card
-from deepcustom.conditional import conditional
-from deepcustom.datasets import DatasetSpec
-from deepcustom.params import (
+from deepcustom.attacks.conditional import conditional
+from deepcustom.base.params import (
     AdversarialTrainParams,
     EvaluateParams,
     OnlineTrainParams,
@@ -18,10 +15,13 @@ from deepcustom.params import (
     TrainDgnParams,
     TrainingParams,
 )
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.evaluation.results import Result
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
-from deepcustom.results import Result
+from deepcustom.report.cards import Model, card
+from deepcustom.training import nets
 
 
 def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -> dict[str, str]:

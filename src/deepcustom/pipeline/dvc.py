@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from deepcustom.errors import DeepCustomError, InputError
+from deepcustom.base.errors import DeepCustomError, InputError
 
 
 def run_dvc(

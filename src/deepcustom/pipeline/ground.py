@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom import arrays, draws
-from deepcustom.compute import derive_seed
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import EvaluateParams
+from deepcustom.base.progress import Advance
+from deepcustom.data import arrays, draws
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.results import CLEAN, UNCLIPPED
 from deepcustom.evaluation.subject import Subject
 from deepcustom.evaluation.transfer import Network, TestSet
-from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
-from deepcustom.progress import Advance
-from deepcustom.results import CLEAN, UNCLIPPED
+from deepcustom.training.compute import derive_seed
 
 if TYPE_CHECKING:
-    from deepcustom.compute import Compute
-    from deepcustom.datasets import DatasetSpec
-    from deepcustom.threat import ThreatModel
+    from deepcustom.attacks.threat import ThreatModel
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.compute import Compute
 
 _LEAK_IMAGES = 4000  # of a set, from which a label may be read
 

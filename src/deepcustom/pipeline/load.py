@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepcustom.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deepcustom.arrays import Split
-    from deepcustom.compute import Compute
-    from deepcustom.conditional import ConditionalDGN
-    from deepcustom.datasets import DatasetSpec
-    from deepcustom.dgn import DGNBank
-    from deepcustom.nets import Classifier
+    from deepcustom.attacks.bank import DGNBank
+    from deepcustom.attacks.conditional import ConditionalDGN
+    from deepcustom.data.arrays import Split
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.compute import Compute
+    from deepcustom.training.nets import Classifier
 
 
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
     """A prepared split, checked."""
-    from deepcustom.arrays import Split
+    from deepcustom.data.arrays import Split
 
     return Split.load(stage.read(workspace.split(spec.name, name)), spec)
 
@@ -34,8 +34,8 @@ def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
 
 def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Classifier:
     """A network by its name in the tables, frozen, in eval mode."""
-    from deepcustom import nets
-    from deepcustom.weights import load_network
+    from deepcustom.training import nets
+    from deepcustom.training.weights import load_network
 
     net = nets.classifier(spec.name)
     load_network(stage.read(workspace.network(spec.name, name)), net)
@@ -51,8 +51,8 @@ def load_dgn(
         ParamsError: ``params.yaml`` has neither; the message lists what is there.
         InputError: the file is missing, or holds something else.
     """
-    from deepcustom.conditional import ConditionalDGN
-    from deepcustom.dgn import DGNBank
+    from deepcustom.attacks.bank import DGNBank
+    from deepcustom.attacks.conditional import ConditionalDGN
 
     online = stage.online_names()
     if name not in online:
@@ -74,7 +74,7 @@ def load_analysis(
     Raises:
         InputError: the file is missing, is no analysis, or is of another number of classes.
     """
-    from deepcustom.weights import load_tensors
+    from deepcustom.training.weights import load_tensors
 
     path = stage.read(workspace.analysis(spec.name, name))
     arrays, _ = load_tensors(path)

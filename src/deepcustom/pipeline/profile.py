@@ -18,14 +18,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from deepcustom.datasets import SPECS, spec
-from deepcustom.errors import (
+from deepcustom.base.errors import (
     InputError,
     LossError,
     ParamsError,
     UnknownNameError,
 )
-from deepcustom.params import (
+from deepcustom.base.params import (
     OnlineTrainParams,
     RelevanceParams,
     TrainDgnParams,
@@ -33,7 +32,8 @@ from deepcustom.params import (
     read_params,
     validate,
 )
-from deepcustom.params_check import check
+from deepcustom.base.params_check import check
+from deepcustom.data.datasets import SPECS, spec
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
@@ -168,7 +168,7 @@ def _check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
     Raises:
         ParamsError: in one line.
     """
-    from deepcustom.losses import find_loss
+    from deepcustom.attacks.losses import find_loss
 
     try:
         options = find_loss(loss).Options
@@ -178,7 +178,7 @@ def _check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
     if not (isinstance(options, type) and issubclass(options, BaseModel)):
         raise ParamsError(
             f"params.yaml: {where}.loss: Options of {loss!r} must be a subclass of "
-            "deepcustom.params.Params"
+            "deepcustom.base.params.Params"
         )
     validate(options, given, f"{where}.options")
 

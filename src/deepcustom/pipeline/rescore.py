@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepcustom import datasets
-from deepcustom.comparison import Comparison, compare, comparison_lines
-from deepcustom.errors import DeepCustomError, InputError
-from deepcustom.params import EvaluateParams
+from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.params import EvaluateParams
+from deepcustom.data import datasets
+from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
+from deepcustom.evaluation.results import Result, parse_csv
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import is_quick, score
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.results import Result, parse_csv
 
 SCORING = ("prepare", "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""

@@ -16,21 +16,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deepcustom import params as settings
-from deepcustom.errors import InputError, ParamsError, TrackingError
-from deepcustom.params import ComputeParams, Params, ThreatParams
+from deepcustom.base import params as settings
+from deepcustom.base.errors import InputError, ParamsError, TrackingError
+from deepcustom.base.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.record import RunRecord
-from deepcustom.tracking import send
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.store import send
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from deepcustom.checkpoint import Checkpoint
-    from deepcustom.compute import Compute
-    from deepcustom.threat import ThreatModel
+    from deepcustom.attacks.threat import ThreatModel
+    from deepcustom.training.checkpoint import Checkpoint
+    from deepcustom.training.compute import Compute
 
 P = TypeVar("P", bound=Params)
 
@@ -64,7 +64,7 @@ class StageRun:
         self._started = datetime.now(UTC)
 
     def __enter__(self) -> StageRun:
-        from deepcustom.compute import derive_seed, seed_everything
+        from deepcustom.training.compute import derive_seed, seed_everything
 
         base = settings.seed(self._tree)
         self._used["seed"] = base
@@ -112,13 +112,13 @@ class StageRun:
 
     def threat(self) -> ThreatModel:
         """The data set's threat model."""
-        from deepcustom.threat import ThreatModel
+        from deepcustom.attacks.threat import ThreatModel
 
         return ThreatModel(self.section(ThreatParams, "threat", self.dataset).eps)
 
     def compute(self) -> Compute:
         """Device and precision; what ``auto`` became goes into the record."""
-        from deepcustom.compute import Compute
+        from deepcustom.training.compute import Compute
 
         chosen = Compute.of(self.section(ComputeParams, "compute"))
         self._machine |= chosen.describe()
@@ -175,7 +175,7 @@ class StageRun:
         Args:
             code: files that decide the result, next to the package's own.
         """
-        from deepcustom.checkpoint import NOWHERE, Checkpoint
+        from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 
         if not self._writes:
             return NOWHERE
@@ -233,7 +233,7 @@ class StageRun:
 
     def _save_figures(self, folder: Path) -> None:
         if self._figures:
-            from deepcustom.figures import save_figure
+            from deepcustom.report.figures import save_figure
         for name, figure in self._figures.items():
             save_figure(figure, folder / name)
 

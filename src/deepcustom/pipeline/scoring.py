@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from deepcustom.dgn import DGNBank
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.base.params import EvaluateParams
+from deepcustom.base.progress import Advance, progress
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.full import Arsenal, Evaluation, evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.kept_scores import keep, kept
+from deepcustom.evaluation.results import ALL, PROTOCOLS, UNCLIPPED, Result
 from deepcustom.evaluation.statistics import PairedTest, mcnemar
 from deepcustom.evaluation.subject import Cost
 from deepcustom.evaluation.transfer import Network, transfer
 from deepcustom.evaluation.whitebox import MORE
-from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.kept_scores import keep, kept
 from deepcustom.pipeline.load import load_split, to_device
 from deepcustom.pipeline.run import StageRun
-from deepcustom.progress import Advance, progress
-from deepcustom.record import RunRecord
-from deepcustom.results import ALL, PROTOCOLS, UNCLIPPED, Result
+from deepcustom.tracking.record import RunRecord
 
 if TYPE_CHECKING:
-    from deepcustom.checkpoint import Checkpoint
-    from deepcustom.datasets import DatasetSpec
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.checkpoint import Checkpoint
 
 QUICK = ("transfer", "whitebox")
 """The protocols of the published tables that are made again within minutes."""

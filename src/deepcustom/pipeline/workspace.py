@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from deepcustom.errors import InputError
+from deepcustom.base.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom import arrays, datasets, nets
-from deepcustom.compute import Compute
-from deepcustom.errors import InputError
-from deepcustom.figures import loss_curves
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import AdversarialTrainParams
+from deepcustom.base.progress import progress
+from deepcustom.data import arrays, datasets
 from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.gf import train_gf
+from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import train_madry
-from deepcustom.params import AdversarialTrainParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
-from deepcustom.weights import save_network
+from deepcustom.report.figures import loss_curves
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.weights import save_network
 
 
 def run(ws: Workspace, dataset: str, name: str) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepcustom import datasets
-from deepcustom.attacks import art_classifier, run_attack, sloped
-from deepcustom.params import AttackParams
+from deepcustom.attacks.art import art_classifier, run_attack, sloped
+from deepcustom.base.params import AttackParams
+from deepcustom.base.progress import progress
+from deepcustom.data import datasets
 from deepcustom.pipeline.adversarial_set import make_set
 from deepcustom.pipeline.load import load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
 
 
 def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepcustom import datasets
+from deepcustom.base.params import EvaluateParams
+from deepcustom.data import datasets
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
+from deepcustom.evaluation.own_network import load_own
+from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
 from deepcustom.evaluation.transfer import Network
-from deepcustom.figures import accuracy_heatmap
-from deepcustom.params import EvaluateParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.own_network import load_own
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.results import PROTOCOLS, csv_text, replace_file
-from deepcustom.tables import print_tables
+from deepcustom.report.figures import accuracy_heatmap
+from deepcustom.report.tables import print_tables
 
 
 def run(ws: Workspace, dataset: str) -> None:
@@ -66,7 +66,7 @@ def aside(
         ws: with prepared data, adversarial test sets and models.
         dataset: its name.
         network: the file; None: the networks of the data set.
-        architecture: as in :func:`deepcustom.pipeline.own_network.load_own`.
+        architecture: as in :func:`deepcustom.evaluation.own_network.load_own`.
         mean: likewise.
         std: likewise.
         n: images to attack; None: as in the settings.

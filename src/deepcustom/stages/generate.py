@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from deepcustom import datasets
-from deepcustom.params import GenerateParams
+from deepcustom.base.params import GenerateParams
+from deepcustom.base.progress import progress
+from deepcustom.data import datasets
 from deepcustom.pipeline.adversarial_set import make_set
 from deepcustom.pipeline.load import load_classifier, load_dgn, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.prediction import predict
-from deepcustom.progress import progress
+from deepcustom.training.prediction import predict
 
 
 def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deepcustom import arrays, datasets, draws, sources
-from deepcustom.params import PrepareParams
+from deepcustom.base.params import PrepareParams
+from deepcustom.data import arrays, datasets, draws, sources
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace

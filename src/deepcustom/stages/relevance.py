@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from deepcustom import datasets
-from deepcustom.errors import ParamsError
-from deepcustom.params import RelevanceParams
+from deepcustom.attacks.relevance import class_relevance, top_pixels
+from deepcustom.base.errors import ParamsError
+from deepcustom.base.params import RelevanceParams
+from deepcustom.data import datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.relevance import class_relevance, top_pixels
-from deepcustom.weights import save_tensors
+from deepcustom.training.weights import save_tensors
 
 
 def run(ws: Workspace, dataset: str) -> None:

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcustom import arrays, datasets
+from deepcustom.base.params import AttackParams, EvaluateParams, ReportParams
+from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
-from deepcustom.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
-from deepcustom.params import AttackParams, EvaluateParams, ReportParams
+from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.cards import model_cards
 from deepcustom.pipeline.load import load_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.report import page
-from deepcustom.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
+from deepcustom.report.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
+from deepcustom.report.page import page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

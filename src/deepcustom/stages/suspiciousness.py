@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from deepcustom import datasets
-from deepcustom.params import SuspiciousnessParams
+from deepcustom.attacks.suspiciousness import suspicious_units
+from deepcustom.base.params import SuspiciousnessParams
+from deepcustom.data import datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.suspiciousness import suspicious_units
-from deepcustom.weights import save_tensors
+from deepcustom.training.weights import save_tensors
 
 
 def run(ws: Workspace, dataset: str) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from deepcustom import datasets
-from deepcustom.dgn_training import train_bank
-from deepcustom.figures import loss_curves
-from deepcustom.losses import find_loss
-from deepcustom.params import TrainDgnParams
+from deepcustom.attacks.losses import find_loss
+from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.params import TrainDgnParams
+from deepcustom.base.progress import progress
+from deepcustom.data import datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_analysis, load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
+from deepcustom.report.figures import loss_curves
 
 
 def run(ws: Workspace, dataset: str, name: str) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from deepcustom import datasets, nets
-from deepcustom.conditional import ConditionalDGN, conditional
-from deepcustom.figures import loss_curves
+from deepcustom.attacks.conditional import ConditionalDGN, conditional
+from deepcustom.attacks.losses import find_loss
+from deepcustom.base.params import OnlineTrainParams
+from deepcustom.base.progress import progress
+from deepcustom.data import datasets
 from deepcustom.hardening.online import objectives, train_online
-from deepcustom.losses import find_loss
-from deepcustom.params import OnlineTrainParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
-from deepcustom.weights import save_network
+from deepcustom.report.figures import loss_curves
+from deepcustom.training import nets
+from deepcustom.training.weights import save_network
 
 CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no loss is named
 

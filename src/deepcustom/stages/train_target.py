@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from deepcustom import datasets, nets
-from deepcustom.figures import loss_curves
-from deepcustom.params import TrainingParams
+from deepcustom.base.params import TrainingParams
+from deepcustom.base.progress import progress
+from deepcustom.data import datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.progress import progress
-from deepcustom.training import train_classifier
-from deepcustom.weights import save_network
+from deepcustom.report.figures import loss_curves
+from deepcustom.training import nets
+from deepcustom.training.fit import train_classifier
+from deepcustom.training.weights import save_network
 
 
 def run(ws: Workspace, dataset: str) -> None:

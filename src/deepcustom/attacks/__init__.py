@@ -1,0 +1,1 @@
+"""Making adversarial images: the threat model, ART's attacks, and DGNs with the losses they learn on."""

@@ -1,0 +1,150 @@
+"""Data generator networks: keep one per class as a bank, make images with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import InputError
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.weights import load_state, load_tensors, save_tensors
+
+Output = Literal["image", "perturbation"]
+
+
+def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> Tensor:
+    """What a DGN offers for ``x``, before the projection.
+
+    Args:
+        net: the generator, images to images in [0, 1].
+        x: clean images (N, C, H, W) in [0, 1].
+        output: ``image``: the generator's output itself; ``perturbation``: clip(x + eps * (2 s - 1))
+            for its output s, which lies in the ball by construction.
+        threat: gives eps.
+
+    Returns:
+        Images like ``x`` in [0, 1].
+    """
+    s: Tensor = net(x).float()
+    return s if output == "image" else (x + threat.eps * (2 * s - 1)).clamp(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class DGNBank:
+    """One DGN per class, and how their output is to be read.
+
+    Attributes:
+        dataset: name of the data set, which fixes the architecture.
+        loss: the loss they were trained on.
+        output: ``image`` or ``perturbation``.
+        generators: one per class, in eval mode.
+    """
+
+    dataset: str
+    loss: str
+    output: Output
+    generators: list[nn.Module]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        *,
+        compute: Compute,
+        batch_size: int = 200,
+    ) -> Tensor:
+        """Adversarial images, one forward pass each.
+
+        Args:
+            x: clean images (N, C, H, W), float32 in [0, 1].
+            labels: (N,) int64, which class's DGN makes each image.
+            threat: what the result is projected to.
+            compute: device and precision.
+            batch_size: images per pass at most.
+
+        Returns:
+            (N, C, H, W) float32 on ``x``'s device, inside the threat model.
+
+        Raises:
+            InputError: a label has no DGN, or there are not as many labels as images.
+        """
+        if labels.shape != (len(x),):
+            raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
+        if len(labels) and not (0 <= int(labels.min()) <= int(labels.max()) < len(self.generators)):
+            raise InputError(f"labels must lie in 0..{len(self.generators) - 1}, one DGN a class")
+        x_adv = torch.empty_like(x)
+        for label, net in enumerate(self.generators):
+            rows = torch.nonzero(labels == label).flatten()
+            for part in torch.tensor_split(rows, max(math.ceil(len(rows) / batch_size), 1)):
+                if not len(part):
+                    continue
+                batch = x[_padded(part, batch_size)]
+                batch = batch.to(compute.device, memory_format=torch.channels_last)
+                with compute.autocast():
+                    g = propose(net, batch, self.output, threat)
+                x_adv[part] = threat.project(g, batch)[: len(part)].to(x.device)
+        return x_adv
+
+    def save(self, path: Path) -> None:
+        """Write all DGNs to one safetensors file, weights in half precision."""
+        tensors = {
+            f"{label}.{name}": stored(tensor)
+            for label, net in enumerate(self.generators)
+            for name, tensor in net.state_dict().items()
+        }
+        about = {"dataset": self.dataset, "loss": self.loss, "output": self.output}
+        save_tensors(path, tensors, {"kind": "dgn-bank", "classes": len(self.generators), **about})
+
+    @classmethod
+    def load(cls, path: Path, dataset: str, num_classes: int, device: torch.device) -> DGNBank:
+        """Read a bank of ``num_classes`` DGNs for ``dataset``.
+
+        Raises:
+            InputError: no such file, or it holds something else.
+        """
+        tensors, about = load_tensors(path)
+        if about.get("kind") != "dgn-bank" or about.get("dataset") != dataset:
+            found = f"{about.get('kind')} for {about.get('dataset')}"
+            raise InputError(f"{path} holds a {found}, expected a dgn-bank for {dataset}")
+        if about.get("classes") != num_classes:
+            raise InputError(f"{path} holds {about.get('classes')} DGNs, expected {num_classes}")
+        if about.get("output") not in ("image", "perturbation") or not about.get("loss"):
+            raise InputError(f"{path} does not say how its output is to be read")
+        generators = []
+        for label in range(num_classes):
+            net = nets.generator(dataset)
+            prefix = f"{label}."
+            own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+            load_state(net, own, path)
+            generators.append(ready(net, device))
+        return cls(dataset, str(about["loss"]), about["output"], generators)
+
+
+def _padded(rows: Tensor, most: int) -> Tensor:
+    """``rows`` (n,), the last repeated up to a multiple of 16, but ``most`` rows at most.
+
+    For every new size of a batch the CPU's library (oneDNN) makes new kernels and keeps them. How many
+    images a class has varies from call to call: without this, memory grew by half on the way to 100,000.
+    """
+    size = min(math.ceil(len(rows) / 16) * 16, most)
+    return torch.cat([rows, rows[-1:].expand(size - len(rows))])
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """As it goes to disk: weights of convolutions halved; biases and batch norm left as they are."""
+    return tensor.half() if tensor.dim() > 1 else tensor
+
+
+def ready(net: nn.Module, device: torch.device) -> nn.Module:
+    """For use only: frozen, eval, and laid out for convolutions."""
+    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net.eval().requires_grad_(False)

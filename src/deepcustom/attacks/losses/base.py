@@ -1,0 +1,147 @@
+"""What a custom loss is, and where losses are found.
+
+A loss is a small class, built once per DGN from its checked options and a :class:`LossContext`. Called
+with clean images ``x`` and the generator's output ``g`` it returns named terms, one number per image,
+already weighted and signed; training minimises the mean of their sum and logs every one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import LossError, UnknownNameError
+from deepcustom.base.params import Params, validate
+from deepcustom.training.nets import Classifier
+
+ANALYSES = ("relevance", "suspiciousness")
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """All that a loss may know.
+
+    Attributes:
+        target_net: the network under attack, in eval mode, weights frozen; it computes in the run's
+            precision and gives float32.
+        label: the class whose images this DGN gets.
+        threat: the ball and range that its output will be projected to.
+        analysis: for each analysis in the loss's ``requires``, its arrays for this class:
+            ``relevance``: ``pixels`` (k,) int64 places in the flattened image, most relevant first, and
+            ``relevance`` (C, H, W); ``suspiciousness``: ``suspicious.<layer>`` (units,) bool,
+            ``scores.<layer>`` (units,), ``failures`` () int64.
+    """
+
+    target_net: Classifier
+    label: int
+    threat: ThreatModel
+    analysis: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+class CustomLoss(ABC):
+    """Base of every loss.
+
+    Class attributes:
+        Options: the pydantic model of its options in ``params.yaml``.
+        requires: names of the analyses that it reads.
+    """
+
+    Options: ClassVar[type[Params]] = Params
+    requires: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: Any, context: LossContext) -> None:
+        self.options = options
+        self.context = context
+
+    @abstractmethod
+    def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:
+        """The terms.
+
+        Args:
+            x: clean images (N, C, H, W) in [0, 1].
+            g: the generator's output before the projection, same shape, in [0, 1].
+
+        Returns:
+            Term name → (N,) differentiable tensor, weighted and signed.
+        """
+
+
+REGISTRY: dict[str, type[CustomLoss]] = {}
+L = TypeVar("L", bound=type[CustomLoss])
+
+
+def register_loss(name: str) -> Callable[[L], L]:
+    """Class decorator: make the loss known under ``name``.
+
+    Raises:
+        LossError: the name is taken.
+    """
+
+    def add(cls: L) -> L:
+        if name in REGISTRY:
+            taken = f"{REGISTRY[name].__module__}.{REGISTRY[name].__qualname__}"
+            raise LossError(f"loss {name!r} is registered already, by {taken}")
+        REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def find_loss(name: str) -> type[CustomLoss]:
+    """The loss class of a registered name or of ``package.module:Class`` (from the current folder too).
+
+    Raises:
+        UnknownNameError: not registered; the message lists what is.
+        LossError: the module or class cannot be had, or is no CustomLoss.
+    """
+    if ":" in name:
+        return _import_loss(name)
+    if name not in REGISTRY:
+        raise UnknownNameError(
+            "loss", name, [*sorted(REGISTRY), "or your own package.module:Class"]
+        )
+    return REGISTRY[name]
+
+
+def _import_loss(path: str) -> type[CustomLoss]:
+    module_name, _, class_name = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if not module_name or not class_name:
+        raise LossError(f"loss {path!r} must have the form package.module:Class")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's own file raises
+        why = f"{type(error).__name__}: {error}"
+        raise LossError(f"loss {path!r}: importing {module_name!r} failed: {why}") from error
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise LossError(f"loss {path!r}: {module_name} has no class {class_name!r}")
+    if not (isinstance(found, type) and issubclass(found, CustomLoss)):
+        raise LossError(f"loss {path!r} is not a subclass of deepcustom.attacks.losses.CustomLoss")
+    return found
+
+
+def build_loss(name: str, options: Mapping[str, Any], context: LossContext) -> CustomLoss:
+    """Build a loss for one DGN.
+
+    Raises:
+        UnknownNameError, LossError: as :func:`find_loss`, or a required analysis is missing.
+        ParamsError: an option is unknown or out of range.
+    """
+    cls = find_loss(name)
+    missing = [analysis for analysis in cls.requires if analysis not in context.analysis]
+    if missing:
+        raise LossError(
+            f"loss {name!r} requires the analysis {', '.join(missing)}, which is not there"
+        )
+    return cls(validate(cls.Options, dict(options), f"options of loss {name!r}"), context)

@@ -1,0 +1,141 @@
+"""Perturbing a split some images at a time: verified, scored and written, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.progress import Advance, silent
+from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.training.compute import Compute
+from deepcustom.training.nets import Classifier
+from deepcustom.training.prediction import predict
+
+Perturb = Callable[[Tensor, Tensor, int], Tensor]
+"""(x, y, start) → x_adv: images (n, C, H, W) and labels (n,) of the rows from ``start`` on, perturbed."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an attack did to the predictions, and how far it moved the images.
+
+    Attributes:
+        images: how many the set holds. All else is of every image of the split, kept or not, and nan
+            where there is none.
+        clean_accuracy: share that the target network got right before.
+        target_accuracy: share that it gets right after.
+        attack_success_rate: of those right before, the share that is wrong after.
+        predictions_changed: share whose predicted class is another after.
+        mean_linf: mean of the largest change of a pixel.
+        mean_l2: mean of the change's Euclidean length.
+    """
+
+    images: int
+    clean_accuracy: float
+    target_accuracy: float
+    attack_success_rate: float
+    predictions_changed: float
+    mean_linf: float
+    mean_l2: float
+
+
+def perturb_split(
+    split: Split,
+    spec: DatasetSpec,
+    perturb: Perturb,
+    folder: Path,
+    *,
+    target_net: Classifier,
+    threat: ThreatModel,
+    compute: Compute,
+    only_changed: bool,
+    chunk: int = 2000,
+    advance: Advance = silent,
+) -> Effect:
+    """Make an adversarial set; the memory it takes depends on ``chunk``, not on the split.
+
+    Args:
+        split: the clean images; they may be mapped from files.
+        spec: the data set.
+        perturb: called with each chunk in turn, on ``compute.device``: images float32 in [0, 1], their
+            true labels int64, and the row that the chunk begins with. Returns as many images of
+            that shape, and leaves its arguments as they are.
+        folder: where the set's files are written.
+        target_net: whose predictions count; on ``compute.device``.
+        threat: verified for every image.
+        compute: where ``perturb`` and ``target_net`` run.
+        only_changed: keep only images whose predicted class the perturbation changed.
+        chunk: images at a time.
+        advance: called after every chunk with the number of its images.
+
+    Returns:
+        The effect.
+
+    Raises:
+        ThreatModelError: an image lies outside the threat model; ``folder`` has no file then.
+    """
+    tally = _Tally()
+    with SetWriter(folder, spec) as writer:
+        for start in range(0, len(split), chunk):
+            clean = split.take(slice(start, start + chunk))
+            x, y = (tensor.to(compute.device) for tensor in clean.tensors())
+            x = x.to(memory_format=torch.channels_last)
+            x_adv = perturb(x, y, start).detach().to(compute.device, torch.float32)
+            stored = x_adv.cpu().contiguous().numpy()
+            threat.verify(stored, clean.x)
+            before, after = (predict(target_net, images).argmax(1) for images in (x, x_adv))
+            made = AdversarialSet(x=clean.x, x_adv=stored, y=clean.y, index=clean.index)
+            if only_changed:
+                made = made.take(np.flatnonzero((before != after).cpu().numpy()))
+            writer.append(made)
+            tally.add(len(made), x, x_adv, y, before, after)
+            release(split.x, split.y, split.index)
+            advance(steps=len(clean))
+    return tally.effect()
+
+
+class _Tally:
+    """Counts over all chunks, and sums in float64."""
+
+    def __init__(self) -> None:
+        self._kept = self._images = self._right = self._still = self._fooled = self._changed = 0
+        self._linf = self._l2 = 0.0
+
+    def add(
+        self, kept: int, x: Tensor, x_adv: Tensor, y: Tensor, before: Tensor, after: Tensor
+    ) -> None:
+        """One chunk: how many images were kept, images (n, C, H, W), labels and predictions (n,)."""
+        right = before == y
+        change = (x_adv - x).flatten(1)
+        self._kept += kept
+        self._images += len(y)
+        self._right += int(right.sum())
+        self._still += int((after == y).sum())
+        self._fooled += int((right & (after != y)).sum())
+        self._changed += int((before != after).sum())
+        self._linf += float(torch.linalg.vector_norm(change, torch.inf, dim=1).double().sum())
+        self._l2 += float(torch.linalg.vector_norm(change, dim=1).double().sum())
+
+    def effect(self) -> Effect:
+        """Of all chunks."""
+        n = self._images
+        return Effect(
+            images=self._kept,
+            clean_accuracy=_share(self._right, n),
+            target_accuracy=_share(self._still, n),
+            attack_success_rate=_share(self._fooled, self._right),
+            predictions_changed=_share(self._changed, n),
+            mean_linf=_share(self._linf, n),
+            mean_l2=_share(self._l2, n),
+        )
+
+
+def _share(total: float, count: int) -> float:
+    return total / count if count else float("nan")

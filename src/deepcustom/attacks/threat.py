@@ -1,0 +1,81 @@
+"""The threat model: which images count as adversarial versions of another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.base.errors import ThreatModelError
+
+# A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
+# eps itself) makes |x_adv - x| <= eps hold exactly, not up to rounding.
+_MARGIN = 2.0**-24
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """L-infinity ball of radius ``eps`` around each image, and pixels in [0, 1].
+
+    Attributes:
+        eps: radius in units of the pixel range, in (0, 1].
+        clip: whether the ball binds; [0, 1] always does.
+    """
+
+    eps: float
+    clip: bool = True
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """The nearest image to ``x_adv`` that the threat model allows; differentiable.
+
+        Args:
+            x_adv: proposed images, float32, any shape.
+            x: clean images in [0, 1], same shape.
+
+        Returns:
+            Images whose distance from ``x`` is at most ``eps`` exactly.
+        """
+        if self.clip:
+            radius = max(self.eps - _MARGIN, 0.0)
+            x_adv = torch.minimum(torch.maximum(x_adv, x - radius), x + radius)
+        return x_adv.clamp(0.0, 1.0)
+
+    def verify(self, x_adv: np.ndarray, x: np.ndarray, chunk: int = 64) -> None:
+        """Check, image by image and in float64, what ``project`` promises.
+
+        Args:
+            x_adv: adversarial images (N, C, H, W), float.
+            x: clean images in [0, 1], same shape, float; or uint8 in 0..255.
+            chunk: images looked at at a time; so few stay in the processor's cache.
+
+        Raises:
+            ThreatModelError: shapes differ, a value is not finite, or an image lies outside; the
+                message says how many and by how much.
+        """
+        if x_adv.shape != x.shape:
+            raise ThreatModelError(f"shapes differ: adversarial {x_adv.shape}, clean {x.shape}")
+        outside, excess = 0, 0.0
+        for start in range(0, len(x), chunk):
+            over = self._excess(x_adv[start : start + chunk], x[start : start + chunk])
+            outside += int((over > 0).sum())
+            excess = max(excess, float(over.max(initial=0.0)))
+        if outside:
+            ball = f"the eps={self.eps} ball and " if self.clip else ""
+            raise ThreatModelError(
+                f"{outside} of {len(x)} images lie outside {ball}[0, 1], by up to {excess:.3g}"
+            )
+
+    def _excess(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """How far each image lies outside, (n,); 0 inside, inf where a pixel is not finite."""
+        wide = x_adv.astype(np.float64).reshape(len(x_adv), -1)
+        over = np.maximum(-wide, wide - 1.0)
+        if self.clip:
+            # The program's images are float32: a uint8 pixel stands for float32(value / 255).
+            clean = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+            distance = np.abs(wide - clean.astype(np.float64).reshape(len(x), -1))
+            over = np.maximum(over, distance - self.eps)
+        over = np.where(np.isfinite(over), over, np.inf)
+        farthest: np.ndarray = over.max(axis=1, initial=0.0)
+        return farthest

@@ -1,0 +1,1 @@
+"""What every room uses: settings as they are checked, what can go wrong, and progress."""

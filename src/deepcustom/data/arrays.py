@@ -1,0 +1,272 @@
+"""Splits and adversarial sets as arrays, in memory and in files."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import mode
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from deepcustom.base.errors import InputError
+from deepcustom.data.datasets import DatasetSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[Any]
+
+_DTYPES = {"x": np.uint8, "x_adv": np.float32, "y": np.uint8, "index": np.int64}
+_IMAGES = ("x", "x_adv")
+_CHUNK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class _Arrays:
+    """Arrays of one length; each field is a file of that name in a folder."""
+
+    def __len__(self) -> int:
+        return len(self._arrays()["y"])
+
+    def _arrays(self) -> dict[str, Array]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def take(self, rows: Array | slice) -> Self:
+        """The images at ``rows``, in that order; ``index`` keeps pointing at the official split.
+
+        Rows by number or by mask are copied, a slice is not.
+        """
+        return type(self)(**{name: array[rows] for name, array in self._arrays().items()})
+
+    def save(self, folder: Path) -> None:
+        """Write one ``.npy`` file per array; the same arrays give the same bytes.
+
+        Args:
+            folder: made if need be. Its files may be the ones these arrays are mapped from.
+
+        Raises:
+            InputError: an array has another dtype or shape than belongs in the file.
+        """
+        arrays = self._arrays()
+        self._check(folder, arrays["x"].shape[1:])
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in arrays.items():
+            part = folder / f"{name}.npy.part"
+            with part.open("wb") as file:
+                np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+            part.replace(folder / f"{name}.npy")
+
+    def _check(self, folder: Path, image: tuple[int, ...]) -> None:
+        """Whether each array belongs in its file in ``folder``; ``image`` is the shape of one."""
+        for name, array in self._arrays().items():
+            shape = image if name in _IMAGES else ()
+            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
+
+    @classmethod
+    def load(cls, folder: Path, spec: DatasetSpec) -> Self:
+        """Map the files of ``folder`` into memory, read-only.
+
+        Raises:
+            InputError: a file is missing or no ``.npy`` file, or an array has another dtype, shape,
+                length or range than expected.
+        """
+        paths = {field.name: folder / f"{field.name}.npy" for field in fields(cls)}
+        arrays = {name: _map(path) for name, path in paths.items()}
+        # The length that most have: so the file that differs is the one that is named.
+        n = mode(len(array) if array.ndim else 0 for array in arrays.values())
+        for name, path in paths.items():
+            shape = spec.shape if name in _IMAGES else ()
+            _check_form(path, name, arrays[name], (n, *shape))
+            _check_range(path, name, arrays[name], spec)
+        return cls(**arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class Split(_Arrays):
+    """Clean images.
+
+    Attributes:
+        x: images, uint8 (N, C, H, W) in 0..255.
+        y: labels, uint8 (N,).
+        index: row of each image in the official split, int64 (N,), no row twice.
+    """
+
+    x: Array
+    y: Array
+    index: Array
+
+    @classmethod
+    def whole(cls, x: Array, y: Array) -> Split:
+        """An official split, as :func:`deepcustom.data.sources.fetch` gives it."""
+        return cls(x, y, np.arange(len(y), dtype=np.int64))
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,), in memory."""
+        return images(self.x), labels(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialSet(_Arrays):
+    """Images that one attack made from a split, or from some of it; there may be none.
+
+    Attributes:
+        x: the images they were made from, uint8 (N, C, H, W) in 0..255.
+        x_adv: adversarial images, float32 (N, C, H, W) in [0, 1].
+        y: true labels, uint8 (N,).
+        index: row of each image in the official split, int64 (N,), no row twice.
+    """
+
+    x: Array
+    x_adv: Array
+    y: Array
+    index: Array
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean and adversarial images float32 (N, C, H, W) in [0, 1], labels int64 (N,)."""
+        return images(self.x), images(self.x_adv), labels(self.y)
+
+
+class SetWriter:
+    """A context that writes an adversarial set some rows at a time, however many there will be.
+
+    The files are those of :meth:`AdversarialSet.save`, to the byte. They take their names when the
+    context ends well; where it does not, none is left.
+    """
+
+    def __init__(self, folder: Path, spec: DatasetSpec) -> None:
+        """Write to ``folder``, made if need be, images of the shape that ``spec`` says."""
+        self._folder, self._shape = folder, spec.shape
+        self._parts = {name: folder / f"{name}.npy.part" for name in _DTYPES}
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened:
+            self._files = {
+                name: opened.enter_context(part.open("wb")) for name, part in self._parts.items()
+            }
+            self._opened = opened.pop_all()
+        self._write_headers()
+        return self
+
+    def append(self, rows: AdversarialSet) -> None:
+        """Write ``rows`` behind what is there; they may be none.
+
+        Raises:
+            InputError: an array has another dtype or shape than belongs in the file.
+        """
+        rows._check(self._folder, self._shape)
+        for name, array in rows._arrays().items():
+            self._files[name].write(np.ascontiguousarray(array).data)
+        self._count += len(rows)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with self._opened:
+                if kind is None:
+                    self._write_headers()
+            if kind is None:
+                for name, part in self._parts.items():
+                    part.replace(self._folder / f"{name}.npy")
+        finally:
+            for part in self._parts.values():
+                part.unlink(missing_ok=True)
+
+    def _write_headers(self) -> None:
+        """At the start of each file. NumPy pads a header so that the length in it can grow."""
+        for name, file in self._files.items():
+            shape = self._shape if name in _IMAGES else ()
+            header = {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(_DTYPES[name])),
+                "fortran_order": False,
+                "shape": (self._count, *shape),
+            }
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(file, header)
+
+
+def release(*arrays: Array) -> None:
+    """Give back the memory of those of ``arrays`` that are mapped from files; they stay readable.
+
+    Pages that were read count as this process's until the system wants them back. Where a mapping
+    was written to and the file must not change (mode ``c``), nothing happens.
+    """
+    for array in arrays:
+        owner: Any = array
+        while isinstance(owner, np.ndarray) and getattr(owner, "mode", "r") != "c":
+            owner = owner.base
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
+
+
+def images(x: Array) -> Tensor:
+    """Images as the networks take them, a copy in memory.
+
+    Args:
+        x: uint8 in 0..255, or float32 in [0, 1]; any shape.
+
+    Returns:
+        float32 in [0, 1], same shape.
+    """
+    import torch
+
+    if x.dtype == np.uint8:
+        return torch.from_numpy(x.astype(np.float32)).div_(255)
+    return torch.from_numpy(np.array(x, dtype=np.float32))
+
+
+def labels(y: Array) -> Tensor:
+    """Labels as the losses take them, int64, a copy in memory."""
+    import torch
+
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def _map(path: Path) -> Array:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file, expected an array (.npy)") from None
+    except (OSError, ValueError, EOFError, SyntaxError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"{path}: no whole .npy file of numbers ({problem})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an archive of arrays, expected one array (.npy)")
+    return array
+
+
+def _check_form(path: Path, name: str, array: Array, shape: tuple[int, ...]) -> None:
+    dtype = np.dtype(_DTYPES[name])
+    if array.dtype != dtype or array.shape != shape:
+        found = f"{array.dtype} of shape {array.shape}"
+        raise InputError(f"{path}: {found}, expected {dtype} of shape {shape}")
+
+
+def _check_range(path: Path, name: str, array: Array, spec: DatasetSpec) -> None:
+    """Every value is one that the data set can have; the array is read a chunk at a time."""
+    if name == "x":  # any byte is a pixel
+        return
+    rows = max(facts.size for facts in spec.splits.values())
+    low, high = {"x_adv": (0, 1), "y": (0, spec.num_classes - 1), "index": (0, rows - 1)}[name]
+    seen = np.zeros(rows, dtype=bool)
+    for start in range(0, len(array), _CHUNK):
+        chunk = array[start : start + _CHUNK]
+        least, most = chunk.min(), chunk.max()
+        if not (low <= least and most <= high):  # so that nan fails as well
+            found = f"values from {least} to {most}"
+            raise InputError(f"{path}: {found}, expected {low} to {high}, all finite")
+        if name == "index":
+            if seen[chunk].any() or len(np.unique(chunk)) < len(chunk):
+                raise InputError(f"{path}: a row occurs twice, expected each at most once")
+            seen[chunk] = True
+        release(array)

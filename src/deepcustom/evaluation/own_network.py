@@ -1,0 +1,183 @@
+"""A user's own network from a file: weights for a class, or an exported program; no pickle is read."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from deepcustom.base.errors import InputError
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.training import nets
+from deepcustom.training.compute import Compute
+from deepcustom.training.weights import load_state
+
+
+class Normalized(nn.Module):
+    """A network behind (x - mean) / std, so that an attack's eps stays in units of the pixel range."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+        logits: Tensor = self.net((x - self.mean) / self.std)
+        return logits
+
+
+class Exported(nn.Module):
+    """An exported program, which knows no eval mode: it is in the one that it was exported in."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self._program = [program]  # not as a submodule: eval() would reach it, and it refuses
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the program gives."""
+        logits: Tensor = self._program[0](x)
+        return logits
+
+
+def load_own(
+    path: Path,
+    spec: DatasetSpec,
+    compute: Compute,
+    *,
+    architecture: str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> nn.Module:
+    """A network that takes images (N, C, H, W) in [0, 1] and gives logits (N, classes), frozen.
+
+    Args:
+        path: ``.safetensors``, the state of ``architecture``; or ``.pt2``, by ``torch.export.save``,
+            exported in eval mode with a dynamic number of images.
+        spec: the data set, which fixes the shapes.
+        compute: device.
+        architecture: ``package.module:Class``, called without arguments, from the current folder too;
+            None: this project's network for the data set.
+        mean: of each channel, subtracted from the images before the network; empty: nothing.
+        std: of each channel, likewise, what they are then divided by.
+
+    Raises:
+        InputError: the file or the class cannot be had, or does not fit the data set.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    if path.suffix == ".pt2":
+        if architecture:
+            raise InputError(f"{path} holds its own architecture: leave --architecture out")
+        net: nn.Module = _exported(path)
+    elif path.suffix == ".safetensors":
+        net = _with_weights(path, _built(architecture, spec))
+    else:
+        raise InputError(f"{path}: want .safetensors or .pt2; a pickle (.pt, .pth) is not read")
+    net = net.to(compute.device)
+    if mean or std:
+        channels = spec.shape[0]
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise InputError(f"--mean and --std: want {channels} numbers each, std above 0")
+        net = Normalized(net, mean, std).to(compute.device)
+    net.eval().requires_grad_(False)
+    _check_outputs(path, net, spec, compute)
+    return net
+
+
+def _built(architecture: str | None, spec: DatasetSpec) -> nn.Module:
+    if architecture is None:
+        return nets.classifier(spec.name)
+    module_name, _, class_name = architecture.partition(":")
+    if not module_name or not class_name:
+        raise InputError(f"--architecture {architecture!r}: want package.module:Class")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        built = getattr(importlib.import_module(module_name), class_name)()
+    except Exception as error:  # whatever the user's own file raises
+        raise InputError(
+            f"--architecture {architecture!r}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"--architecture {architecture!r} is no torch.nn.Module")
+    return built
+
+
+def _with_weights(path: Path, net: nn.Module) -> nn.Module:
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no safetensors file, or is corrupted: {reason}") from None
+    load_state(net, tensors, path)
+    return net
+
+
+# What torch.export.save writes for a network of plain tensors. Other files in the archive, and payloads
+# marked so in its lists, would be unpickled by torch.export.load.
+_PLAIN = re.compile(
+    r"[^/]+/(data/weights/(weight_\d+|model_weights_config\.json)"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
+    r"|models/model\.json|archive_format|archive_version|byteorder|\.data/(version|serialization_id))"
+)
+
+
+def _refuse_pickles(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        odd = [name for name in names if not _PLAIN.fullmatch(name)]
+        for name in names:
+            if name.endswith("_config.json"):
+                payloads = json.loads(archive.read(name))["config"].values()
+                odd += [
+                    str(one.get("path_name"))
+                    for one in payloads
+                    if one.get("use_pickle", True)
+                    or not re.fullmatch(r"(weight|tensor)_\d+", str(one.get("path_name")))
+                ]
+    if odd:
+        raise ValueError(f"it holds {odd[0]}, which may be a pickle, and pickles are not read")
+
+
+def _exported(path: Path) -> nn.Module:
+    try:
+        _refuse_pickles(path)
+        return Exported(torch.export.load(path).module())
+    except Exception as error:  # torch raises many kinds
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{path} is no exported program, or is corrupted: {reason}") from error
+
+
+def _check_outputs(path: Path, net: nn.Module, spec: DatasetSpec, compute: Compute) -> None:
+    """Two and three images in, as many rows of finite logits out."""
+    for count in (2, 3):
+        x = torch.full((count, *spec.shape), 0.5, device=compute.device)
+        try:
+            with torch.no_grad():
+                out = net(x)
+        except Exception as error:  # whatever the network raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"{path}: the network refuses {count} images of shape {spec.shape}: {reason}"
+            ) from error
+        want = (count, spec.num_classes)
+        if not isinstance(out, Tensor) or tuple(out.shape) != want:
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"{path}: the network gives {found}, want logits of shape {want}")
+        if not bool(out.isfinite().all()):
+            raise InputError(f"{path}: the network gives logits that are not finite")

@@ -1,0 +1,120 @@
+"""Where a number or a file came from: files, the runs that made them, and whether each link holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from deepcustom.evaluation.results import Result
+
+OK, ABSENT, BROKEN = "ok", "absent", "broken"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One link of the chain.
+
+    Attributes:
+        name: what was compared.
+        verdict: ``ok``; ``broken``; or ``absent`` where one side is not here to compare with.
+        detail: what was found, where it is not ``ok``.
+    """
+
+    name: str
+    verdict: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run of a stage that made a file.
+
+    Attributes:
+        name: of the DVC stage and the MLflow run.
+        run_key: the MLflow run's tag ``deepcustom.run_key``.
+        started: when, ISO 8601.
+        seconds: how long.
+        git_commit: the code's commit.
+        git_dirty: whether code or settings differed from it.
+        params: section of ``params.yaml`` → its values as used.
+        inputs: what it read, as far as the question needs it.
+        skipped: how many more inputs it read.
+        checks: its record against ``dvc.lock``, its code against the commit, its data against the
+            official ones.
+    """
+
+    name: str
+    run_key: str
+    started: str
+    seconds: float
+    git_commit: str | None
+    git_dirty: bool | None
+    params: dict[str, Any]
+    inputs: list[File]
+    skipped: int
+    checks: list[Check]
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or folder that a stage made.
+
+    Attributes:
+        path: below the project's top folder.
+        md5: what the run that read it saw; for the one asked for, what the run that made it left.
+        checks: the hash against the file here, ``dvc.lock``, and the record of the run that made it.
+        run: that run; None where there is no record of it.
+        above: whether the run is shown at an earlier place.
+    """
+
+    path: str
+    md5: str
+    checks: list[Check]
+    run: Run | None
+    above: bool = False
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What was asked for, and where it came from.
+
+    Attributes:
+        what: the question.
+        number: the accuracy asked for; None for a file.
+        checks: the number against the table and the run that made it.
+        file: the file asked for, or the table that holds the number.
+    """
+
+    what: str
+    number: Result | None
+    checks: list[Check]
+    file: File
+
+    def all_checks(self) -> Iterator[tuple[str, Check]]:
+        """(where, check) over the whole tree, each once."""
+        own = ((self.what, check) for check in self.checks)
+        yield from dict.fromkeys([*own, *_checks(self.file)])
+
+    def broken(self) -> list[tuple[str, Check]]:
+        """The links that do not hold."""
+        return [(where, check) for where, check in self.all_checks() if check.verdict == BROKEN]
+
+    def run_keys(self) -> list[str]:
+        """Of every run in the tree."""
+        return list(_run_keys(self.file))
+
+
+def _checks(file: File) -> Iterator[tuple[str, Check]]:
+    yield from ((file.path, check) for check in file.checks)
+    if file.run and not file.above:
+        yield from ((file.run.name, check) for check in file.run.checks)
+        for source in file.run.inputs:
+            yield from _checks(source)
+
+
+def _run_keys(file: File) -> Iterator[str]:
+    if file.run and not file.above:
+        yield file.run.run_key
+        for source in file.run.inputs:
+            yield from _run_keys(source)

@@ -1,0 +1,110 @@
+"""A lineage as a tree for the terminal, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from rich.markup import escape
+from rich.tree import Tree
+
+from deepcustom.evaluation.results import percent
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
+
+_COLOURS = {OK: "green", ABSENT: "yellow", BROKEN: "bold red"}
+
+
+def tree(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> Tree:
+    """What was asked for at the root, raw data at the leaves.
+
+    Args:
+        lineage: what to draw.
+        mlflow_runs: run key → id of the MLflow run, as far as there are any.
+    """
+    root = Tree(_title(lineage))
+    for check in lineage.checks:
+        _add_check(root, check)
+    _add_file(root, lineage.file, mlflow_runs)
+    return root
+
+
+def as_json(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> str:
+    """The same as JSON, with ``broken``: the links that do not hold."""
+    broken = [{"where": where, **asdict(check)} for where, check in lineage.broken()]
+    whole = {**asdict(lineage), "mlflow_runs": dict(mlflow_runs), "broken": broken}
+    return json.dumps(_without_nan(whole), indent=2, allow_nan=False)
+
+
+def _title(lineage: Lineage) -> str:
+    number = lineage.number
+    if number is None:
+        return f"[bold]{escape(lineage.what)}[/]"
+    interval = f"{100 * number.ci_low:.2f} to {100 * number.ci_high:.2f}"
+    return (
+        f"[bold]{escape(lineage.what)}[/]: accuracy {percent(number)} % "
+        f"(95 % interval {interval}, {number.n:,} images)"
+    )
+
+
+def _add_file(parent: Tree, file: File, mlflow_runs: Mapping[str, str]) -> None:
+    node = parent.add(f"[bold]{escape(file.path)}[/]  {file.md5}  {_verdict(file.checks)}")
+    for check in file.checks:
+        if check.verdict != OK:
+            _add_check(node, check)
+    if file.run is None:
+        return
+    if file.above:
+        node.add(f"{escape(file.run.name)}, shown above")
+        return
+    _add_run(node, file.run, mlflow_runs)
+
+
+def _add_run(parent: Tree, run: Run, mlflow_runs: Mapping[str, str]) -> None:
+    dirty = {True: " with changes", False: "", None: ""}[run.git_dirty]
+    commit = f"commit {run.git_commit[:12]}{dirty}" if run.git_commit else "no commit"
+    node = parent.add(
+        f"made by [bold]{escape(run.name)}[/]  {run.started}, {run.seconds:g} s, {commit}  "
+        f"{_verdict(run.checks)}"
+    )
+    there = mlflow_runs.get(run.run_key)
+    node.add(f"MLflow run {there}" if there else f"no MLflow run here (run key {run.run_key})")
+    params = ", ".join(f"{key}={value}" for key, value in _flat(run.params))
+    node.add(escape(f"params: {params}"))
+    for check in run.checks:
+        if check.verdict != OK or check.name.startswith("official"):
+            _add_check(node, check)
+    for source in run.inputs:
+        _add_file(node, source, mlflow_runs)
+    if run.skipped:
+        node.add(f"and {run.skipped} more inputs, which this does not depend on")
+
+
+def _add_check(node: Tree, check: Check) -> None:
+    detail = f" ({escape(check.detail)})" if check.detail else ""
+    node.add(f"[{_COLOURS[check.verdict]}]{check.verdict}[/]: {escape(check.name)}{detail}")
+
+
+def _verdict(checks: list[Check]) -> str:
+    """The worst of them."""
+    worst = max((check.verdict for check in checks), key=[OK, ABSENT, BROKEN].index, default=OK)
+    return f"[{_COLOURS[worst]}]{worst}[/]"
+
+
+def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in params.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: an accuracy of no images is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,223 @@
+"""From a number or a file back to the raw data: every run on the way, and every hash verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.evaluation.results import Result, read_csv
+from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.dvc import read_lock
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
+from deepcustom.pipeline.trace.official import official_splits
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import RUN_FILE, RunRecord
+
+
+def trace(ws: Workspace, what: str, project: Path) -> Lineage:
+    """Walk back from ``what`` to the raw data.
+
+    Args:
+        ws: the workspace that holds it.
+        what: an output's path, such as ``models/robust/mnist/nce.safetensors``, or a number, as
+            data set, network, protocol and attack: ``mnist/nce/transfer/pgd``.
+        project: the checkout whose code ran; its git history is asked.
+
+    Raises:
+        InputError, UnknownNameError: nothing is known under that name; the message says what is.
+    """
+    known = _Records.of(ws, project)
+    path = known.output(what)
+    if path:
+        return Lineage(what, None, [], known.file(path, known.recorded(path)))
+    number = _number(ws, what)
+    table = workspace.results(number.dataset)
+    if table not in known.makers:
+        raise InputError(f"{table}: no run record below reports/runs says which run made it")
+    wanted = {number.network_md5, number.set_md5}
+    found = known.file(table, known.recorded(table), follow=wanted)
+    return Lineage(what, number, _number_checks(number, known.makers[table]), found)
+
+
+def _number(ws: Workspace, what: str) -> Result:
+    parts = what.split("/")
+    if len(parts) != 4:
+        raise InputError(
+            f"{what!r} is neither the output of a stage, such as models/target/mnist.safetensors, nor "
+            "a number, such as mnist/nce/transfer/pgd (data set/network/protocol/attack)"
+        )
+    dataset, *rest = parts
+    tables = {file.stem: file for file in sorted((ws.root / "reports/results").glob("*.csv"))}
+    if dataset not in tables:
+        raise UnknownNameError("data set", dataset, tables)
+    rows = read_csv(tables[dataset])
+    for name, wanted in zip(("network", "protocol", "attack"), rest, strict=True):
+        there = dict.fromkeys(getattr(row, name) for row in rows)
+        if wanted not in there:
+            raise UnknownNameError(name, wanted, there)
+        rows = [row for row in rows if getattr(row, name) == wanted]
+    return rows[0]
+
+
+def _number_checks(number: Result, evaluated: RunRecord) -> list[Check]:
+    """Whether the run that made the table read the weights and the images that the row names."""
+    seen = set(evaluated.inputs.values())
+    pairs = {"weights of the row": number.network_md5, "images of the row": number.set_md5}
+    return [
+        _agree(name, "an input of the run", md5, md5 if md5 in seen else "not among them")
+        for name, md5 in pairs.items()
+    ]
+
+
+def _agree(name: str, other: str, expected: str, found: str | None) -> Check:
+    if found is None:
+        return Check(name, ABSENT, f"{other}: none")
+    if found == expected:
+        return Check(name, OK)
+    return Check(name, BROKEN, f"{other}: {found}, expected {expected}")
+
+
+@dataclass
+class _Records:
+    """What the workspace knows of its runs; every file is hashed, and every run shown, once."""
+
+    ws: Workspace
+    project: Path
+    makers: dict[str, RunRecord]
+    lock: Mapping[str, Any]
+    _hashes: dict[str, str | None] = field(default_factory=dict)
+    _code: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    _shown: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, ws: Workspace, project: Path) -> _Records:
+        records = [RunRecord.read(file.parent) for file in sorted(ws.runs.rglob(RUN_FILE))]
+        if not records:
+            raise InputError("no run records in reports/runs: `deepcustom repro` makes them")
+        makers = {path: record for record in records for path in record.outputs}
+        return cls(ws, project, makers, read_lock(ws.root))
+
+    def output(self, what: str) -> str | None:
+        """The output that ``what`` is, or lies in."""
+        root = self.ws.root.resolve()
+        full = (root / what).resolve()
+        if not full.is_relative_to(root):
+            raise InputError(f"{what} lies outside the project's folder")
+        path = full.relative_to(root)
+        candidates = (p.as_posix() for p in (path, *path.parents))
+        return next((p for p in candidates if p in self.makers), None)
+
+    def recorded(self, path: str) -> str:
+        """The hash that the run which made ``path`` left."""
+        return self.makers[path].outputs[path]
+
+    def file(self, path: str, md5: str, follow: Iterable[str] | None = None) -> File:
+        """``path`` with the hash ``md5``, and how it came to be.
+
+        ``follow``: hashes of the inputs that matter; all by default.
+        """
+        made = self.makers.get(path)
+        made_md5 = made.outputs[path] if made else None
+        checks = [
+            _agree("file", "the one here", md5, self._hash(path)),
+            _agree("dvc.lock", "its output", md5, self._locked(path)),
+            _agree("made as", "the record of the run", md5, made_md5)
+            if made
+            else Check("made as", BROKEN, "no record of the run that made it"),
+        ]
+        if made is None:
+            return File(path, md5, checks, None)
+        above = made.run_key in self._shown
+        self._shown.add(made.run_key)
+        return File(path, md5, checks, self._run(made, follow, above), above)
+
+    def _run(self, record: RunRecord, follow: Iterable[str] | None, above: bool) -> Run:
+        wanted = (
+            record.inputs
+            if follow is None
+            else {path: md5 for path, md5 in record.inputs.items() if md5 in set(follow)}
+        )
+        return Run(
+            name=record.name,
+            run_key=record.run_key,
+            started=record.started.isoformat(timespec="seconds"),
+            seconds=round(record.seconds, 1),
+            git_commit=record.git_commit,
+            git_dirty=record.git_dirty,
+            params=record.params,
+            inputs=[] if above else [self.file(path, md5) for path, md5 in wanted.items()],
+            skipped=len(record.inputs) - len(wanted),
+            checks=[] if above else self._run_checks(record),
+        )
+
+    def _run_checks(self, record: RunRecord) -> list[Check]:
+        checks = [*self._lock_checks(record), *self._code_checks(record)]
+        if record.stage != "prepare":
+            return checks
+        for name, found in official_splits(self.ws, record.dataset).items():
+            verdict = {True: OK, False: BROKEN, None: ABSENT}[found.same]
+            checks.append(Check(f"official {name} split", verdict, found.detail))
+        return checks
+
+    def _hash(self, path: str) -> str | None:
+        if path not in self._hashes:
+            full = self.ws.root / path
+            self._hashes[path] = provenance.dvc_md5(full) if full.exists() else None
+        return self._hashes[path]
+
+    def _locked(self, path: str) -> str | None:
+        """The hash of the output ``path`` in ``dvc.lock``."""
+        outs = (one for entry in self.lock.values() for one in entry.get("outs", []))
+        return next((str(one["md5"]) for one in outs if one["path"] == path), None)
+
+    def _lock_checks(self, record: RunRecord) -> list[Check]:
+        """The record's inputs and params against the lock's."""
+        if record.name not in self.lock:
+            return [Check("stage in dvc.lock", ABSENT, f"{record.name}: none")]
+        deps = {one["path"]: one["md5"] for one in self.lock[record.name].get("deps", [])}
+        checks = [
+            _agree(f"read {path}", "dvc.lock", md5, deps.get(path))
+            for path, md5 in record.inputs.items()
+            if not any(parent.as_posix() in deps for parent in Path(path).parents)
+        ]
+        params = self.lock[record.name].get("params", {}).get("params.yaml", {})
+        wrong = [key for key, value in params.items() if not _within(value, record.params.get(key))]
+        if not wrong:
+            return [*checks, Check("params", OK)]
+        return [*checks, Check("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
+
+    def _code_checks(self, record: RunRecord) -> list[Check]:
+        """The code that the lock names, against the recorded commit."""
+        deps = self.lock.get(record.name, {}).get("deps", [])
+        code = {one["path"]: one["md5"] for one in deps if one["path"].endswith(".py")}
+        if not code:
+            return []
+        commit = record.git_commit
+        if commit is None or record.git_dirty:
+            why = "no commit is recorded" if commit is None else "the tree had changes"
+            return [Check("code", ABSENT, why)]
+        found = {path: self._code_at(commit, path) for path in code}
+        if not any(found.values()):
+            return [Check("code", ABSENT, f"commit {commit[:7]} is not in this repository")]
+        wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
+        if wrong:
+            return [Check("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")]
+        return [Check("code", OK)]
+
+    def _code_at(self, commit: str, path: str) -> str | None:
+        key = (commit, path)
+        if key not in self._code:
+            self._code[key] = provenance.md5_at(self.project, commit, path)
+        return self._code[key]
+
+
+def _within(part: Any, whole: Any) -> bool:
+    """Whether ``whole`` has everything that ``part`` has; it may have defaults besides."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            _within(value, whole.get(key)) for key, value in part.items()
+        )
+    return bool(part == whole)

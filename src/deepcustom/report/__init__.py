@@ -1,0 +1,1 @@
+"""What people read: tables, sentences, pictures, the page and the cards, all made from results."""

@@ -1,0 +1,188 @@
+"""Model cards: what a published network is, what it scored, what it is for and what it is not.
+
+After Mitchell et al. 2019, "Model Cards for Model Reporting", arXiv:1810.03993. Every figure is computed
+from the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepcustom.evaluation.results import CLEAN, PROTOCOLS, Result, label_leaks, percent, trained_on
+from deepcustom.report.headline import RULE, sentences
+from deepcustom.report.tables import NAMES, ORDER, escape
+
+USE = {
+    "classifier": (
+        "For research on adversarial robustness: comparing attacks and defences on a small network of known "
+        "history."
+    ),
+    "bank": (
+        "For research on adversarial robustness: making adversarial images in one forward pass each, to test "
+        "or to harden classifiers of the same images."
+    ),
+    "generator": (
+        "For research on adversarial robustness: a start for gradient steps inside the ball, in one forward "
+        "pass from an image and its label, to test or to harden classifiers of the same images."
+    ),
+}
+LIMITS = {
+    "classifier": (
+        "Small, and of the study's architecture: its accuracy is far from the best known for these images. "
+        "Accuracies hold for the threat model above and say nothing about other norms, larger changes, or "
+        "images of another origin. Not for use where a wrong answer does harm."
+    ),
+    "bank": (
+        "Trained against one network, with the true label choosing the generator: what it does to other "
+        "networks is in the table, what it does to other images is unknown. A network hardened with its "
+        "images learns those images; see the white-box figures on that network's card."
+    ),
+    "generator": (
+        "It learned against a network that learned meanwhile, and gradient steps always followed what it "
+        "offered: how strong its images are by themselves no table here tells. What the network that learned "
+        "with it withstands is on that network's card."
+    ),
+}
+BALL = "and only within the ball of the threat model: nothing in its training speaks for what lies outside."
+TYPES = {
+    "madry": (
+        "Trained on nothing but the images that PGD made against it, anew in every step (Madry et al. 2018, "
+        f"[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), {BALL}"
+    ),
+    "online": (
+        "The adversarial images that it learned from were made anew in every step, by signed gradient steps "
+        f"from a start that a generator offered, which learned against it meanwhile, {BALL}"
+    ),
+}
+"""What else limits a network that was trained so, by its ``type`` in ``params.yaml``."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A published model.
+
+    Attributes:
+        kind: ``classifier``, ``bank``, or ``generator`` for one that learned with a network.
+        name: in the tables: ``target``, or that of the attack it was hardened with; for a bank its
+            own.
+        title: what it is, in words.
+        path: of its file.
+        md5: of its file.
+        parameters: how many numbers training adjusted; for a bank in one of its generators.
+    """
+
+    kind: str
+    name: str
+    title: str
+    path: str
+    md5: str
+    parameters: int
+
+
+def card(
+    model: Model,
+    dataset: str,
+    dataset_title: str,
+    results: Sequence[Result],
+    *,
+    facts: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        model: what it is about.
+        dataset: the name of the data set in ``results``.
+        dataset_title: its name for people.
+        results: all results; those of other data sets are left out.
+        facts: what else is known, name → value: the data, the threat model.
+        settings: the model's section of ``params.yaml``.
+    """
+    rows = {
+        "file": f"`{model.path}`",
+        "md5": f"`{model.md5}`",
+        "parameters": f"{model.parameters:,}" + (" a generator" if model.kind == "bank" else ""),
+        **facts,
+        "settings": ", ".join(f"{key} {value}" for key, value in _flat(settings)),
+    }
+    own = [result for result in results if result.dataset == dataset]
+    scores = (
+        _as_network(own, model.name) if model.kind == "classifier" else _as_attack(own, model.name)
+    )
+    limit = TYPES.get(str(settings.get("type"))) if model.kind == "classifier" else None
+    parts = [
+        f"# {escape(dataset_title)}: {escape(model.title)}\n",
+        "\n".join(
+            ["| | |", "| --- | --- |", *(f"| {k} | {escape(v)} |" for k, v in rows.items()), ""]
+        ),
+        f"`deepcustom trace {model.path}` shows the runs, code and data behind it, and verifies them.\n",
+        *scores,
+        f"## Use\n\n{USE[model.kind]}\n",
+        f"## Limits\n\n{LIMITS[model.kind]}\n",
+        *([f"{limit}\n"] if limit else []),
+    ]
+    return "\n".join(parts)
+
+
+def _as_network(results: Sequence[Result], network: str) -> list[str]:
+    """What the network withstands: a section per protocol, the headline first, and what is suspicious."""
+    dataset = results[0].dataset if results else ""
+    sections = []
+    for protocol in ORDER:
+        rows = [r for r in results if (r.network, r.protocol) == (network, protocol)]
+        if rows:
+            title = "Headline" if protocol == "worst" else "Accuracy"
+            head = f"## {title}: {NAMES[protocol].lower()}\n\n{PROTOCOLS[protocol]}\n"
+            sections.append(f"{head}\n{_table('images', ((r.attack, r) for r in rows))}")
+        if rows and protocol == "worst":
+            sections.append(f"In words: {sentences(results, dataset)[network]} {RULE}\n")
+    for leak in label_leaks(results, dataset):
+        if leak.own.network == network:
+            sections.append(
+                f"**Label leak.** {percent(leak.own)} % on `{leak.own.attack}` images is above "
+                f"{percent(leak.clean)} % on clean ones: the network learned to read the true label off the "
+                "perturbation. It is no evidence of robustness.\n"
+            )
+    return sections
+
+
+def _as_attack(results: Sequence[Result], bank: str) -> list[str]:
+    """What each network still gets right on the bank's images."""
+    rows = [r for r in results if r.protocol == "transfer" and r.attack == bank]
+    if not rows:
+        return []
+    clean = {r.network: r for r in results if r.protocol == "transfer" and r.attack == CLEAN}
+    head = (
+        f"## What it does\n\n{PROTOCOLS['transfer']}\n\n"
+        "Accuracy of each network on this bank's images; `target` is the one it was trained against.\n"
+    )
+    table = _table("network", ((r.network + _own(r), r) for r in rows))
+    before = ", ".join(f"{name} {percent(result)} %" for name, result in clean.items())
+    return [f"{head}\n{table}", f"On clean images: {before}.\n" if clean else ""]
+
+
+def _own(result: Result) -> str:
+    return " (hardened with it)" if trained_on(result.network) == result.attack else ""
+
+
+def _table(first: str, rows: Iterable[tuple[str, Result]]) -> str:
+    lines = [f"| {first} | accuracy, % | 95 % interval | n |", "| --- | ---: | ---: | ---: |"]
+    for name, result in rows:
+        interval = (
+            "-" if result.empty else f"{100 * result.ci_low:.2f} to {100 * result.ci_high:.2f}"
+        )
+        lines.append(f"| {escape(name)} | {percent(result)} | {interval} | {result.n:,} |")
+    return "\n".join([*lines, ""])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        flat += (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else [(prefix + name, value)]
+        )
+    return flat

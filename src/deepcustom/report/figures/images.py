@@ -1,0 +1,136 @@
+"""Images of an adversarial set beside the clean ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepcustom.base.errors import InputError
+from deepcustom.report.figures.page import INK, RED, message_figure, new_figure
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
+    IntArray = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+
+def image_grid(
+    x: FloatArray,
+    x_adv: FloatArray,
+    y: IntArray,
+    *,
+    class_names: Sequence[str],
+    predicted: IntArray | None = None,
+    predicted_adv: IntArray | None = None,
+    eps: float,
+    title: str,
+) -> Figure:
+    """Clean images, adversarial images and their difference, a column each, in the order given.
+
+    Args:
+        x: clean images, (N, C, H, W) in [0, 1], with C 1 or 3; N may be 0.
+        x_adv: their adversarial images, of the same shape.
+        y: true classes, (N,).
+        class_names: name of each class.
+        predicted: class the network gives each clean image, (N,).
+        predicted_adv: class it gives each adversarial image, (N,); a change is shown in red.
+        eps: radius of the threat model, above 0; the difference is drawn on the scale -eps to eps.
+        title: which data set and attack.
+
+    Raises:
+        InputError: where the shapes do not belong together.
+    """
+    import numpy as np
+
+    x, x_adv, y = np.asarray(x), np.asarray(x_adv), np.asarray(y)
+    _check_images(x, x_adv, {"y": y, "predicted": predicted, "predicted_adv": predicted_adv})
+    if len(x) == 0:
+        return message_figure(title, "the set is empty: there is no image to show")
+    largest = float(np.abs(x_adv - x).max())
+    colour = x.shape[1] == 3
+    fig = new_figure(max(1.0 * len(x) + 1.2, 5.5), 4.5 if colour else 4.1, title, compress=True)
+    grid = fig.subplots(3, len(x), squeeze=False)
+    for cells, clean, adversarial, label in zip(grid.T, x, x_adv, y, strict=True):
+        _image_column(cells, clean, adversarial, eps)
+        cells[0].set_title(
+            class_names[int(label)], fontsize=8.5, color=INK, fontweight="bold", pad=16
+        )
+    if predicted is not None and predicted_adv is not None:
+        _prediction_labels(
+            grid[0],
+            [class_names[int(label)] for label in predicted],
+            [class_names[int(label)] for label in predicted_adv],
+        )
+    for axes, label in zip(grid[:, 0], ("clean", "adversarial", "difference"), strict=True):
+        axes.set_ylabel(label, fontsize=9, color=INK)
+    note = f"eps {eps:g}, largest change in these images {largest:.4f}"
+    _difference_scale(fig, grid, eps, note, colour=colour)
+    return fig
+
+
+def _check_images(x: FloatArray, x_adv: FloatArray, labels: Mapping[str, IntArray | None]) -> None:
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or x.shape != x_adv.shape:
+        raise InputError(
+            f"images have shapes {x.shape} and {x_adv.shape}: want (N, 1 or 3, H, W) twice"
+        )
+    for name, values in labels.items():
+        if values is not None and len(values) != len(x):
+            raise InputError(f"{name} has {len(values)} entries for {len(x)} images")
+
+
+def _image_column(
+    cells: Iterable[Axes], clean: FloatArray, adversarial: FloatArray, eps: float
+) -> None:
+    import numpy as np
+
+    grey = clean.shape[0] == 1
+    difference = adversarial - clean
+    if not grey:
+        difference = np.clip(0.5 + difference / (2 * eps), 0, 1)
+    scales = [("gray", 0.0, 1.0), ("gray", 0.0, 1.0), ("RdBu_r", -eps, eps)]
+    for axes, image, (cmap, low, high) in zip(
+        cells, (clean, adversarial, difference), scales, strict=True
+    ):
+        shown = image[0] if grey else np.clip(image.transpose(1, 2, 0), 0, 1)
+        axes.imshow(shown, cmap=cmap, vmin=low, vmax=high, interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        for spine in axes.spines.values():
+            spine.set_color("#cccccc")
+
+
+def _prediction_labels(cells: Iterable[Axes], before: Sequence[str], after: Sequence[str]) -> None:
+    """Under each class name what the network says, before and after; red where it changed."""
+    long = any(len(b) + len(a) > 9 for b, a in zip(before, after, strict=True))
+    for axes, b, a in zip(cells, before, after, strict=True):
+        axes.text(
+            0.5,
+            1.03,
+            f"{b}\n→ {a}" if long else f"{b} → {a}",
+            transform=axes.transAxes,
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            linespacing=1.1,
+            color=INK if b == a else RED,
+        )
+        if long:
+            axes.set_title(axes.get_title(), fontsize=8.5, color=INK, fontweight="bold", pad=25)
+
+
+def _difference_scale(fig: Figure, grid: Any, eps: float, note: str, *, colour: bool) -> None:
+    """Say what the colours of the difference mean, and write ``note`` below."""
+    if colour:
+        note += (
+            f"\ndifference: grey is none, a channel runs from -{eps:g} (dark) to +{eps:g} (bright)"
+        )
+    else:
+        image = grid[2, 0].images[0]
+        bar = fig.colorbar(image, ax=grid, shrink=0.3, anchor=(0, 0), pad=0.015, aspect=12)
+        bar.set_ticks([-eps, 0, eps], labels=[f"-{eps:g}", "0", f"+{eps:g}"])
+        bar.ax.tick_params(labelsize=7.5, length=2)
+        bar.outline.set_visible(False)
+    fig.supxlabel(note, fontsize=8, color=INK)

@@ -1,0 +1,298 @@
+"""The page of a data set: its results in words, tables and pictures.
+
+Every statement is computed from the results; nothing about any network is written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from deepcustom.evaluation.results import (
+    ALL,
+    CLEAN,
+    PROTOCOLS,
+    Result,
+    label_leaks,
+    own_attacks,
+    percent,
+    pivot,
+    trained_on,
+    weak_whitebox,
+)
+from deepcustom.report.headline import RULE, TARGET, sentences
+from deepcustom.report.tables import (
+    NAMES,
+    ORDER,
+    escape,
+    footnote,
+    leak_line,
+    markdown_table,
+    reading,
+    weak_line,
+)
+
+if TYPE_CHECKING:
+    from deepcustom.evaluation.checks import Check
+    from deepcustom.evaluation.statistics import PairedTest
+
+APART = """\
+Protocols are never mixed: no table or picture below holds more than one, and no average runs over
+several.
+"""
+MIXED = f"""{APART}
+The one exception is the headline: each of its columns is the worst case of one protocol, and `all` that
+of everything, on the same images.
+"""
+
+UPPER_BOUND = """\
+The lowest number of a row is an upper bound on that network's robust accuracy: the attacks taken
+together, image by image, can only leave less, and so can a stronger attack.
+"""
+LEAK_HEAD = """## Label leak
+
+An attack should make images harder, never easier. Does a network do better on the attack it was
+hardened with than on clean images?
+"""
+LEAK_REASON = """\
+Where the true label chooses what is done to an image (which DGN makes it, or for FGSM and PGD the
+direction of the step), the network can learn to recognise the label's watermark. An attacker has no
+reason to stamp the right answer on an image, so such a number is no evidence of robustness (label
+leaking: Kurakin, Goodfellow and Bengio 2017, [arXiv:1611.01236](https://arxiv.org/abs/1611.01236)).
+"""
+
+CURVES = """\
+PGD from one random start on the first images, so these numbers can lie above those of the tables.
+Accuracy has to fall with eps, to about 0 where the ball is large, and to level off with the steps;
+otherwise the attack was misled, or stopped too early.
+"""
+SIGNIFICANT = 0.05
+PAIRS = """\
+How many images stand against everything that was tried with one of two networks alone, and McNemar's exact
+test: p is the probability of a split at least as uneven if both were equally robust. Every network is
+compared with the target network, and those that keep anything with each other.
+"""
+FAILED_OTHERWISE = "what rests on it is not to be believed."
+FAILED = {
+    "ball": "an attack broke the rules, so the accuracy under it means nothing.",
+    "deterministic": "a network that answers at random looks more robust than it is.",
+    "logits": "gradients vanish, so the accuracy under attacks that follow them is too high.",
+    "gradients": "attacks that follow gradients are blind; only black-box accuracy can be relied on.",
+    "pgd-reach": "PGD cannot cross the ball or gives up early, so the accuracy under it is too high.",
+    "success-reproduced": "the accuracy under attack depends on how it is computed.",
+    "eps-0": "the attack or its counting is wrong, so no accuracy under attack holds.",
+    "pgd-not-weaker": "PGD is misled, so white-box accuracy is too high.",
+    "doubling": "more effort finds more, so white-box accuracy is too high.",
+    "eps-curve": "an attack without limits fails, so white-box accuracy is too high.",
+    "loss-rises": "the attack does not climb, so white-box accuracy is too high.",
+    "square-not-stronger": "white-box accuracy is too high, as a weaker attacker finds more.",
+    "whitebox-not-weaker": "white-box accuracy is too high, as a weaker attacker finds more.",
+    "label-leak": "the accuracy on that set is no robustness.",
+    "label-in-perturbation": "accuracy on that set may be the label read off the perturbation.",
+    "undefended-falls": "the attacks are too weak, so every accuracy under attack may be too high.",
+    "test-unread": "training saw the test split, so every accuracy may be too high.",
+}
+"""Name of a check → what its failure means for the numbers."""
+
+
+def page(
+    dataset_title: str,
+    results: Sequence[Result],
+    dataset: str,
+    *,
+    curves: Mapping[str, str],
+    grids: Mapping[str, str],
+    facts: Mapping[str, str | int | float],
+    heatmaps: Mapping[str, str] | None = None,
+    checks: Sequence[Check] | None = None,
+    pairs: Sequence[PairedTest] = (),
+    robustness: Mapping[str, str] | None = None,
+) -> str:
+    """The report of one data set as Markdown.
+
+    Args:
+        dataset_title: name of the data set for people.
+        results: all results; those of other data sets are left out.
+        dataset: name of the data set in ``results``.
+        curves: caption -> link of the picture of training curves.
+        grids: caption -> link of the grid of images.
+        facts: what else the reader should know, name -> value.
+        heatmaps: protocol -> link of its heat map.
+        checks: of the evaluation; None where they are not known.
+        pairs: networks compared on the same images.
+        robustness: caption -> link of the picture of accuracy against eps, or against steps.
+    """
+    parts = [f"# {escape(dataset_title)}: robust accuracy\n", _facts(facts)]
+    parts.append(_reading(results, dataset))
+    for protocol in ORDER:
+        link = (heatmaps or {}).get(protocol)
+        parts.append(_protocol_section(results, dataset, protocol, link))
+    parts += [_side_by_side(results, dataset), _leak_section(results, dataset)]
+    parts.append("" if checks is None else _checks_section(checks))
+    parts += [_robustness(robustness or {}), _pairs_section(results, dataset, pairs)]
+    parts += [_pictures("Images", grids), _pictures("Training curves", curves)]
+    return "\n".join(part for part in parts if part)
+
+
+def _facts(facts: Mapping[str, str | int | float]) -> str:
+    rows = [f"| {escape(str(name))} | {escape(str(value))} |" for name, value in facts.items()]
+    return "\n".join(["| fact | value |", "| --- | --- |", *rows, ""]) if rows else ""
+
+
+def _reading(results: Sequence[Result], dataset: str) -> str:
+    there = [name for name in ORDER if pivot(results, dataset, name)[2]]
+    if not there:
+        return "Nothing was measured.\n"
+    protocols = "\n".join(f"* **{NAMES[name]}.** {PROTOCOLS[name]}" for name in there)
+    return f"""## How to read this
+
+Every number is the share of images classified correctly, in %. A protocol says who attacks what; each
+answers a question of its own:
+
+{protocols}
+
+{MIXED if "worst" in there else APART}"""
+
+
+def _protocol_section(
+    results: Sequence[Result], dataset: str, protocol: str, heatmap: str | None
+) -> str:
+    networks, _, cells = pivot(results, dataset, protocol)
+    if not cells:
+        return ""
+    title = f"Headline: {NAMES[protocol].lower()}" if protocol == "worst" else NAMES[protocol]
+    parts = [f"## {title}\n\n{PROTOCOLS[protocol]}\n", markdown_table(results, dataset, protocol)]
+    parts.append(footnote(cells.values()) + "\n")
+    if heatmap:
+        parts.append(f"![{NAMES[protocol]}, accuracy in %]({heatmap})\n")
+    remark = reading(protocol, networks)
+    if remark:
+        parts.append(f"{remark}\n")
+    if protocol == "worst":
+        parts.append(_sentences(results, dataset))
+    if protocol == "whitebox":
+        parts.append(_whitebox_remarks(results, dataset))
+    return "\n".join(parts)
+
+
+def _sentences(results: Sequence[Result], dataset: str) -> str:
+    lines = "\n".join(f"* {sentence}" for sentence in sentences(results, dataset).values())
+    return f"What each network does and does not withstand. {RULE}\n\n{lines}\n"
+
+
+def _whitebox_remarks(results: Sequence[Result], dataset: str) -> str:
+    weak = weak_whitebox(results, dataset)
+    if not weak:
+        return UPPER_BOUND
+    lines = "\n".join(f"* {weak_line(own, other)}" for own, other in weak)
+    return f"""{UPPER_BOUND}
+An attack that knows the network should not do worse than one that does not. Here it does, which
+points to masked gradients or to too few steps, so these cells overstate the robustness:
+
+{lines}
+"""
+
+
+def _side_by_side(results: Sequence[Result], dataset: str) -> str:
+    """One line per network with a number on transferred images and one when it is attacked itself."""
+    networks, _, transfer = pivot(results, dataset, "transfer")
+    _, _, whitebox = pivot(results, dataset, "whitebox")
+    lines = []
+    for network in networks:
+        own = transfer.get((network, trained_on(network)))
+        if own is None or own.empty:
+            own = _lowest(transfer.values(), network)
+        worst = _lowest(whitebox.values(), network)
+        if own and worst:
+            kind = "it was hardened with" if trained_on(network) == own.attack else "hardest for it"
+            lines.append(
+                f"* network **{network}**: {percent(own)} % on transferred `{own.attack}` images "
+                f"(the attack {kind}); {percent(worst)} % when `{worst.attack}` attacks it itself."
+            )
+    return (
+        "\n".join(["## Transferred and attacked itself, side by side\n", *lines, ""])
+        if lines
+        else ""
+    )
+
+
+def _lowest(cells: Iterable[Result], network: str) -> Result | None:
+    """The attack that hurts ``network`` most."""
+    own = [c for c in cells if c.network == network and c.attack != CLEAN and not c.empty]
+    return min(own, key=lambda cell: cell.accuracy, default=None)
+
+
+def _leak_section(results: Sequence[Result], dataset: str) -> str:
+    checked = own_attacks(results, dataset)
+    leaks = label_leaks(results, dataset)
+    if not checked:
+        return f"{LEAK_HEAD}\nNo network was scored on its own attack, so nothing was checked.\n"
+    if not leaks:
+        names = ", ".join(own.network for _, own in checked)
+        return f"{LEAK_HEAD}\nNone of the networks checked ({names}) does.\n"
+    lines = "\n".join(f"* {leak_line(leak)}" for leak in leaks)
+    return f"{LEAK_HEAD}\nOf the {len(checked)} networks checked:\n\n{lines}\n\n{LEAK_REASON}"
+
+
+def _checks_section(checks: Sequence[Check]) -> str:
+    """How many checks there were, and what those that are not ok say."""
+    head = "## Checks\n\nEach check below could have failed, and says whether the numbers can be believed.\n"
+    if not checks:
+        return f"{head}\nNo check was made, so that is not known.\n"
+    counts = ", ".join(f"{sum(c.verdict == v for c in checks)} {v}" for v in ("ok", "warn", "fail"))
+    shown = [c for verdict in ("fail", "warn") for c in checks if c.verdict == verdict]
+    if not shown:
+        return f"{head}\nOf {len(checks)} checks: {counts}. None warns, and none fails.\n"
+    rows = [f"| {c.verdict} | {c.name} | {escape(c.about)} | {escape(c.text)} |" for c in shown]
+    names = dict.fromkeys(check.name for check in shown)
+    meanings = [f"* **{name}**: {FAILED.get(name, FAILED_OTHERWISE)}" for name in names]
+    table = ["| verdict | check | of | found |", "| --- | --- | --- | --- |", *rows, ""]
+    return "\n".join(
+        [
+            head,
+            f"Of {len(checks)} checks: {counts}.\n",
+            *table,
+            "What each of them means for the numbers where it fails; a warning says to look at it:\n",
+            *meanings,
+            "",
+        ]
+    )
+
+
+def _robustness(links: Mapping[str, str]) -> str:
+    pictures = _pictures("Accuracy against eps and steps", links)
+    return f"{pictures}\n{CURVES}" if pictures else ""
+
+
+def _pairs_section(results: Sequence[Result], dataset: str, pairs: Sequence[PairedTest]) -> str:
+    """Each network against the target network, and those that keep anything against each other."""
+    cells = pivot(results, dataset, "worst")[2]
+    alive = {n for (n, attack), cell in cells.items() if attack == ALL and cell.accuracy > 0}
+    shown = [p for p in pairs if TARGET in (p.first, p.second) or {p.first, p.second} <= alive]
+    if not shown:
+        return ""
+    bound = SIGNIFICANT / len(shown)
+    rows = [
+        f"| {escape(p.first)} | {escape(p.second)} | {p.only_first:,} | {p.only_second:,} | {_p(p.p)} |"
+        for p in shown
+    ]
+    differ = sum(p.p < bound for p in shown)
+    return "\n".join(
+        [
+            f"## Compared two by two\n\n{PAIRS}",
+            "| first | second | only the first | only the second | p |",
+            "| --- | --- | ---: | ---: | ---: |",
+            *rows,
+            f"\nIn {differ} of {len(shown)} comparisons the networks differ, at {100 * SIGNIFICANT:g} % "
+            f"for all taken together (Bonferroni: p below {bound:.2g} each).\n",
+        ]
+    )
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _pictures(title: str, links: Mapping[str, str]) -> str:
+    blocks = [f"**{escape(name)}**\n\n![{escape(name)}]({link})\n" for name, link in links.items()]
+    return "\n".join([f"## {title}\n", *blocks]) if blocks else ""

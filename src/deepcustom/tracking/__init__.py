@@ -1,0 +1,1 @@
+"""Records of runs, and MLflow as a view of them; the only room that knows MLflow."""

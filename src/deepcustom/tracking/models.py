@@ -1,0 +1,296 @@
+"""Networks in MLflow: models by the md5 of their weights, with their accuracies, and the registry.
+
+No weights are sent: DVC has them, and a model's ``dvc.md5`` and ``dvc.path`` say which and where.
+Whatever is made here is looked up first, so that it is made once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from deepcustom.base.errors import InputError
+from deepcustom.evaluation.results import CLEAN, Result, read_csv
+from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.runs import METRICS_PER_BATCH, chunks, fit, shown_params, span
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, LoggedModel, Metric
+    from mlflow.entities.model_registry import ModelVersion
+
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
+SCORES = "evaluate"
+CARDS = "report"
+VIEWED = (*TRAINING, SCORES, CARDS)
+"""The stages whose records hold networks, their accuracies or their cards."""
+
+MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
+VERSIONS_TAG = "mlflow.modelVersions"  # from here a model's page links to the registry
+NOTE_TAG = "mlflow.note.content"  # what a model's page shows as its description
+ALIAS = "current"
+
+_NETWORK = re.compile(r"models/[^/]+/[^/]+(/[^/]+)?\.safetensors")
+
+
+class SentRun(NamedTuple):
+    """A run that MLflow has, and the record it was made from, whose paths begin at ``root``."""
+
+    client: MlflowClient
+    experiment: str
+    run_id: str
+    record: RunRecord
+    root: Path
+
+
+def add_networks(run: SentRun) -> None:
+    """A model for each network that the run made, unless there is one of the same weights."""
+    from mlflow.entities import LoggedModelOutput
+
+    client, _, run_id, record, _ = run
+    weights = _networks(record)
+    outputs = client.get_run(run_id).outputs if weights else None
+    known = {output.model_id for output in outputs.model_outputs} if outputs else set()
+    for path, md5 in weights.items():
+        model = _made_model(run, path, md5)
+        if model.model_id not in known:
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+
+
+def add_scores(run: SentRun) -> None:
+    """Each accuracy of an evaluation, bound to the network's model and to the set of images.
+
+    A network without a model is left out, until ``sync`` finds it with one. The worst accuracy
+    comes last, since a run's own page shows one value per name.
+    """
+    client, experiment, run_id, record, root = run
+    results = sorted(_results(record, root), key=lambda result: -result.accuracy)
+    steps = dict(zip(results, range(1, 1 + len(results)), strict=True))
+    md5s = dict.fromkeys(result.network_md5 for result in results)
+    models = [model for md5 in md5s if (model := _model(client, experiment, md5))]
+    if not models:
+        return
+    _add_inputs(run, results, models)
+    points = [
+        point
+        for model in models
+        for point in _missing_scores(model, run_id, span(record)[1], steps)
+    ]
+    for some in chunks(points, METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=some)
+
+
+def add_versions(run: SentRun) -> None:
+    """A version in the registry for each network that the run made, one per weights.
+
+    ``current`` goes to the version whose weights the newest run made.
+    """
+    client, experiment, _, record, _ = run
+    started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
+    for path, md5 in _networks(record).items():
+        model = _model(client, experiment, md5)
+        if model:
+            name = network_name(path)
+            version = _version(client, name, model, {MD5_TAG: md5, PATH_TAG: path})
+            if version.tags.get(STARTED_TAG, "") < started:
+                client.set_model_version_tag(name, version.version, STARTED_TAG, started)
+            _link(client, model, version)
+            _move_alias(client, name)
+
+
+def add_descriptions(run: SentRun) -> None:
+    """The card of each network as the description of its model; a card of other weights is left out."""
+    client, experiment, _, record, root = run
+    networks = record.inputs.items() if record.stage == CARDS else ()
+    for path, md5 in networks:
+        if not path.startswith("models/"):
+            continue
+        _, kind, *rest = Path(path).with_suffix("").parts
+        name = kind if rest == [record.dataset] else f"{kind}-{rest[-1]}"
+        card = root / "reports/cards" / record.dataset / f"{name}.md"
+        text = card.read_text() if card.is_file() else ""
+        model = _model(client, experiment, md5) if md5 in text else None
+        if model and model.tags.get(NOTE_TAG) != text:
+            client.set_logged_model_tags(model.model_id, {NOTE_TAG: text})
+
+
+def network_name(path: str) -> str:
+    """What a network is called in MLflow, such as ``mnist-robust-pgd``.
+
+    Args:
+        path: ``models/KIND/DATASET.safetensors`` or ``models/KIND/DATASET/NAME.safetensors``.
+    """
+    _, kind, dataset, *rest = PurePosixPath(path).with_suffix("").parts
+    return re.sub(r"[^\w-]", "_", "-".join([dataset, kind, *rest]))
+
+
+def _networks(record: RunRecord) -> dict[str, str]:
+    """Path to md5 of the networks that the run made."""
+    made = record.outputs.items() if record.stage in TRAINING else ()
+    return {path: md5 for path, md5 in made if _NETWORK.fullmatch(path)}
+
+
+def _models(client: MlflowClient, experiment: str, md5: str) -> list[LoggedModel]:
+    """Those of these weights, the first made first; more than one only while they are made."""
+    found = client.search_logged_models([experiment], f"tags.`{MD5_TAG}` = '{md5}'")
+    return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+
+
+def _model(client: MlflowClient, experiment: str, md5: str) -> LoggedModel | None:
+    return next(iter(_models(client, experiment, md5)), None)
+
+
+def _made_model(run: SentRun, path: str, md5: str) -> LoggedModel:
+    """The model of these weights, made if need be; of several made at once the first stays."""
+    from mlflow.entities import LoggedModelStatus
+
+    client, experiment, run_id, record, _ = run
+    mine = ""
+    while True:
+        first = _model(client, experiment, md5)
+        if first is None:
+            made = client.create_logged_model(
+                experiment,
+                network_name(path),
+                source_run_id=run_id,
+                tags={MD5_TAG: md5, PATH_TAG: path},
+                params=shown_params(record),
+            )
+            mine = made.model_id
+            continue
+        if mine and mine != first.model_id:
+            client.delete_logged_model(mine)
+            mine = ""
+        if first.status == LoggedModelStatus.READY:
+            return first
+        client.finalize_logged_model(first.model_id, LoggedModelStatus.READY)
+
+
+# Accuracies
+
+
+def _results(record: RunRecord, root: Path) -> list[Result]:
+    """The table that the evaluation wrote; nothing where the file is another one by now."""
+    paths = record.outputs.items() if record.stage == SCORES else ()
+    for path, md5 in paths:
+        if path.endswith(".csv") and _md5(root / path) == md5:
+            try:
+                found = read_csv(root / path)
+            except InputError:  # another table of the evaluation, or an older form
+                continue
+            return [result for result in found if not result.empty]
+    return []
+
+
+def _md5(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+def metric_name(result: Result) -> str:
+    """Under which name MLflow has an accuracy; protocols are never mixed under one."""
+    if result.protocol == "transfer":
+        return "clean_accuracy" if result.attack == CLEAN else "transfer_accuracy"
+    return fit(f"{result.protocol}_accuracy/{result.attack}")
+
+
+def set_name(result: Result) -> str:
+    """MLflow's name of the images, such as ``mnist/test/pgd``.
+
+    An attacker who knows the network starts from the clean images, so these are the set.
+    """
+    attack = result.attack if result.protocol == "transfer" else CLEAN
+    return f"{result.dataset}/test/{attack}"
+
+
+def _add_inputs(run: SentRun, results: list[Result], models: list[LoggedModel]) -> None:
+    """The sets of images, and the networks scored on them."""
+    from mlflow.entities import LoggedModelInput
+
+    sets = {set_name(result): result.set_md5 for result in results}
+    paths = {md5: path for path, md5 in run.record.inputs.items()}
+    datasets = [_dataset(name, md5, paths.get(md5, "")) for name, md5 in sorted(sets.items())]
+    networks = [LoggedModelInput(model.model_id) for model in models]
+    run.client.log_inputs(run.run_id, datasets, networks)
+
+
+def _dataset(name: str, md5: str, path: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(name, md5, source_type="local", source=json.dumps({"uri": path}))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])
+
+
+def _missing_scores(
+    model: LoggedModel, run_id: str, moment: int, steps: dict[Result, int]
+) -> list[Metric]:
+    """The model's accuracies that it does not show yet; MLflow tells rows of a name by ``step``."""
+    from mlflow.entities import Metric
+
+    there = {(m.key, m.dataset_name) for m in model.metrics or [] if m.run_id == run_id}
+    return [
+        Metric(
+            metric_name(result),
+            result.accuracy,
+            moment,
+            step,
+            model_id=model.model_id,
+            dataset_name=set_name(result),
+            dataset_digest=result.set_md5,
+        )
+        for result, step in steps.items()
+        if result.network_md5 == model.tags[MD5_TAG]
+        and (metric_name(result), set_name(result)) not in there
+    ]
+
+
+# The registry
+
+
+def _version(
+    client: MlflowClient, name: str, model: LoggedModel, tags: dict[str, str]
+) -> ModelVersion:
+    """The version of these weights, made if need be; of several made at once the first stays."""
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    wanted = f"name = '{name}' and tags.`{MD5_TAG}` = '{tags[MD5_TAG]}'"
+    mine = None
+    while True:
+        found = sorted(client.search_model_versions(wanted), key=lambda v: int(v.version))
+        if not found:
+            mine = client.create_model_version(
+                name,
+                f"models:/{model.model_id}",
+                run_id=model.source_run_id,
+                tags=tags,
+                model_id=model.model_id,
+            )
+            continue
+        if mine and int(mine.version) != int(found[0].version):
+            client.delete_model_version(name, str(mine.version))
+        return found[0]
+
+
+def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> None:
+    """Names the version on the model's page; a server does so by itself."""
+    tags = client.get_logged_model(model.model_id).tags
+    links = json.loads(tags.get(VERSIONS_TAG, "[]"))
+    there = {(link["name"], str(link["version"])) for link in links}
+    if (version.name, str(version.version)) not in there:
+        links.append({"name": version.name, "version": version.version})
+        client.set_logged_model_tags(model.model_id, {VERSIONS_TAG: json.dumps(links)})
+
+
+def _move_alias(client: MlflowClient, name: str) -> None:
+    """Gives the alias to the version of the newest run; looks again, for others move it as well."""
+    while True:
+        versions = client.search_model_versions(f"name = '{name}'")
+        newest = max(versions, key=lambda v: (v.tags.get(STARTED_TAG, ""), int(v.version)))
+        if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
+            return
+        client.set_registered_model_alias(name, ALIAS, str(newest.version))

@@ -1,0 +1,105 @@
+"""What a stage leaves behind in ``run.json``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from deepcustom.base.errors import InputError
+
+RUN_FILE = "run.json"
+
+
+def _relative(path: str) -> str:
+    pure = PurePosixPath(path)
+    outside = pure.is_absolute() or ".." in pure.parts or PureWindowsPath(path).drive
+    if outside or "\\" in path or path == "." or str(pure) != path:
+        raise ValueError(f"{path!r} is not a plain relative path with forward slashes")
+    return path
+
+
+def _plain_name(name: str) -> str:
+    if name == "" or name.startswith(".") or re.search(r"[/\\:\x00-\x1f]", name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class RunRecord(BaseModel):
+    """One execution of one stage: the content of ``run.json``.
+
+    Attributes:
+        run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
+        repro: Which ``dvc repro`` started the stage; None where it was run by hand.
+        item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
+        metrics: Final values.
+        history: Curves; the value at position i belongs to step i + 1.
+        inputs: Path from the repository's root to md5 as DVC counts it; ``outputs`` likewise.
+        seconds: Wall-clock time from ``started``.
+        timings: What parts of the work took, in seconds.
+        figures: Names of image files beside ``run.json``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    schema_version: Literal[1] = 1
+    run_key: Key
+    stage: Annotated[str, Field(min_length=1)]
+    item: str
+    dataset: str
+    dvc_stage: str | None
+    dvc_exp: str | None
+    repro: Key | None = None
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    history: dict[str, list[float]]
+    inputs: dict[RelativePath, Md5]
+    outputs: dict[RelativePath, Md5]
+    git_commit: str | None
+    git_dirty: bool | None
+    started: AwareDatetime
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    timings: dict[str, float] = {}
+    machine: dict[str, str]
+    packages: dict[str, str]
+    figures: list[FileName]
+
+    @property
+    def name(self) -> str:
+        """Name of the DVC stage and of the MLflow run, such as ``train_dgn@mnist-lrp``."""
+        return f"{self.stage}@{self.item}" if self.item else self.stage
+
+    def write(self, folder: Path) -> None:
+        """Writes ``folder/run.json`` whole or not at all; keys are sorted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(json.loads(self.model_dump_json()), indent=2, sort_keys=True) + "\n"
+        partial = folder / f".{RUN_FILE}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / RUN_FILE)
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Reads ``folder/run.json``.
+
+        Raises:
+            InputError: The file is missing, or is not a run record.
+        """
+        path = folder / RUN_FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = "".join(f"{part}: " for part in first["loc"])
+            message = " ".join(f"{path}: not a run record: {where}{first['msg']}".split())
+            raise InputError(message) from error

@@ -1,0 +1,252 @@
+"""What the MLflow run of a stage shows, and the run that groups one ``dvc repro``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from deepcustom.tracking.record import RUN_FILE, RunRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+T = TypeVar("T")
+
+KEY_TAG = "deepcustom.run_key"
+REPRO_TAG = "deepcustom.repro"
+LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
+METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
+RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # what a server says of what is there by now
+TRIES = 3
+
+
+def make_run(
+    client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
+) -> tuple[str, bool]:
+    """The finished run of ``record``: its id, and whether it was sent now."""
+
+    def fill(run_id: str) -> None:
+        _fill(client, run_id, record, folder, restored)
+
+    tags = {KEY_TAG: record.run_key}
+    return _one_run(client, experiment, tags, span(record)[0], record.name, fill)
+
+
+def _one_run(
+    client: MlflowClient,
+    experiment: str,
+    tags: dict[str, str],
+    begin: int,
+    name: str,
+    fill: Callable[[str], None],
+) -> tuple[str, bool]:
+    """The one finished run with ``tags``: its id, and whether it was finished here.
+
+    MLflow has no lock, so two processes may make a run at the same moment, and a request whose
+    answer was lost is sent again. Hence each process looks again after whatever it did, all take the
+    run with the least id, and whoever made another removes it. A run that is not finished may be
+    another's or left over: it is filled, which changes nothing that is there already.
+    """
+    from mlflow.exceptions import MlflowException
+
+    query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = _found(client, experiment, query)
+    finished = [run_id for run_id, status in found.items() if status == "FINISHED"]
+    if finished:
+        kept = min(finished)
+        for other in found.keys() - {kept}:
+            client.delete_run(other)
+        return kept, False
+    mine = ""
+    while True:
+        if not found:
+            run = client.create_run(experiment, begin, {**tags, **_sender()}, name)
+            mine = str(run.info.run_id)
+            found = {mine: "RUNNING", **_found(client, experiment, query)}
+        first = min(found)
+        if mine and mine != first:
+            client.delete_run(mine)
+            mine = ""
+        if found[first] == "FINISHED":
+            return first, True
+        failure = None
+        try:
+            once_more(partial(fill, first))
+        except MlflowException as error:
+            failure = error
+        found = _found(client, experiment, query)
+        if failure and first in found:  # else another process removed it for one that it finished
+            raise failure
+
+
+def _found(client: MlflowClient, experiment: str, query: str) -> dict[str, str]:
+    """Id of each run to its status."""
+    runs = client.search_runs([experiment], query)
+    return {str(run.info.run_id): str(run.info.status) for run in runs}
+
+
+def _sender() -> dict[str, str]:
+    """Who sends, where the server has accounts; the machine's own user is nobody's business."""
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    name = read_mlflow_creds().username
+    return {"mlflow.user": name} if name else {}
+
+
+def once_more(step: Callable[[], None]) -> None:
+    """Runs a step that may be repeated, and again where another process made the same meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    for _ in range(TRIES - 1):
+        try:
+            return step()
+        except MlflowException as error:
+            if error.error_code not in RACES:
+                raise
+    return step()
+
+
+def _fill(
+    client: MlflowClient, run_id: str, record: RunRecord, folder: Path, restored: bool
+) -> None:
+    """Sends all there is; finished is set last, so that a broken-off run shows."""
+    from mlflow.entities import Param, RunTag
+
+    tags = [RunTag(fit(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
+    params = [Param(name, value) for name, value in shown_params(record).items()]
+    for some_tags in chunks(tags, PAIRS_PER_BATCH):
+        client.log_batch(run_id, tags=some_tags)
+    for some_params in chunks(params, PAIRS_PER_BATCH):
+        client.log_batch(run_id, params=some_params)
+    for some_metrics in chunks(_metrics(record), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=some_metrics)
+    client.log_artifact(run_id, str(folder / RUN_FILE))
+    for figure in record.figures:
+        if (folder / figure).is_file():
+            client.log_artifact(run_id, str(folder / figure), "figures")
+    client.set_terminated(run_id, "FINISHED", span(record)[1])
+
+
+def group(
+    client: MlflowClient, experiment: str, key: str, run_id: str, begin: int, end: int
+) -> None:
+    """Puts a run below the one that stands for its ``dvc repro``, which is made if need be.
+
+    Args:
+        client: Of the store.
+        experiment: Its id.
+        key: The record's ``repro``.
+        run_id: The run that goes below.
+        begin: First moment known of the whole, in milliseconds; names the run that is made.
+        end: Last one known: the run ends then, or later.
+    """
+
+    name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
+
+    def finish(parent: str) -> None:
+        client.set_terminated(parent, "FINISHED", end)
+
+    parent, _ = _one_run(client, experiment, {REPRO_TAG: key}, begin, name, finish)
+    if end > (client.get_run(parent).info.end_time or 0):
+        finish(parent)
+    client.set_tag(run_id, "mlflow.parentRunId", parent)
+
+
+def span(record: RunRecord) -> tuple[int, int]:
+    """First and last moment in milliseconds since 1970."""
+    begin = round(record.started.timestamp() * 1000)
+    return begin, begin + round(record.seconds * 1000)
+
+
+def _metrics(record: RunRecord) -> list[Metric]:
+    """Curves first, then final values at their curve's last step, where they win on the run page.
+
+    A final value that its curve ends with already is not sent twice.
+    """
+    from mlflow.entities import Metric
+
+    begin, end = span(record)
+    points = [
+        Metric(fit(name), value, begin + (end - begin) * step // len(curve), step)
+        for name, curve in record.history.items()
+        for step, value in enumerate(curve, start=1)
+    ]
+    for name, value in {"seconds": record.seconds, **record.metrics}.items():
+        curve = record.history.get(name, [])
+        if not curve or repr(curve[-1]) != repr(value):
+            points.append(Metric(fit(name), value, end + 1, len(curve)))
+    return points
+
+
+def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
+    dirty = None if record.git_dirty is None else json.dumps(record.git_dirty)
+    tags = {
+        "deepcustom.stage": record.stage,
+        "deepcustom.item": record.item,
+        "deepcustom.dataset": record.dataset,
+        "deepcustom.restored": json.dumps(restored),
+        "dvc.stage": record.dvc_stage,
+        "dvc.exp": record.dvc_exp,
+        "git.commit": record.git_commit,
+        "git.dirty": dirty,
+        "mlflow.source.git.commit": record.git_commit,
+        "mlflow.source.name": f"deepcustom {record.stage}",
+        "mlflow.source.type": "LOCAL",
+    }
+    groups = {
+        "input": record.inputs,
+        "output": record.outputs,
+        "machine": record.machine,
+        "package": record.packages,
+    }
+    for prefix, group in groups.items():
+        tags.update({f"{prefix}.{name}": value for name, value in group.items()})
+    return {name: value for name, value in tags.items() if value}
+
+
+def shown_params(record: RunRecord) -> dict[str, str]:
+    """The params as MLflow takes them.
+
+    A section goes by its stage alone, ``train_dgn.output``, so that two runs of a stage have the
+    same names and can be compared; by its whole name where a run has several of a stage.
+    """
+    stages = Counter(name.partition(".")[0] for name in record.params)
+    params = {}
+    for name, value in record.params.items():
+        stage = name.partition(".")[0]
+        params[stage if stages[stage] == 1 else name] = value
+    return {fit(name): value[:LONGEST_PARAM] for name, value in _flat(params)}
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested params as ``a.b.c`` and text; lists, numbers, true, false and null as JSON."""
+    for name, value in params.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def fit(name: str) -> str:
+    """``name`` where MLflow takes it for a key, else a near one that no other name has."""
+    clean = re.sub(r"[^\w.\- :/]", "_", name)
+    unique = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    if clean == name and unique and name != "." and len(name) <= LONGEST_KEY:
+        return name
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{clean.replace('/', '_')[: LONGEST_KEY - 9]}-{digest[:8]}"
+
+
+def chunks(items: list[T], size: int) -> Iterator[list[T]]:
+    """``items`` in lists of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

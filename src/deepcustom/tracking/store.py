@@ -1,0 +1,288 @@
+"""What MLflow shows of the stages: made from each ``run.json``, whenever it is missing.
+
+The files are the truth and MLflow is a view of them: runs, networks, accuracies and the registry
+can all be made anew (see ``sync``). The tracking modules alone import MLflow, and they do so inside
+functions, for that costs two seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from deepcustom.base.errors import TrackingError
+from deepcustom.tracking.models import (
+    VIEWED,
+    SentRun,
+    add_descriptions,
+    add_networks,
+    add_scores,
+    add_versions,
+)
+from deepcustom.tracking.record import RUN_FILE, RunRecord
+from deepcustom.tracking.runs import KEY_TAG, group, make_run, once_more, span
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+LOCK_SECONDS = 60
+
+# MLflow's own defaults wait for minutes; what the user has set wins over these.
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class Sent(NamedTuple):
+    """What ``sync`` did with one ``run.json``; ``new`` is false where MLflow had the run."""
+
+    name: str
+    run_id: str
+    new: bool
+
+
+def tracking_uri(root: Path) -> str:
+    """Where runs are sent: ``MLFLOW_TRACKING_URI``, else an SQLite file in ``root``."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
+
+
+def shown(uri: str) -> str:
+    """The address without user, password and query, fit for a message."""
+    return re.sub(r"://.*@", "://", uri.split("?")[0], flags=re.DOTALL)
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where a new experiment of an SQLite store keeps its files; None: the server decides."""
+    database = _sqlite_file(uri)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
+def send(folder: Path, root: Path, *, restored: bool = False) -> str:
+    """Makes a finished MLflow run from ``folder/run.json``, and what belongs to it, once.
+
+    Args:
+        folder: Holds ``run.json`` and the figures it names.
+        root: The repository's root, where the default store lies.
+        restored: Tags the run as made afterwards from the file.
+
+    Returns:
+        The MLflow run's id.
+
+    Raises:
+        InputError: ``run.json`` is missing or broken.
+        TrackingError: MLflow could not take the run; the message says how to send it later.
+    """
+    return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
+
+
+def sync(runs_dir: Path, root: Path) -> list[Sent]:
+    """Sends whatever MLflow lacks of the runs below ``runs_dir``; raises as ``send`` does.
+
+    A broken ``run.json`` is reported before anything is sent.
+    """
+    folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
+    return _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=True)
+
+
+def experiment_id(root: Path) -> str:
+    """Id of the experiment that holds the runs; makes the store and the experiment if need be.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    with _connection(root, "no runs can be shown") as client:
+        return _experiment(client, root)
+
+
+def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
+    """Run key → id of its finished MLflow run, as far as the store has one; makes no store.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    database = _sqlite_file(tracking_uri(root))
+    if database and not database.is_file():
+        return {}
+    with _connection(root, "no MLflow run can be named") as client:
+        experiment = _experiment(client, root)
+        found = [
+            (key, run)
+            for key in run_keys
+            for run in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'")
+        ]
+    return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
+
+
+def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
+    """All runs come first, so that a store that knows runs alone has them.
+
+    All networks come before the first accuracy, which needs them.
+    """
+    spans = _spans(records.values())
+    sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
+    for add in (add_networks, add_scores, add_descriptions, add_versions):
+        for run, (folder, record) in zip(sent, records.items(), strict=True):
+            if record.stage in VIEWED:
+                with _connection(root, _kept(folder)) as client:
+                    experiment = _experiment(client, root)
+                    sent_run = SentRun(client, experiment, run.run_id, record, root)
+                    once_more(partial(add, sent_run))
+    return sent
+
+
+def _spans(records: Iterable[RunRecord]) -> dict[str, tuple[int, int]]:
+    """First and last moment of each ``dvc repro``, as far as ``records`` show them."""
+    spans: dict[str, tuple[int, int]] = {}
+    for record in records:
+        begin, end = span(record)
+        if record.repro:
+            first, last = spans.get(record.repro, (begin, end))
+            spans[record.repro] = min(first, begin), max(last, end)
+    return spans
+
+
+def _send(
+    folder: Path,
+    record: RunRecord,
+    root: Path,
+    restored: bool,
+    spans: dict[str, tuple[int, int]],
+) -> Sent:
+    with _connection(root, _kept(folder)) as client:
+        experiment = _experiment(client, root)
+        run_id, new = make_run(client, experiment, record, folder, restored)
+        if record.repro:
+            below = partial(group, client, experiment, record.repro, run_id, *spans[record.repro])
+            once_more(below)
+    return Sent(record.name, run_id, new)
+
+
+def _kept(folder: Path) -> str:
+    return f"the run is kept in {folder} and 'deepcustom runs sync' sends it later"
+
+
+@contextmanager
+def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
+    """A client of the store; whatever fails inside becomes one line that ends in ``otherwise``.
+
+    An SQLite store is held by one process at a time: two that create it at once would crash, and
+    two that send one run would make it twice. On a server that holds for one project's processes;
+    what those of two projects make at once is put right afterwards (see ``tracking_run``).
+    """
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    from alembic.util import CommandError
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
+    uri = tracking_uri(root)
+    try:
+        with _quiet(), _lock(uri, root), _default(uri):
+            _probe(uri)
+            yield MlflowClient(tracking_uri=uri)
+    except expected as error:
+        cause = _cause(error, uri)
+        raise TrackingError(f"MLflow at {shown(uri)}: {cause}; {otherwise}") from error
+
+
+def _experiment(client: MlflowClient, root: Path) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "deepcustom"
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_root(tracking_uri(root)))
+        except MlflowException:  # on a server another process may have been quicker
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def _probe(uri: str) -> None:
+    """Connects to a database once, for MLflow itself would try for 100 seconds."""
+    if not uri.startswith(DATABASES):
+        return
+    import sqlalchemy
+
+    wait = {"connect_timeout": 5} if uri.startswith(("postgresql", "mysql")) else {}
+    engine = sqlalchemy.create_engine(uri, connect_args=wait)
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    name = uri.removeprefix("sqlite:///").split("?")[0]
+    is_file = uri.startswith("sqlite:///") and name not in ("", ":memory:")
+    return Path(name).absolute() if is_file else None
+
+
+@contextmanager
+def _default(uri: str) -> Iterator[None]:
+    """Makes ``uri`` the address for whatever takes none: the registry asks there for networks."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextmanager
+def _lock(uri: str, root: Path) -> Iterator[None]:
+    from filelock import FileLock
+
+    held = _sqlite_file(uri) or root / "mlflow.db"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{held}.lock", timeout=LOCK_SECONDS):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps MLflow's, alembic's and urllib3's chatter off stderr, unless the user asked for it."""
+    names = [] if "MLFLOW_LOGGING_LEVEL" in os.environ else ["mlflow", "alembic", "urllib3"]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+def _cause(error: BaseException, uri: str) -> str:
+    """One short line without a password: the system's own error if there is one below ``error``."""
+    inner: BaseException | None = error
+    while inner is not None:
+        error = inner if isinstance(inner, OSError) else error
+        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = re.sub(r"://\S*@", "://", first)
+    secret = uri.rpartition("@")[0].partition("://")[2]
+    for part in filter(None, (*re.split(r"[/?#]", secret), secret.partition(":")[2])):
+        first = first.replace(part, "***")
+    return first[:200]

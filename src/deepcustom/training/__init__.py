@@ -1,0 +1,1 @@
+"""Networks, the one training loop, and what goes with it: device and precision, weights, checkpoints."""
