@@ -105,7 +105,7 @@ class Inputs:
 
 def own_compute() -> Compute:
     """What the default settings give: the best precision of this machine, and the allocator's tuning."""
-    from deepcustom.base.params import ComputeParams
+    from deepcustom.base.settings import ComputeParams
     from deepcustom.training.compute import Compute
 
     return Compute.of(ComputeParams())

@@ -92,7 +92,7 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 def dgn(root: str, dataset: str, images: int, judged: int) -> Work:
     """``DGNBank.generate`` as the stage ``generate`` calls it, by true labels."""
-    from deepcustom.base.params import GenerateParams
+    from deepcustom.base.settings import GenerateParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     bank, threat, params = inputs.bank(compute), inputs.threat, GenerateParams()
@@ -110,7 +110,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
     import torch
 
     from deepcustom.attacks.art import art_classifier, run_attack, sloped
-    from deepcustom.base.params import AttackParams
+    from deepcustom.base.settings import AttackParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     own: dict[str, Any] = {}

@@ -107,7 +107,7 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     from torch import Tensor
 
     from deepcustom.attacks.perturb import Effect, perturb_split
-    from deepcustom.base.params import GenerateParams
+    from deepcustom.base.settings import GenerateParams
     from deepcustom.data.arrays import Split
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import TrainingParams
+from deepcustom.base.settings import TrainingParams
 from deepcustom.data.arrays import Split
 from deepcustom.tracking import store as tracking
 from deepcustom.training import nets

@@ -15,7 +15,7 @@ from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError
-from deepcustom.base.params import AttackParams, TrainDgnParams
+from deepcustom.base.settings import AttackParams, TrainDgnParams
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
 from deepcustom.training.nets import MixedPrecision
 from deepcustom.training.prediction import accuracy

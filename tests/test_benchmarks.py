@@ -25,7 +25,7 @@ from deepcustom.attacks.losses.lrp import lrp_terms
 from deepcustom.attacks.losses.nce import nce_terms
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
-from deepcustom.base.params import AttackParams
+from deepcustom.base.settings import AttackParams
 from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import spec
 from deepcustom.training import nets

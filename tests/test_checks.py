@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AttackParams, AutoAttackParams, CurveParams
+from deepcustom.base.settings import AttackParams, AutoAttackParams, CurveParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.checks import Check

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from deepcustom.base.errors import ParamsError
-from deepcustom.base.params import ComputeParams
+from deepcustom.base.settings import ComputeParams
 from deepcustom.training import compute as module
 from deepcustom.training.compute import (
     FLOAT32,

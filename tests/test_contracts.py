@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from deepcustom.base.params_check import check
 from packaging.requirements import Requirement
 from pipeline_fixtures import ROOT, Instance, Pipeline, by_name, resolve, walk_through
 
@@ -19,7 +20,6 @@ from deepcustom import cli, stages
 from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.losses.base import ANALYSES
 from deepcustom.base.params import online_names
-from deepcustom.base.params_check import check
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace

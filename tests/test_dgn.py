@@ -17,7 +17,7 @@ from deepcustom.attacks.losses import REGISTRY, CustomLoss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError, LossError, ParamsError, UnknownNameError
-from deepcustom.base.params import TrainDgnParams
+from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything

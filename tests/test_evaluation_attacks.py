@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank, ready
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import (
+from deepcustom.base.settings import (
     AdaptiveParams,
     AttackParams,
     AutoAttackParams,

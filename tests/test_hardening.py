@@ -11,7 +11,8 @@ from pipeline_fixtures import interruptible
 
 from deepcustom.attacks.art import art_attack, art_classifier, run_attack
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AttackParams, MadryParams, TrainingParams
+from deepcustom.base.params import MadryParams
+from deepcustom.base.settings import AttackParams, TrainingParams
 from deepcustom.hardening.art import train_with_art
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import inner_pgd, train_madry

@@ -22,7 +22,8 @@ from deepcustom.attacks.losses import REGISTRY, CustomLoss, LossContext, build_l
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
-from deepcustom.base.params import Params, TrainDgnParams
+from deepcustom.base.params import Params
+from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from deepcustom.attacks.conditional import ConditionalDGN, PerClass, conditional
 from deepcustom.attacks.losses import LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, UnknownNameError
-from deepcustom.base.params import OnlineParams, TrainingParams
+from deepcustom.base.params import OnlineParams
+from deepcustom.base.settings import TrainingParams
 from deepcustom.data import datasets
 from deepcustom.hardening.online import _Partner, train_online
 from deepcustom.training import nets

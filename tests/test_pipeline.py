@@ -45,7 +45,7 @@ import deepcustom
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
-from deepcustom.base.params import PrepareParams, ReportParams, SuspiciousnessParams
+from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.data import datasets
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import read_checks, read_points

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepcustom.base.params import TrainingParams
+from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.fit import fit, train_classifier, watch_accuracy

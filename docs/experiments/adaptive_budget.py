@@ -12,7 +12,8 @@ from pathlib import Path
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import ComputeParams, EvaluateParams, ThreatParams, load
+from deepcustom.base.params import load
+from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams
 from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.subject import Subject

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import ThreatParams, load
+from deepcustom.base.params import load
+from deepcustom.base.settings import ThreatParams
 from deepcustom.data import arrays, datasets, draws
 from deepcustom.evaluation.subject import Counted
 from deepcustom.pipeline import workspace

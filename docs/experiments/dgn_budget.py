@@ -22,7 +22,8 @@ from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
-from deepcustom.base.params import ComputeParams, ThreatParams, TrainDgnParams, load
+from deepcustom.base.params import load
+from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams
 from deepcustom.data import arrays, datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5

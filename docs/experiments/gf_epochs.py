@@ -16,7 +16,8 @@ import torch
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AdversarialTrainParams, ComputeParams, ThreatParams, load
+from deepcustom.base.params import AdversarialTrainParams, load
+from deepcustom.base.settings import ComputeParams, ThreatParams
 from deepcustom.data import arrays, datasets
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.pipeline import workspace

@@ -26,15 +26,14 @@ from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.losses import find_loss
 from deepcustom.base.params import (
     AdversarialTrainParams,
-    EvaluateParams,
     OnlineTrainParams,
-    ThreatParams,
     hardening,
     read_params,
     section,
 )
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
+from deepcustom.base.settings import EvaluateParams, ThreatParams
 from deepcustom.data import arrays, datasets
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adapt, adaptive

@@ -25,16 +25,8 @@ from torch import Tensor
 from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import (
-    AdversarialTrainParams,
-    ComputeParams,
-    EvaluateParams,
-    OnlineParams,
-    OnlineTrainParams,
-    ThreatParams,
-    TrainDgnParams,
-    load,
-)
+from deepcustom.base.params import AdversarialTrainParams, OnlineParams, OnlineTrainParams, load
+from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams, TrainDgnParams
 from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import Evaluation, evaluate_whitebox

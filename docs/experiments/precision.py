@@ -16,13 +16,8 @@ import torch
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
-from deepcustom.base.params import (
-    ComputeParams,
-    ThreatParams,
-    TrainDgnParams,
-    TrainingParams,
-    load,
-)
+from deepcustom.base.params import load
+from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams, TrainingParams
 from deepcustom.data import arrays, datasets
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
+from deepcustom.base.rows import LAYOUTS
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -36,13 +38,14 @@ def _split(name: str) -> str:
 
 
 STAGES, HELPERS = "Stages (what dvc repro calls)", "Helpers"
-Dataset = Annotated[str, typer.Option(help="Data set, such as mnist.")]
-Loss = Annotated[
-    str, typer.Option(help="Bank of DGNs: its section below train_dgn in params.yaml.")
+Dataset = Annotated[str, typer.Option(help="Data set: its row of prepare in params.yaml.")]
+Subject = Annotated[
+    str, typer.Option(help="What is attacked: its name below subjects in params.yaml.")
 ]
-Attack = Annotated[str, typer.Option(help="Its section below attack in params.yaml.")]
+Bank = Annotated[str, typer.Option(help="Bank of DGNs, as a row of params.yaml names it.")]
+Attack = Annotated[str, typer.Option(help="Attack, as a row of params.yaml names it.")]
 Split = Annotated[str, typer.Option(help="train, val or test.", callback=_split)]
-Network = Annotated[str, typer.Option(help="Its section below adversarial_train in params.yaml.")]
+Network = Annotated[str, typer.Option(help="Robust network, as a row of params.yaml names it.")]
 Profile = Annotated[str, typer.Option(help="Set of settings: default, paper or smoke.")]
 Folder = Annotated[
     Path | None,
@@ -65,74 +68,74 @@ def prepare(dataset: Dataset) -> None:
 
 
 @app.command("train_target", rich_help_panel=STAGES)
-def train_target(dataset: Dataset) -> None:
+def train_target(subject: Subject) -> None:
     """Train the network under attack."""
     from deepcustom.stages import train_target as stage
 
-    stage.run(_here(), dataset)
+    stage.run(_here(), subject)
 
 
 @app.command("relevance", rich_help_panel=STAGES)
-def relevance(dataset: Dataset) -> None:
+def relevance(subject: Subject) -> None:
     """Find each class's most relevant pixels (LRP)."""
     from deepcustom.stages import relevance as stage
 
-    stage.run(_here(), dataset)
+    stage.run(_here(), subject)
 
 
 @app.command("suspiciousness", rich_help_panel=STAGES)
-def suspiciousness(dataset: Dataset) -> None:
+def suspiciousness(subject: Subject) -> None:
     """Find each class's most suspicious units (hit spectra)."""
     from deepcustom.stages import suspiciousness as stage
 
-    stage.run(_here(), dataset)
+    stage.run(_here(), subject)
 
 
 @app.command("train_dgn", rich_help_panel=STAGES)
-def train_dgn(dataset: Dataset, loss: Loss) -> None:
+def train_dgn(subject: Subject, bank: Bank) -> None:
     """Train one bank of DGNs, a generator per class."""
     from deepcustom.stages import train_dgn as stage
 
-    stage.run(_here(), dataset, loss)
+    stage.run(_here(), subject, bank)
 
 
 @app.command("generate", rich_help_panel=STAGES)
-def generate(dataset: Dataset, loss: Loss, split: Split) -> None:
+def generate(subject: Subject, bank: Bank, split: Split) -> None:
     """Make an adversarial set with a bank of DGNs."""
     from deepcustom.stages import generate as stage
 
-    stage.run(_here(), dataset, loss, split)
+    stage.run(_here(), subject, bank, split)
 
 
 @app.command("attack", rich_help_panel=STAGES)
-def attack(dataset: Dataset, attack: Attack, split: Split) -> None:
+def attack(subject: Subject, attack: Attack, split: Split) -> None:
     """Make an adversarial set with ART's FGSM or PGD."""
     from deepcustom.stages import attack as stage
 
-    stage.run(_here(), dataset, attack, split)
+    stage.run(_here(), subject, attack, split)
 
 
 @app.command("adversarial_train", rich_help_panel=STAGES)
-def adversarial_train(dataset: Dataset, network: Network) -> None:
+def adversarial_train(subject: Subject, network: Network) -> None:
     """Train a robust network."""
     # Before anything imports tqdm: ART draws two bars an epoch, and the stage itself tells more.
     os.environ.setdefault("TQDM_DISABLE", "1")
     from deepcustom.stages import adversarial_train as stage
 
-    stage.run(_here(), dataset, network)
+    stage.run(_here(), subject, network)
 
 
 @app.command("train_online", rich_help_panel=STAGES)
-def train_online(dataset: Dataset, network: Network) -> None:
+def train_online(subject: Subject, network: Network) -> None:
     """Train a robust network and a generator against each other."""
     from deepcustom.stages import train_online as stage
 
-    stage.run(_here(), dataset, network)
+    stage.run(_here(), subject, network)
 
 
 @app.command("evaluate", rich_help_panel=STAGES)
 def evaluate(
-    dataset: Dataset,
+    subject: Subject,
     network: Annotated[
         Path | None,
         typer.Option(
@@ -163,11 +166,11 @@ def evaluate(
     if network is None and n is None:
         if architecture or mean or std or out:
             raise InputError("--architecture, --mean, --std and --out go with --network or --n")
-        stage.run(_here(), dataset)
+        stage.run(_here(), subject)
     else:
         stage.aside(
             _here(),
-            dataset,
+            subject,
             network=network,
             architecture=architecture,
             mean=_numbers("--mean", mean),
@@ -185,11 +188,11 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 @app.command("report", rich_help_panel=STAGES)
-def report(dataset: Dataset) -> None:
+def report(subject: Subject) -> None:
     """Write the page and its figures."""
     from deepcustom.stages import report as stage
 
-    stage.run(_here(), dataset)
+    stage.run(_here(), subject)
 
 
 @app.command("repro", rich_help_panel=HELPERS)
@@ -320,10 +323,29 @@ def _folder(profile: str, folder: Path | None) -> Path:
     return profiles.folder_of(_here(), profile, folder)
 
 
+OLD_OPTIONS = {
+    **{(stage, "--dataset"): "--subject" for stage in LAYOUTS if stage != "prepare"},
+    **{(stage, "--loss"): "--bank" for stage in ("train_dgn", "generate")},
+}
+"""What options were called, by the command that they are for."""
+
+
+def _renewed(words: Sequence[str]) -> list[str]:
+    """``words`` of the command line with options by today's names; says which were old."""
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        now = OLD_OPTIONS.get((words[0], option))
+        if now:
+            print(f"hint: {option} is called {now} now", file=sys.stderr)
+        found.append(f"{now}{equals}{value}" if now else word)
+    return found
+
+
 def main() -> None:
     """Run; every mistake is one line, never a traceback."""
     try:
-        app()
+        app(_renewed(sys.argv[1:]))
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

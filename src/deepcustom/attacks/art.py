@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AttackParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import AttackParams
 from deepcustom.training.compute import FLOAT32, Compute, derive_seed, seed_everything
 from deepcustom.training.nets import Classifier, MixedPrecision
 

@@ -13,8 +13,8 @@ from deepcustom.attacks.bank import DGNBank, propose, ready, stored
 from deepcustom.attacks.losses import LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, LossError
-from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank, propose, ready
-from deepcustom.base.params import AdaptiveParams
+from deepcustom.base.settings import AdaptiveParams
 from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.fit import Terms, fit

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from deepcustom.base.params import AttackParams, AutoAttackParams
+from deepcustom.base.settings import AttackParams, AutoAttackParams
 from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, in_batches
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.compute import derive_seed

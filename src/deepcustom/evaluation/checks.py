@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
-from deepcustom.base.params import AttackParams
+from deepcustom.base.settings import AttackParams
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.subject import Counted, Outcome, Subject
 from deepcustom.training.prediction import predict

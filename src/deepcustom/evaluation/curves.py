@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AttackParams, CurveParams
+from deepcustom.base.settings import AttackParams, CurveParams
 from deepcustom.evaluation.subject import Subject
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.prediction import predict

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
-from deepcustom.base.params import EvaluateParams
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.blackbox import blackbox

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, run_attack
-from deepcustom.base.params import AttackParams, AutoAttackParams
+from deepcustom.base.settings import AttackParams, AutoAttackParams
 from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, follow, in_batches
 from deepcustom.training.compute import derive_seed
 

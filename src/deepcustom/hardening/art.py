@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AttackParams, TrainingParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import AttackParams, TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed

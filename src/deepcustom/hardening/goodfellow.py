@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepcustom.base.params import TrainingParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.epochs import History, tell_resumed

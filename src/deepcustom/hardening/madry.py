@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import MadryParams, TrainingParams
+from deepcustom.base.params import MadryParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.epochs import History, epochs_kept, tell_resumed

@@ -22,8 +22,9 @@ from torch import Tensor
 from deepcustom.attacks.conditional import Conditional, perturbed
 from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import OnlineParams, TrainingParams
+from deepcustom.base.params import OnlineParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import TrainingParams
 from deepcustom.hardening.madry import inner_pgd
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute

@@ -56,7 +56,7 @@ def make_set(
     from deepcustom.data.arrays import AdversarialSet
 
     attack, split_name = stage.parts
-    folder = stage.write(workspace.adversarial(spec.name, split_name, attack))
+    folder = stage.write(workspace.adversarial(stage.row.subject, split_name, attack))
     effect = perturb_split(
         split,
         spec,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.errors import InputError
-from deepcustom.base.params import EvaluateParams
 from deepcustom.base.progress import Advance
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import arrays, draws
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.checks import Check

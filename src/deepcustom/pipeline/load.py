@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
@@ -16,14 +16,21 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
+
+
+def load_dataset(stage: StageRun) -> DatasetSpec:
+    """What the row's data set is, as ``prepare`` wrote it down."""
+    from deepcustom.data.datasets import load_spec
+
+    return load_spec(stage.read(workspace.facts(stage.row.dataset)))
 
 
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
     """A prepared split, checked."""
     from deepcustom.data.arrays import Split
 
-    return Split.load(stage.read(workspace.split(spec.name, name)), spec)
+    return Split.load(stage.read(workspace.split(stage.row.dataset, name)), spec)
 
 
 def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
@@ -32,51 +39,55 @@ def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
     return x.to(compute.device), y.to(compute.device)
 
 
-def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Classifier:
-    """A network by its name in the tables, frozen, in eval mode."""
-    from deepcustom.training import nets
+def new_classifier(stage: StageRun, compute: Compute) -> Classifier:
+    """A fresh network of the subject's architecture."""
+    from deepcustom.training.nets.base import build_classifier
+
+    return compute.place(build_classifier(stage.subject.network))
+
+
+def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
+    """A network of the subject by its name in the tables, frozen, in eval mode."""
+    from deepcustom.training.nets.base import build_classifier
     from deepcustom.training.weights import load_network
 
-    net = nets.classifier(spec.name)
-    load_network(stage.read(workspace.network(spec.name, name)), net)
+    net = build_classifier(stage.subject.network)
+    load_network(stage.read(workspace.network(stage.row.subject, name)), net)
     return compute.place(net)
 
 
 def load_dgn(
     stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
 ) -> DGNBank | ConditionalDGN:
-    """DGNs by their name: a bank, or the generator that a network of that name was hardened with.
+    """DGNs of the subject by their name: a bank, or the generator that a network of that name learned with.
 
     Raises:
-        ParamsError: ``params.yaml`` has neither; the message lists what is there.
         InputError: the file is missing, or holds something else.
     """
     from deepcustom.attacks.bank import DGNBank
-    from deepcustom.attacks.conditional import ConditionalDGN
+    from deepcustom.attacks.conditional import KIND, ConditionalDGN
+    from deepcustom.training.weights import read_metadata
 
-    online = stage.online_names()
-    if name not in online:
-        try:
-            stage.expect("train_dgn", spec.name, name)
-        except ParamsError as error:
-            more = f"; with a generator of type online: {', '.join(online)}" if online else ""
-            raise ParamsError(f"{error}{more}") from None
-    kind = ConditionalDGN if name in online else DGNBank
-    path = stage.read(workspace.bank(spec.name, name))
-    return kind.load(path, spec.name, spec.num_classes, compute.device)
+    subject, name_of = stage.subject, stage.row.subject
+    path = stage.read(workspace.bank(name_of, name))
+    if read_metadata(path).get("kind") == KIND:
+        return ConditionalDGN.load(
+            path, subject.conditional, name_of, spec.num_classes, compute.device
+        )
+    return DGNBank.load(path, subject.generator, name_of, spec.num_classes, compute.device)
 
 
 def load_analysis(
     stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
 ) -> dict[str, Tensor]:
-    """What an analysis found, array name → tensor with one row per class.
+    """What an analysis of the subject's target network found, array name → tensor with one row per class.
 
     Raises:
         InputError: the file is missing, is no analysis, or is of another number of classes.
     """
     from deepcustom.training.weights import load_tensors
 
-    path = stage.read(workspace.analysis(spec.name, name))
+    path = stage.read(workspace.analysis(stage.row.subject, name))
     arrays, _ = load_tensors(path)
     for key, array in arrays.items():
         if array.shape[:1] != (spec.num_classes,):

@@ -1,14 +1,12 @@
 """Profiles: whole sets of settings, each run in a folder of its own.
 
 ``default`` is ``params.yaml`` in the project's folder. Any other profile is a file in ``profiles/`` that
-is laid over it; it runs in a workspace with its own params, models, data and DVC cache, so that it never
+is laid over it, and may take rows and subjects away; it runs in a workspace with its own params, models, data and DVC cache, so that it never
 touches the results of the default profile.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,24 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from deepcustom.base.errors import (
-    InputError,
-    LossError,
-    ParamsError,
-    UnknownNameError,
-)
-from deepcustom.base.params import (
-    OnlineTrainParams,
-    RelevanceParams,
-    TrainDgnParams,
-    online_names,
-    read_params,
-    validate,
-)
-from deepcustom.base.params_check import check
-from deepcustom.data.datasets import SPECS, spec
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.params import read_params
+from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
+from deepcustom.pipeline.check import check
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
@@ -58,16 +43,16 @@ def settings(ws: Workspace, profile: str) -> dict[str, Any]:
     base = read_params(ws.params)
     if profile == "default":
         return base
-    return _overlay(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
+    return _laid_over(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
 
 
-def _overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``; mappings are merged, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
+def _laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with what ``over`` says; a row or a subject that it sets to null is taken away."""
+    merged = overlay(base, over)
+    for name in (SUBJECTS, *LAYOUTS):
+        below = merged.get(name)
+        if isinstance(below, Mapping):
+            merged[name] = {key: value for key, value in below.items() if value is not None}
     return merged
 
 
@@ -96,11 +81,11 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         A workspace with the profile's params and a copy of the code as it now stands.
 
     Raises:
-        UnknownNameError, ParamsError: as :func:`settings` and :func:`check_all`.
+        UnknownNameError, ParamsError: as :func:`settings` and :func:`deepcustom.pipeline.check.check`.
         InputError: the folder holds something else, which a workspace would overwrite.
     """
     tree = settings(ws, profile)
-    check_all(ws, tree)
+    check(ws.root, tree)
     root = folder_of(ws, profile, folder)
     if root == ws.root and profile == "default":
         return ws
@@ -117,70 +102,6 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
     return Workspace(root)
-
-
-def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
-    """Check every setting before any work starts; losses come last, since they import torch.
-
-    Raises:
-        UnknownNameError: ``dvc.yaml`` lists a data set that there is not.
-        ParamsError: in one line: the key, what it holds, and what is allowed.
-    """
-    used = check(tree, _datasets(ws), SPECS)
-    for dataset in used:
-        most = math.prod(SPECS[dataset].shape)
-        k = validate(RelevanceParams, tree["relevance"][dataset], f"relevance.{dataset}").k
-        if k > most:
-            raise ParamsError(
-                f"params.yaml: relevance.{dataset}.k must be at most {most}, found {k}"
-            )
-    with contextlib.chdir(ws.root):  # where a user's own loss is imported from
-        for dataset in used:
-            for name, values in tree["train_dgn"][dataset].items():
-                where = f"train_dgn.{dataset}.{name}"
-                bank = validate(TrainDgnParams, values, where)
-                _check_loss(bank.loss, bank.options, where)
-            for name in online_names(tree, dataset):
-                where = f"adversarial_train.{dataset}.{name}"
-                online = validate(
-                    OnlineTrainParams, tree["adversarial_train"][dataset][name], where
-                )
-                if online.loss is not None:
-                    _check_loss(online.loss, online.options, where)
-
-
-def _datasets(ws: Workspace) -> list[str] | None:
-    """The data sets that ``dvc.yaml`` lists; None where it has no such list.
-
-    Raises:
-        UnknownNameError: there is no such data set.
-    """
-    parts = read_params(ws.root / "dvc.yaml").get("vars")
-    for part in parts if isinstance(parts, list) else []:
-        if isinstance(part, Mapping) and isinstance(part.get("datasets"), list):
-            return [spec(str(name)).name for name in part["datasets"]]
-    return None
-
-
-def _check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
-    """Whether there is such a loss, and whether it takes these options.
-
-    Raises:
-        ParamsError: in one line.
-    """
-    from deepcustom.attacks.losses import find_loss
-
-    try:
-        options = find_loss(loss).Options
-    except (UnknownNameError, LossError) as error:
-        why = " ".join(str(error).split())
-        raise ParamsError(f"params.yaml: {where}.loss: {why}") from None
-    if not (isinstance(options, type) and issubclass(options, BaseModel)):
-        raise ParamsError(
-            f"params.yaml: {where}.loss: Options of {loss!r} must be a subclass of "
-            "deepcustom.base.params.Params"
-        )
-    validate(options, given, f"{where}.options")
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:

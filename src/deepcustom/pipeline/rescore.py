@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepcustom.base.errors import DeepCustomError, InputError
-from deepcustom.base.params import EvaluateParams
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import datasets
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv

@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
-from deepcustom.base.errors import InputError, ParamsError, TrackingError
-from deepcustom.base.params import ComputeParams, Params, ThreatParams
+from deepcustom.base.errors import InputError, TrackingError
+from deepcustom.base.params import Params
+from deepcustom.base.rows import SUBJECTS, Row, row
+from deepcustom.base.settings import ComputeParams, SubjectParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deepcustom.attacks.threat import ThreatModel
+    from deepcustom.base.progress import Advance
     from deepcustom.training.checkpoint import Checkpoint
     from deepcustom.training.compute import Compute
+    from deepcustom.training.job import Job
 
 P = TypeVar("P", bound=Params)
 
@@ -39,17 +43,23 @@ class StageRun:
     """A context: what is written inside it appears when it ends well, and not at all otherwise.
 
     Attributes:
-        seed: of this stage and item alone, derived from ``seed`` in ``params.yaml``.
+        ws: the project.
+        tree: the whole of its params.
+        row: what runs.
+        parts: its names after the subject's, such as bank and split.
+        seed: of this stage and row alone, derived from ``seed`` in ``params.yaml``.
     """
 
-    def __init__(
-        self, ws: Workspace, stage: str, dataset: str, *parts: str, writes: bool = True
-    ) -> None:
-        """Begin a run of ``stage`` for ``dataset`` and ``parts``; ``writes=False`` leaves no trace."""
-        self.ws, self.stage, self.dataset, self.parts = ws, stage, dataset, parts
+    def __init__(self, ws: Workspace, stage: str, *names: str, writes: bool = True) -> None:
+        """Begin a run of ``stage`` for the row of these names; ``writes=False`` leaves no trace.
+
+        Raises:
+            ParamsError: ``params.yaml`` has no such row.
+        """
+        self.ws, self.stage, self.parts = ws, stage, names[1:]
         self._writes = writes
-        self.item = "-".join([dataset, *parts])
-        self._tree = settings.read_params(ws.params)
+        self.tree = settings.read_params(ws.params)
+        self.row = row(self.tree, stage, *names)
         self._used: dict[str, Any] = {}
         self._inputs: list[str] = []
         self._pending: dict[str, Path] = {}
@@ -66,9 +76,9 @@ class StageRun:
     def __enter__(self) -> StageRun:
         from deepcustom.training.compute import derive_seed, seed_everything
 
-        base = settings.seed(self._tree)
+        base = settings.seed(self.tree)
         self._used["seed"] = base
-        self.seed = derive_seed(base, self.stage, self.item)
+        self.seed = derive_seed(base, self.stage, self.row.name)
         seed_everything(self.seed)
         self._git = provenance.git_state(provenance.checkout(self.ws.root))
         return self
@@ -86,48 +96,49 @@ class StageRun:
             for partial in self._pending.values():
                 _remove(partial)
 
-    def params(self, model: type[P], *keys: str) -> P:
-        """This stage's section for the data set, or what lies below ``keys`` in it, checked."""
-        return self.section(model, self.stage, self.dataset, *keys)
+    @property
+    def name(self) -> str:
+        """What DVC calls it, such as ``train_dgn@mnist-lrp``."""
+        return f"{self.stage}@{self.row.name}"
 
-    def expect(self, *keys: str) -> None:
-        """Check that ``params.yaml`` has these keys, of another stage.
+    def job(self, compute: Compute, advance: Advance, *code: Path) -> Job:
+        """What travels with the stage's long computation; ``code`` as in :meth:`checkpoint`."""
+        from deepcustom.training.job import Job
 
-        Raises:
-            ParamsError: it has not; the message lists what is there.
-        """
-        settings.section(self._tree, *keys)
+        return Job(self.seed, compute, advance, self.checkpoint(*code))
 
-    def has(self, *keys: str) -> bool:
-        """Whether ``params.yaml`` has these keys."""
-        try:
-            self.expect(*keys)
-        except ParamsError:
-            return False
-        return True
+    def settings(self, model: type[P]) -> P:
+        """The row's settings, checked, for the record too."""
+        return self.settings_of(self.row, model)
 
-    def online_names(self) -> list[str]:
-        """The data set's networks that learn together with a generator."""
-        return settings.online_names(self._tree, self.dataset)
+    def settings_of(self, other: Row, model: type[P]) -> P:
+        """The settings of any row, checked, for the record too."""
+        value = settings.validate(model, other.settings, other.place)
+        self._used[other.place] = {**other.about, **value.model_dump(mode="json")}
+        return value
+
+    @property
+    def subject(self) -> SubjectParams:
+        """What the row is for: data set, network and threat model."""
+        return self._section(SubjectParams, SUBJECTS, self.row.subject)
 
     def threat(self) -> ThreatModel:
-        """The data set's threat model."""
+        """The subject's threat model."""
         from deepcustom.attacks.threat import ThreatModel
 
-        return ThreatModel(self.section(ThreatParams, "threat", self.dataset).eps)
+        return ThreatModel(self.subject.threat.eps)
 
     def compute(self) -> Compute:
-        """Device and precision; what ``auto`` became goes into the record."""
+        """Device, precision and threads; what ``auto`` became goes into the record."""
         from deepcustom.training.compute import Compute
 
-        chosen = Compute.of(self.section(ComputeParams, "compute"))
+        chosen = Compute.of(self._section(ComputeParams, "compute"))
         self._machine |= chosen.describe()
         return chosen
 
-    def section(self, model: type[P], *keys: str) -> P:
-        """The section below ``keys`` of ``params.yaml``, checked, for the record too."""
-        value = settings.validate(model, settings.section(self._tree, *keys), ".".join(keys))
-        self._used[".".join(keys)] = value.model_dump(mode="json", exclude_none=True)
+    def _section(self, model: type[P], *keys: str) -> P:
+        value = settings.validate(model, settings.section(self.tree, *keys), ".".join(keys))
+        self._used[".".join(keys)] = value.model_dump(mode="json")
         return value
 
     def read(self, path: str) -> Path:
@@ -190,7 +201,7 @@ class StageRun:
         }
         text = json.dumps(basis, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        self._checkpoint = Checkpoint(self.ws.checkpoint(self.stage, self.item), fingerprint)
+        self._checkpoint = Checkpoint(self.ws.checkpoint(self.stage, self.row.name), fingerprint)
         return self._checkpoint
 
     def log(
@@ -214,7 +225,7 @@ class StageRun:
         self._figures[f"{name}.png"] = figure
 
     def _finish(self) -> None:
-        item = (self.dataset, self.stage, *self.parts)
+        item = (self.row.subject, self.stage, *self.parts)
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
         self.write(workspace.metrics(*item)).write_text(text)
@@ -243,8 +254,8 @@ class StageRun:
             schema_version=1,
             run_key=uuid.uuid4().hex,
             stage=self.stage,
-            item=self.item,
-            dataset=self.dataset,
+            item=self.row.name,
+            dataset=self.row.subject,
             dvc_stage=os.environ.get("DVC_STAGE"),
             dvc_exp=os.environ.get("DVC_EXP_NAME"),
             repro=self._repro,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
-from deepcustom.base.params import EvaluateParams
 from deepcustom.base.progress import Advance, progress
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
 from deepcustom.evaluation.checks import Check

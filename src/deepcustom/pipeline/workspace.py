@@ -7,6 +7,8 @@ from pathlib import Path, PurePath
 
 from deepcustom.base.errors import InputError
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -57,98 +59,109 @@ class Workspace:
         return self.root / ".checkpoints" / stage / item
 
 
+# What is keyed by the data set, so that subjects can share it.
+
+
+def facts(dataset: str) -> str:
+    """What the prepared data set is: shape, classes, and where it came from."""
+    return f"data/prepared/{dataset}/dataset.json"
+
+
 def split(dataset: str, name: str) -> str:
     """A prepared split: ``train``, ``val`` or ``test``."""
     return f"data/prepared/{dataset}/{name}"
 
 
-def analysis(dataset: str, name: str) -> str:
+# What is keyed by the subject.
+
+
+def analysis(subject: str, name: str) -> str:
     """What an analysis of the target network found."""
-    return f"data/analysis/{dataset}/{name}.safetensors"
+    return f"data/analysis/{subject}/{name}.safetensors"
 
 
-def target(dataset: str) -> str:
+def target(subject: str) -> str:
     """The network under attack."""
-    return f"models/target/{dataset}.safetensors"
+    return f"models/target/{subject}.safetensors"
 
 
-def bank(dataset: str, name: str) -> str:
+def bank(subject: str, name: str) -> str:
     """A bank of DGNs."""
-    return f"models/dgn/{dataset}/{name}.safetensors"
+    return f"models/dgn/{subject}/{name}.safetensors"
 
 
-def adversarial(dataset: str, split_name: str, attack: str) -> str:
+def adversarial(subject: str, split_name: str, attack: str) -> str:
     """An adversarial set: a split, perturbed by one attack on the target network."""
-    return f"data/adversarial/{dataset}/{split_name}/{attack}"
+    return f"data/adversarial/{subject}/{split_name}/{attack}"
 
 
-def robust(dataset: str, name: str) -> str:
+def robust(subject: str, name: str) -> str:
     """A hardened network."""
-    return f"models/robust/{dataset}/{name}.safetensors"
+    return f"models/robust/{subject}/{name}.safetensors"
 
 
-def network(dataset: str, name: str) -> str:
+def network(subject: str, name: str) -> str:
     """Any network by its name in the tables."""
-    return target(dataset) if name == "target" else robust(dataset, name)
+    return target(subject) if name == "target" else robust(subject, name)
 
 
-def results(dataset: str) -> str:
+def results(subject: str) -> str:
     """The table of robust accuracies."""
-    return f"reports/results/{dataset}.csv"
+    return f"reports/results/{subject}.csv"
 
 
-def checks(dataset: str) -> str:
+def checks(subject: str) -> str:
     """Whether the results can be believed."""
-    return f"reports/checks/{dataset}.json"
+    return f"reports/checks/{subject}.json"
 
 
-def curves(dataset: str) -> str:
+def curves(subject: str) -> str:
     """Accuracy against eps, and against steps, of each network."""
-    return f"reports/curves/{dataset}.csv"
+    return f"reports/curves/{subject}.csv"
 
 
-def pairs(dataset: str) -> str:
+def pairs(subject: str) -> str:
     """Networks compared two by two on the same images."""
-    return f"reports/pairs/{dataset}.csv"
+    return f"reports/pairs/{subject}.csv"
 
 
-def aside(dataset: str, name: str) -> str:
+def aside(subject: str, name: str) -> str:
     """The folder of an evaluation that is no part of the pipeline."""
-    return f"reports/own/{dataset}/{name}"
+    return f"reports/own/{subject}/{name}"
 
 
-def metrics(dataset: str, stage: str, *parts: str) -> str:
+def metrics(subject: str, stage: str, *parts: str) -> str:
     """A stage's metrics and curves, for DVC."""
-    return f"{'/'.join(['reports/metrics', dataset, stage, *_joined(parts)])}.json"
+    return f"{'/'.join(['reports/metrics', subject, stage, *_joined(parts)])}.json"
 
 
-def metrics_folder(dataset: str, stage: str) -> str:
+def metrics_folder(subject: str, stage: str) -> str:
     """Metrics of all the items of one stage."""
-    return f"reports/metrics/{dataset}/{stage}"
+    return f"reports/metrics/{subject}/{stage}"
 
 
-def record(dataset: str, stage: str, *parts: str) -> str:
+def record(subject: str, stage: str, *parts: str) -> str:
     """The folder of a stage run's record."""
-    return "/".join(["reports/runs", dataset, stage, *_joined(parts)])
+    return "/".join(["reports/runs", subject, stage, *_joined(parts)])
 
 
 def _joined(parts: tuple[str, ...]) -> list[str]:
     return ["-".join(parts)] if parts else []
 
 
-def page(dataset: str) -> str:
+def page(subject: str) -> str:
     """The report."""
-    return f"reports/{dataset}.md"
+    return f"reports/{subject}.md"
 
 
-def figures(dataset: str) -> str:
+def figures(subject: str) -> str:
     """The report's pictures."""
-    return f"reports/figures/{dataset}"
+    return f"reports/figures/{subject}"
 
 
-def cards(dataset: str) -> str:
+def cards(subject: str) -> str:
     """A card for each published model."""
-    return f"reports/cards/{dataset}"
+    return f"reports/cards/{subject}"
 
 
 def producer(path: str) -> str:

@@ -2,108 +2,52 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.base.errors import InputError
-from deepcustom.base.params import AdversarialTrainParams
 from deepcustom.base.progress import progress
-from deepcustom.data import arrays, datasets
-from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.goodfellow import train_gf
-from deepcustom.hardening.madry import train_madry
+from deepcustom.data import arrays
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
 from deepcustom.training.weights import save_network
 
 
-def run(ws: Workspace, dataset: str, name: str) -> None:
-    """Train the robust network ``name`` of ``dataset``."""
-    spec = datasets.spec(dataset)
-    with StageRun(ws, "adversarial_train", dataset, name) as stage:
-        params = stage.params(AdversarialTrainParams, name)
-        compute = stage.compute()
-        threat = stage.threat()
+def run(ws: Workspace, subject: str, name: str) -> None:
+    """Train the robust network ``name`` of ``subject``."""
+    with StageRun(ws, "adversarial_train", subject, name) as stage:
+        kind = way(str(stage.row.settings.get("type")))
+        params = stage.settings(kind.Settings)
+        threat, compute = stage.threat(), stage.compute()
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, "train")
         train = to_device(split, compute)
         val = to_device(load_split(stage, spec, "val"), compute)
+        made = _adversarial_set(stage, spec, split, name, compute) if kind.reads_set else None
 
-        net = compute.place(nets.classifier(dataset))
-        with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
-            seed, budget = stage.seed, params.training
-            if params.inner is not None:
-                history = train_madry(
-                    net,
-                    train,
-                    val,
-                    budget,
-                    inner=params.inner,
-                    threat=threat,
-                    seed=seed,
-                    compute=compute,
-                    advance=advance,
-                    checkpoint=stage.checkpoint(),
-                )
-            elif params.attack is not None:
-                history = train_with_art(
-                    net,
-                    train,
-                    val,
-                    budget,
-                    attack=params.attack,
-                    ratio=params.ratio,
-                    threat=threat,
-                    num_classes=spec.num_classes,
-                    seed=seed,
-                    compute=compute,
-                    advance=advance,
-                    checkpoint=stage.checkpoint(),
-                )
-            else:
-                adversarial = _adversarial_set(stage, spec, split, name, compute)
-                history = train_gf(
-                    net,
-                    train,
-                    adversarial,
-                    val,
-                    budget,
-                    clean_weight=params.clean_weight,
-                    seed=seed,
-                    compute=compute,
-                    advance=advance,
-                    checkpoint=stage.checkpoint(),
-                )
+        net = new_classifier(stage, compute)
+        hardening = kind(params, threat, spec.num_classes)
+        with progress(stage.name, params.training.epochs) as advance:
+            history = hardening.train(net, train, val, stage.job(compute, advance), made)
 
-        about = {"kind": "classifier", "dataset": dataset, "network": name}
-        save_network(stage.write(workspace.robust(dataset, name)), net, about)
+        about = {"kind": "classifier", "dataset": subject, "network": name}
+        save_network(stage.write(workspace.robust(subject, name)), net, about)
 
         stage.log({key: curve[-1] for key, curve in history.items()}, history)
         stage.figure("curves", loss_curves(history, f"{spec.title}: network hardened with {name}"))
 
 
 def _adversarial_set(
-    stage: StageRun, spec: datasets.DatasetSpec, split: arrays.Split, name: str, compute: Compute
+    stage: StageRun, spec: DatasetSpec, split: arrays.Split, name: str, compute: Compute
 ) -> tuple[Tensor, Tensor]:
     """The images of the train split's adversarial set ``name``, and the row of each in that split."""
-    made = arrays.AdversarialSet.load(
-        stage.read(workspace.adversarial(spec.name, "train", name)), spec
-    )
-    row = torch.from_numpy(_rows_of(made.index, split.index, name))
+    path = workspace.adversarial(stage.row.subject, "train", name)
+    made = arrays.AdversarialSet.load(stage.read(path), spec)
+    row = torch.from_numpy(split.rows_of(made.index, name))
     return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)
-
-
-def _rows_of(wanted: np.ndarray, index: np.ndarray, name: str) -> np.ndarray:
-    """Where each image of the adversarial set stands in the train split (sorted by index)."""
-    if not len(wanted):
-        raise InputError(f"the adversarial set {name!r} is empty: there is nothing to train on")
-    rows = np.searchsorted(index, wanted)
-    if rows.max() >= len(index) or not np.array_equal(index[rows], wanted):
-        raise InputError(f"the adversarial set {name!r} was made from another train split")
-    return rows.astype(np.int64)

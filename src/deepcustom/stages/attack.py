@@ -6,28 +6,27 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, run_attack, sloped
-from deepcustom.base.params import AttackParams
 from deepcustom.base.progress import progress
-from deepcustom.data import datasets
+from deepcustom.base.settings import AttackSetParams
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_split
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 
 
-def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
-    """Perturb a whole split of ``dataset`` with ``attack`` on the target network."""
-    spec = datasets.spec(dataset)
-    with StageRun(ws, "attack", dataset, attack, split_name) as stage:
-        params = stage.params(AttackParams, attack)
+def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
+    """Perturb a whole split of ``subject`` with ``attack`` on the target network."""
+    with StageRun(ws, "attack", subject, attack, split_name) as stage:
+        params = stage.settings(AttackSetParams)
         threat, compute = stage.threat(), stage.compute()
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
-        target_net = load_classifier(stage, spec, "target", compute)
+        target_net = load_classifier(stage, "target", compute)
         attacked = sloped(target_net, compute)
         estimator = art_classifier(attacked, spec.shape, spec.num_classes, compute.device)
 
-        with progress(f"attack@{dataset}-{attack}-{split_name}", len(split)) as advance:
+        with progress(stage.name, len(split)) as advance:
 
             def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
                 x_adv = run_attack(

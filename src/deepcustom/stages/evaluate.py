@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepcustom.base.params import EvaluateParams
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import datasets
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv

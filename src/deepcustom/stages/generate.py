@@ -6,33 +6,32 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from deepcustom.base.params import GenerateParams
 from deepcustom.base.progress import progress
-from deepcustom.data import datasets
+from deepcustom.base.settings import GenerateParams
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_dgn, load_split
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_dgn, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.prediction import predict
 
 
-def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
-    """Perturb a whole split of ``dataset`` with the DGNs named ``bank_name``."""
-    spec = datasets.spec(dataset)
-    with StageRun(ws, "generate", dataset, bank_name, split_name) as stage:
-        params = stage.params(GenerateParams)
+def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
+    """Perturb a whole split of ``subject`` with the DGNs named ``bank_name``."""
+    with StageRun(ws, "generate", subject, bank_name, split_name) as stage:
+        params = stage.settings(GenerateParams)
         compute = stage.compute()
         threat = replace(stage.threat(), clip=params.clipping)
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
-        target_net = load_classifier(stage, spec, "target", compute)
+        target_net = load_classifier(stage, "target", compute)
         dgn = load_dgn(stage, spec, bank_name, compute)
 
         def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
             labels = y if params.label == "true" else predict(target_net, x).argmax(1)
             return dgn.generate(x, labels, threat, compute=compute, batch_size=params.batch_size)
 
-        with progress(f"generate@{dataset}-{bank_name}-{split_name}", len(split)) as advance:
+        with progress(stage.name, len(split)) as advance:
             make_set(
                 stage,
                 spec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deepcustom.base.params import PrepareParams
+from deepcustom.base.settings import PrepareParams
 from deepcustom.data import arrays, datasets, draws, sources
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun

@@ -1,4 +1,4 @@
-"""The page of a data set: tables, pictures, and what they mean."""
+"""The page of a subject: tables, pictures, and what they mean."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcustom.base.params import AttackParams, EvaluateParams, ReportParams
-from deepcustom.data import arrays, datasets
+from deepcustom.base.rows import row, rows
+from deepcustom.base.settings import AttackSetParams, EvaluateParams, ReportParams
+from deepcustom.data import arrays
+from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
 from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
-from deepcustom.pipeline.cards import model_cards
-from deepcustom.pipeline.load import load_classifier
+from deepcustom.pipeline.cards import model_cards, threat_in_words
+from deepcustom.pipeline.load import load_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
@@ -24,19 +26,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def run(ws: Workspace, dataset: str) -> None:
-    """Write the report of ``dataset`` and its pictures."""
-    spec = datasets.spec(dataset)
-    with StageRun(ws, "report", dataset) as stage:
-        params = stage.params(ReportParams)
+def run(ws: Workspace, subject: str) -> None:
+    """Write the report of ``subject`` and its pictures."""
+    with StageRun(ws, "report", subject) as stage:
+        params = stage.settings(ReportParams)
+        spec = load_dataset(stage)
 
-        results = read_csv(stage.read(workspace.results(dataset)))
-        checks = read_checks(stage.read(workspace.checks(dataset)))
-        points = read_points(stage.read(workspace.curves(dataset)))
-        pairs = read_pairs(stage.read(workspace.pairs(dataset)))
+        results = read_csv(stage.read(workspace.results(subject)))
+        checks = read_checks(stage.read(workspace.checks(subject)))
+        points = read_points(stage.read(workspace.curves(subject)))
+        pairs = read_pairs(stage.read(workspace.pairs(subject)))
 
-        there = [name for name in PROTOCOLS if pivot(results, dataset, name)[2]]
-        heatmaps = {name: accuracy_heatmap(results, dataset, name) for name in there}
+        there = [name for name in PROTOCOLS if pivot(results, subject, name)[2]]
+        heatmaps = {name: accuracy_heatmap(results, subject, name) for name in there}
         robustness = {
             f"against {curve}": robustness_curves(
                 points, curve, f"{spec.title}: accuracy against {curve}"
@@ -46,24 +48,24 @@ def run(ws: Workspace, dataset: str) -> None:
         grids = _image_grids(stage, spec, results, params.grid_columns)
         curves = _training_curves(stage, spec)
 
-        folder = stage.write(workspace.figures(dataset))
+        folder = stage.write(workspace.figures(subject))
         folder.mkdir()
         text = page(
             spec.title,
             results,
-            dataset,
-            heatmaps=_save(heatmaps, folder, dataset, "accuracy"),
-            grids=_save(grids, folder, dataset, "images"),
-            curves=_save(curves, folder, dataset, "curves"),
-            facts=_facts(stage, spec),
+            subject,
+            heatmaps=_save(heatmaps, folder, subject, "accuracy"),
+            grids=_save(grids, folder, subject, "images"),
+            curves=_save(curves, folder, subject, "curves"),
+            facts=_facts(stage),
             checks=checks,
             pairs=pairs,
-            robustness=_save(robustness, folder, dataset, "accuracy"),
+            robustness=_save(robustness, folder, subject, "accuracy"),
         )
-        stage.write(workspace.page(dataset)).write_text(text)
+        stage.write(workspace.page(subject)).write_text(text)
 
         cards = model_cards(stage, spec, results)
-        folder = stage.write(workspace.cards(dataset))
+        folder = stage.write(workspace.cards(subject))
         folder.mkdir()
         for name, card in cards.items():
             (folder / f"{name}.md").write_text(card)
@@ -72,14 +74,14 @@ def run(ws: Workspace, dataset: str) -> None:
         stage.log({"pictures": pictures, "cards": len(cards)})
 
 
-def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
+def _facts(stage: StageRun) -> dict[str, str]:
     """What the attacks were allowed, and their settings."""
-    facts = {"threat model": f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"}
-    evaluated = stage.section(EvaluateParams, "evaluate", spec.name)
-    for attack in evaluated.attacks:
-        if stage.has("attack", spec.name, attack):
-            made = stage.section(AttackParams, "attack", spec.name, attack)
-            facts[f"{attack}, transferred"] = made.describe()
+    facts = {"threat model": threat_in_words(stage)}
+    evaluated = stage.settings_of(row(stage.tree, "evaluate", stage.row.subject), EvaluateParams)
+    for one in rows(stage.tree, "attack", stage.row.subject):
+        if one.about["split"] == "test":
+            made = stage.settings_of(one, AttackSetParams)
+            facts[f"{one.about['attack']}, transferred"] = made.describe()
     facts["images attacked"] = f"{evaluated.n:,} at most; adversarial sets are scored whole"
     for attack, made in evaluated.whitebox.items():
         facts[f"{attack}, white-box"] = made.describe()
@@ -96,28 +98,30 @@ def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
 
 
 def _image_grids(
-    stage: StageRun, spec: datasets.DatasetSpec, results: Sequence[Result], columns: int
+    stage: StageRun, spec: DatasetSpec, results: Sequence[Result], columns: int
 ) -> dict[str, Figure]:
     """Attack → clean and adversarial images, one of each class."""
     compute, eps = stage.compute(), stage.threat().eps
-    target_net = load_classifier(stage, spec, "target", compute)
+    target_net = load_classifier(stage, "target", compute)
     figures = {}
-    for attack in pivot(results, spec.name, "transfer")[1]:
+    for attack in pivot(results, stage.row.subject, "transfer")[1]:
         if attack == "clean":
             continue
         made_by = attack.removesuffix(UNCLIPPED)
-        path = stage.read(workspace.adversarial(spec.name, "test", made_by))
+        path = stage.read(workspace.adversarial(stage.row.subject, "test", made_by))
         made = arrays.AdversarialSet.load(path, spec)
         title = f"{attack} against the target network"
         figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)
     return figures
 
 
-def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, Figure]:
+def _training_curves(stage: StageRun, spec: DatasetSpec) -> dict[str, Figure]:
     """What was trained → its curves over the epochs."""
-    files = [stage.read(workspace.metrics(spec.name, "train_target"))]
+    files = [stage.read(workspace.metrics(stage.row.subject, "train_target"))]
     for name in ("train_dgn", "adversarial_train", "train_online"):
-        files += sorted(stage.read(workspace.metrics_folder(spec.name, name)).glob("*.json"))
+        files += sorted(
+            stage.read(workspace.metrics_folder(stage.row.subject, name)).glob("*.json")
+        )
     figures = {}
     for file in files:
         what = "target" if file.stem == "train_target" else f"{file.parent.name}-{file.stem}"
@@ -126,11 +130,11 @@ def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, F
     return figures
 
 
-def _save(figures: dict[str, Figure], folder: Path, dataset: str, prefix: str) -> dict[str, str]:
+def _save(figures: dict[str, Figure], folder: Path, subject: str, prefix: str) -> dict[str, str]:
     """Save every picture; returns caption → link from the page."""
     links = {}
     for caption, figure in figures.items():
         name = f"{prefix}-{caption.replace(' ', '-')}.png"
         save_figure(figure, folder / name)
-        links[caption] = f"{Path(workspace.figures(dataset)).relative_to('reports')}/{name}"
+        links[caption] = f"{Path(workspace.figures(subject)).relative_to('reports')}/{name}"
     return links

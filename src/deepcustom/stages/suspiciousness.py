@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from deepcustom.attacks.suspiciousness import suspicious_units
-from deepcustom.base.params import SuspiciousnessParams
-from deepcustom.data import datasets
+from deepcustom.base.settings import SuspiciousnessParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.weights import save_tensors
 
 
-def run(ws: Workspace, dataset: str) -> None:
-    """Find the most suspicious units for each class of ``dataset``, on train."""
-    spec = datasets.spec(dataset)
-    with StageRun(ws, "suspiciousness", dataset) as stage:
-        params = stage.params(SuspiciousnessParams)
+def run(ws: Workspace, subject: str) -> None:
+    """Find the most suspicious units for each class of ``subject``, on train."""
+    with StageRun(ws, "suspiciousness", subject) as stage:
+        params = stage.settings(SuspiciousnessParams)
         compute = stage.compute()
 
+        spec = load_dataset(stage)
         x, y = to_device(load_split(stage, spec, "train"), compute)
-        target_net = load_classifier(stage, spec, "target", compute)
+        target_net = load_classifier(stage, "target", compute)
 
         found = suspicious_units(
             target_net,
@@ -36,7 +35,7 @@ def run(ws: Workspace, dataset: str) -> None:
         arrays |= {f"scores.{layer}": scores for layer, scores in found.scores.items()}
         arrays["failures"] = found.failures
         about = {"k": params.k, "formula": params.formula}
-        save_tensors(stage.write(workspace.analysis(dataset, "suspiciousness")), arrays, about)
+        save_tensors(stage.write(workspace.analysis(subject, "suspiciousness")), arrays, about)
 
         failures = found.failures.tolist()
         without = [spec.classes[label] for label, count in enumerate(failures) if count == 0]

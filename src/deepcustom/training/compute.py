@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from deepcustom.base.errors import ParamsError
-from deepcustom.base.params import ComputeParams
+from deepcustom.base.settings import ComputeParams
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -34,6 +34,8 @@ class Compute:
             ParamsError: a device was named that this machine does not have.
         """
         device = _device(params.device)
+        if params.threads != "auto":
+            torch.set_num_threads(params.threads)
         keep_freed_memory()
         return cls(device, _precision(params.precision, device))
 

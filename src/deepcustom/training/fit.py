@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom.base.errors import DivergenceError
-from deepcustom.base.params import TrainingParams
 from deepcustom.base.progress import Advance, silent
+from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed

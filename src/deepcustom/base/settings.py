@@ -1,0 +1,249 @@
+"""What each section of ``params.yaml`` may say: one frozen model per kind of setting.
+
+No setting that decides a number has a default here: it would be hidden from DVC, which sees
+``params.yaml`` alone. Ways of hardening and losses have their models in their own files.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from deepcustom.base.params import Params
+
+
+class ComputeParams(Params):
+    """Where and how precisely to compute; ``auto`` picks the best that the machine has.
+
+    ``threads``: of the processor, for one operation; ``auto``: what torch takes by itself.
+    """
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    threads: int | Literal["auto"]
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _a_count_or_auto(cls, value: Any) -> Any:
+        count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not count and value != "auto":
+            raise ValueError("should be auto, or an integer from 1 on")
+        return value
+
+
+class ThreatParams(Params):
+    """The ball around an image: its norm, and its radius ``eps`` in units of the [0, 1] pixel range."""
+
+    norm: Literal["linf"]
+    eps: float = Field(gt=0, le=1)
+
+
+class SubjectParams(Params):
+    """What is attacked: a data set, a network and a threat model.
+
+    ``network``, and ``generator`` and ``conditional``, the architectures of DGNs for it (one per class, and
+    one that is told the label), are named as ``package.module:Class``.
+    """
+
+    dataset: str = Field(min_length=1)
+    network: str = Field(min_length=1)
+    generator: str = Field(min_length=1)
+    conditional: str = Field(min_length=1)
+    threat: ThreatParams
+
+
+class PrepareParams(Params):
+    """Sizes of the splits; ``train_size`` and ``test_size`` of None keep every image."""
+
+    val_size: int = Field(ge=0)
+    train_size: int | None = Field(gt=0)
+    test_size: int | None = Field(gt=0)
+
+
+class TrainingParams(Params):
+    """One run of the training loop (Adam).
+
+    ``schedule``: ``constant``; ``staircase``, multiplied by ``decay_rate`` every ``decay_steps`` steps;
+    ``one_cycle``, up to ``learning_rate`` and down again. ``momentum`` is Adam's first beta.
+    """
+
+    learning_rate: float = Field(gt=0, le=1)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    schedule: Literal["constant", "staircase", "one_cycle"]
+    decay_rate: float | None = Field(default=None, gt=0, le=1)
+    decay_steps: int | None = Field(default=None, ge=1)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _a_staircase_alone_decays(self) -> TrainingParams:
+        decay = {"decay_rate": self.decay_rate, "decay_steps": self.decay_steps}
+        staircase = self.schedule == "staircase"
+        wrong = [key for key, value in decay.items() if (value is None) == staircase]
+        if wrong:
+            need = "needs" if staircase else "does not take"
+            raise ValueError(f"schedule {self.schedule} {need} {', '.join(wrong)}")
+        return self
+
+
+class RelevanceParams(Params):
+    """``k`` most relevant pixels per class, by LRP with the epsilon rule."""
+
+    k: int = Field(ge=1)
+    epsilon: float = Field(gt=0)
+
+
+class SuspiciousnessParams(Params):
+    """``k`` most suspicious units per class; a unit is active above ``activation_threshold``."""
+
+    k: int = Field(ge=1)
+    activation_threshold: float = Field(ge=0)
+    formula: Literal["tarantula", "ochiai", "dstar"]
+
+
+class TrainDgnParams(Params):
+    """One bank of DGNs.
+
+    ``loss`` is a registered name or the user's own ``package.module:Class``; ``options`` go to it.
+    ``output``: ``image``, the generator's output is the image, clipped afterwards (the study's);
+    ``perturbation``, it is a perturbation scaled to the ball, and trained through the projection.
+    """
+
+    loss: str = Field(min_length=1)
+    output: Literal["image", "perturbation"]
+    training: TrainingParams
+    options: dict[str, Any]
+
+
+class GenerateParams(Params):
+    """Making adversarial sets with DGNs.
+
+    ``clipping: false`` skips the ball, not [0, 1]. ``label`` picks each image's DGN: by its ``true``
+    label (the study's) or by the class that the target network ``predicted``.
+    """
+
+    clipping: bool
+    mis_classification_check: bool
+    label: Literal["true", "predicted"]
+    batch_size: int = Field(ge=1)
+
+
+class AttackParams(Params):
+    """FGSM or PGD from ART; ``eps_step``, ``max_iter`` and ``num_random_init`` are PGD's alone."""
+
+    method: Literal["fgsm", "pgd"]
+    eps_step: float | None = Field(default=None, gt=0, le=1)
+    max_iter: int | None = Field(default=None, ge=1)
+    num_random_init: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(ge=1)
+
+    def describe(self) -> str:
+        """The settings in words."""
+        if self.method == "fgsm":
+            return "FGSM: one step of eps"
+        starts = (
+            "no random start"
+            if not self.num_random_init
+            else f"{self.num_random_init} random start(s)"
+        )
+        return f"PGD: {self.max_iter} steps of {self.eps_step:g}, {starts}"
+
+    @model_validator(mode="after")
+    def _pgd_has_its_own_settings(self) -> AttackParams:
+        own = {
+            "eps_step": self.eps_step,
+            "max_iter": self.max_iter,
+            "num_random_init": self.num_random_init,
+        }
+        wrong = [key for key, value in own.items() if (value is None) == (self.method == "pgd")]
+        if wrong:
+            need = "needs" if self.method == "pgd" else "does not take"
+            raise ValueError(f"{self.method} {need} {', '.join(wrong)}")
+        return self
+
+
+class AttackSetParams(AttackParams):
+    """Making an adversarial set with ART.
+
+    ``mis_classification_check`` keeps only images whose predicted class the attack changed.
+    """
+
+    mis_classification_check: bool
+
+
+class AutoAttackParams(Params):
+    """The parts of AutoAttack: APGD's iterations, restarts and targets, and the queries of Square."""
+
+    max_iter: int = Field(ge=1)
+    num_random_init: int = Field(ge=1)
+    targets: int = Field(ge=1)
+    queries: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+
+
+class AdaptiveParams(Params):
+    """DGNs trained further against the network under evaluation.
+
+    ``bank``: which ones; ``training``: the budget of each; ``images_per_class``: how many training images
+    each one sees, None: all of its class.
+    """
+
+    bank: str = Field(min_length=1)
+    images_per_class: int | None = Field(ge=1)
+    training: TrainingParams
+
+
+class CurveParams(Params):
+    """PGD on ``n`` images at other radii, as multiples of eps, and with other numbers of steps."""
+
+    n: int = Field(ge=1)
+    radii: tuple[float, ...] = Field(min_length=2)
+    steps: tuple[int, ...] = Field(min_length=2)
+
+    @field_validator("radii", "steps")
+    @classmethod
+    def _rising(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if values[0] < 0 or any(b <= a for a, b in itertools.pairwise(values)):
+            raise ValueError("should rise, from 0 or more")
+        return values
+
+
+class EvaluateParams(Params):
+    """How the networks of a subject are attacked.
+
+    ``n``: how many test images are attacked; adversarial sets are scored whole. ``whitebox``: FGSM and
+    PGD, the one that is named ``pgd`` also serves the checks and the curves. ``surrogate``: makes the
+    images that pass from network to network, from at most one random start.
+    """
+
+    n: int = Field(ge=1)
+    whitebox: dict[str, AttackParams]
+    surrogate: AttackParams
+    autoattack: AutoAttackParams
+    adaptive: AdaptiveParams
+    curves: CurveParams
+
+    @field_validator("whitebox")
+    @classmethod
+    def _pgd_is_there(cls, attacks: dict[str, AttackParams]) -> dict[str, AttackParams]:
+        if "pgd" not in attacks or attacks["pgd"].method != "pgd":
+            raise ValueError("should have a pgd of method pgd")
+        return attacks
+
+    @field_validator("surrogate")
+    @classmethod
+    def _one_start(cls, attack: AttackParams) -> AttackParams:
+        if (attack.num_random_init or 0) > 1:
+            raise ValueError(
+                "num_random_init should be 0 or 1: the images are shown to others as they are"
+            )
+        return attack
+
+
+class ReportParams(Params):
+    """The page of a subject; ``grid_columns`` images in each picture."""
+
+    grid_columns: int = Field(ge=1, le=20)

@@ -1,0 +1,187 @@
+"""The whole of ``params.yaml`` at once, before any stage starts: sections, names, settings, files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepcustom.base.errors import ParamsError
+from deepcustom.base.params import Params, found_value, section, seed, validate
+from deepcustom.base.rows import (
+    HARDENING,
+    LAYOUTS,
+    NAME,
+    RECIPES,
+    SETS,
+    SUBJECTS,
+    Row,
+    rows,
+)
+from deepcustom.base.settings import (
+    AttackSetParams,
+    ComputeParams,
+    EvaluateParams,
+    GenerateParams,
+    PrepareParams,
+    RelevanceParams,
+    ReportParams,
+    SubjectParams,
+    SuspiciousnessParams,
+    TrainDgnParams,
+    TrainingParams,
+)
+from deepcustom.pipeline import workspace
+
+MODELS: dict[str, type[Params]] = {
+    "prepare": PrepareParams,
+    "train_target": TrainingParams,
+    "relevance": RelevanceParams,
+    "suspiciousness": SuspiciousnessParams,
+    "train_dgn": TrainDgnParams,
+    "generate": GenerateParams,
+    "attack": AttackSetParams,
+    "evaluate": EvaluateParams,
+    "report": ReportParams,
+}
+"""Of the sections whose rows all have settings of one kind."""
+
+
+def check(root: Path, tree: Mapping[str, Any]) -> None:
+    """Check every setting, so that a mistake shows before any stage starts.
+
+    Args:
+        root: the project's folder, from which the user's own losses and networks are imported.
+        tree: the whole of its params.
+
+    Raises:
+        ParamsError: in one line: the key, what it holds, and what is allowed.
+    """
+    _check_sections(tree)
+    subjects = _subjects(tree)
+    for stage in LAYOUTS:
+        for one in rows(tree, stage):
+            _check_place(tree, one, subjects)
+    for subject in subjects:
+        _check_names(tree, subject)
+    with contextlib.chdir(root):
+        for stage in LAYOUTS:
+            for one in rows(tree, stage):
+                _check_settings(one)
+        _check_files(tree)
+
+
+def _check_sections(tree: Mapping[str, Any]) -> None:
+    allowed = ["seed", "compute", SUBJECTS, RECIPES, *LAYOUTS]
+    for name in tree:
+        if name not in allowed:
+            raise ParamsError(
+                f"params.yaml: {name} is no known section; allowed: {', '.join(allowed)}"
+            )
+    seed(tree)
+    validate(ComputeParams, section(tree, "compute"), "compute")
+    for name in allowed[2:]:
+        below = section(tree, name)
+        if not isinstance(below, Mapping):
+            raise ParamsError(f"params.yaml: {name} must be a mapping{found_value(below)}")
+        for key in below:
+            _check_name(f"{name}.{key}", key)
+
+
+def _check_name(where: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise ParamsError(f"params.yaml: {where} must be text: quote it")
+    if not NAME.fullmatch(name):
+        raise ParamsError(
+            f"params.yaml: {where} names files: it must begin with a letter or digit and hold only these, "
+            "'-', '_' and '.'"
+        )
+
+
+def _subjects(tree: Mapping[str, Any]) -> dict[str, SubjectParams]:
+    """Name → subject, each with the rows that everything else of it builds on."""
+    found = {}
+    for name, values in section(tree, SUBJECTS).items():
+        found[name] = validate(SubjectParams, values, f"{SUBJECTS}.{name}")
+        section(tree, "prepare", found[name].dataset)
+        section(tree, "train_target", name)
+    return found
+
+
+def _check_place(tree: Mapping[str, Any], one: Row, subjects: Mapping[str, SubjectParams]) -> None:
+    """Whether a row is called after what it says of itself, and says what is true of its subject."""
+    names = LAYOUTS[one.stage].names
+    for key in names:
+        _check_name(f"{one.place}.{key}", one.about[key])
+    called = "-".join(one.about[key] for key in names) or one.name
+    if called != one.name:
+        raise ParamsError(
+            f"params.yaml: {one.place} should be called {called}, after its {', '.join(names)}"
+        )
+    if one.stage == "prepare":
+        return
+    if one.subject not in subjects:
+        raise ParamsError(
+            f"params.yaml: {one.place} is for the subject {one.subject!r}, which is not there; "
+            f"{SUBJECTS} has: {', '.join(subjects)}"
+        )
+    _equal(one, "dataset", subjects[one.subject].dataset, f"the data set of {one.subject}")
+    if "split" in names and one.about["split"] not in workspace.SPLITS:
+        allowed = ", ".join(workspace.SPLITS)
+        raise ParamsError(
+            f"params.yaml: {one.place}.split: {one.about['split']!r} is no split; allowed: {allowed}"
+        )
+
+
+def _equal(one: Row, key: str, wanted: str, reason: str) -> None:
+    if one.about[key] != wanted:
+        raise ParamsError(
+            f"params.yaml: {one.place}.{key} must be {wanted}, {reason}; found {one.about[key]}"
+        )
+
+
+def _check_names(tree: Mapping[str, Any], subject: str) -> None:
+    """What names a bank or a set must name one that is there, and no two things have one file."""
+    banks = [r.about["bank"] for r in rows(tree, "train_dgn", subject)]
+    online = [r.about["network"] for r in rows(tree, "train_online", subject)]
+    robust = [r.about["network"] for r in rows(tree, "adversarial_train", subject)]
+    made = {r.about[key] for stage, key in SETS.items() for r in rows(tree, stage, subject)}
+    for name in online:
+        if name in {*banks, *robust} or name in {
+            r.about["attack"] for r in rows(tree, "attack", subject)
+        }:
+            raise ParamsError(
+                f"params.yaml: train_online.{subject}-{name} trains a network and a generator of this name, "
+                "which a bank, an attack or another network has already"
+            )
+    for one in rows(tree, "attack", subject):
+        if one.about["attack"] in banks:
+            raise ParamsError(f"params.yaml: {one.place}: a bank is called so already")
+    for one in rows(tree, "generate", subject):
+        _there(one, "bank", one.about["bank"], [*banks, *online])
+    for one in rows(tree, "evaluate", subject):
+        adaptive = one.settings.get("adaptive")
+        if isinstance(adaptive, Mapping) and "bank" in adaptive:
+            _there(one, "adaptive.bank", adaptive["bank"], banks)
+    if "target" in {*robust, *online} or "clean" in made:
+        raise ParamsError(
+            f"params.yaml: of {subject}, a network may not be called target, nor a set clean"
+        )
+
+
+def _there(one: Row, key: str, name: Any, allowed: Collection[str]) -> None:
+    if name not in allowed:
+        raise ParamsError(
+            f"params.yaml: {one.place}.{key}: {name!r} is not there; allowed: {', '.join(allowed)}"
+        )
+
+
+def _check_settings(one: Row) -> None:
+    """Whether a row's settings are of the right kind; losses and ways of hardening bring their own."""
+    if one.stage in HARDENING:
+        hardening_settings(one)
+        return
+    settings = validate(MODELS[one.stage], one.settings, one.place)
+    if isinstance(settings, TrainDgnParams):
+        check_loss(settings.loss, settings.options, one.place)
