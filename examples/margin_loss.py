@@ -1,31 +1,25 @@
 """Example of a loss of one's own: the margin of Carlini and Wagner 2017, in a file outside the package.
 
 Copy this file, change the mathematics, and name the class where the losses are named. In ``params.yaml``,
-a section of ``train_dgn`` (its name, here ``margin``, is yours to choose)::
+a row of ``train_dgn`` (the bank's name, here ``margin``, is yours to choose) trains it, and does so anew
+when this file changes; rows of ``generate`` make its adversarial sets::
 
     train_dgn:
-      mnist:
-        margin:
-          loss: examples.margin_loss:MarginLoss
-          output: image
-          training: {learning_rate: 1.0e-3, epochs: 3, batch_size: 128, schedule: one_cycle}
-          options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
-
-In ``dvc.yaml``, its bank, so that DVC trains it and does so anew when this file changes, and the bank's
-adversarial sets, each below what the list holds already::
-
-    - banks:
-        mnist-margin:
-          dataset: mnist
-          loss: margin
-          code: examples/margin_loss.py
-          signal: src/deepcustom/attacks/losses/__init__.py  # it reads no analysis
-    - generated_sets:
-        mnist-margin-train: {dataset: mnist, loss: margin, split: train}
-        mnist-margin-test: {dataset: mnist, loss: margin, split: test}
+      mnist-margin:
+        subject: mnist
+        dataset: mnist
+        bank: margin
+        recipe: mnist-bank
+        loss: examples.margin_loss:MarginLoss
+        options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
+        code: examples/margin_loss.py
+        reads: models/target/mnist.safetensors  # it reads no analysis
+    generate:
+      mnist-margin-train: {subject: mnist, dataset: mnist, bank: margin, split: train, recipe: dgn-images}
+      mnist-margin-test: {subject: mnist, dataset: mnist, bank: margin, split: test, recipe: dgn-images}
 
 ``dvc repro train_dgn@mnist-margin`` trains the bank, and ``dvc repro`` makes its sets too. docs/losses.md
-goes on from here: the lines that harden a network with them, and those that score it.
+goes on from here: the row that hardens a network with them.
 """
 
 from __future__ import annotations
@@ -75,9 +69,9 @@ def margin_terms(
 class MarginOptions(Params):
     """``kappa`` is the confidence asked for, in logits; the others weigh the two terms."""
 
-    kappa: float = Field(default=0.0, ge=0)
-    margin_weight: float = Field(default=1.0, ge=0)
-    mse_weight: float = Field(default=1.0, ge=0)
+    kappa: float = Field(ge=0)
+    margin_weight: float = Field(ge=0)
+    mse_weight: float = Field(ge=0)
 
 
 class MarginLoss(CustomLoss):

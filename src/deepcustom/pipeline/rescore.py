@@ -45,7 +45,7 @@ def rescore(
             a remote.
         DeepCustomError: DVC or a stage failed.
     """
-    profile.check_all(ws, profile.settings(ws, "default"))
+    check(ws.root, profile.settings(ws, "default"))
     there = dvc.stage_names(ws.root)
     lock = {name: entry for name, entry in dvc.read_lock(ws.root).items() if name in there}
     evaluated = [name for name in there if name.split("@")[0] == "evaluate"]
@@ -54,7 +54,7 @@ def rescore(
         raise InputError(
             f"dvc.lock has no {', '.join(lacking) or 'evaluate'}: `make repro` trains and scores"
         )
-    names = [str(_option(lock[name], "--dataset")) for name in evaluated]
+    names = [str(_option(lock[name], "--subject")) for name in evaluated]
     committed = {name: _committed(ws, name) for name in names}
     _fetch(ws, lock)
     for lines in (foreign(ws, lock), outdated(ws, lock)):

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from deepcustom.attacks.losses import REGISTRY
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from rich.table import Table
 
 
 def losses_table() -> Table:
-    """Name, analyses needed, options with their defaults, and what each does in a line."""
+    """Name, analyses needed, options with what they may be, and what each does in a line."""
     from rich.table import Table
 
     table = Table(
@@ -23,7 +24,14 @@ def losses_table() -> Table:
         table.add_column(column)
     for name, cls in sorted(REGISTRY.items()):
         fields = cls.Options.model_fields.items()
-        options = "\n".join(f"{key} = {field.default}" for key, field in fields)
+        options = "\n".join(f"{key} {_range(field)}".rstrip() for key, field in fields)
         about = (getdoc(cls) or "").partition("\n")[0]
         table.add_row(name, ", ".join(cls.requires) or "nothing", options, about)
     return table
+
+
+def _range(field: FieldInfo) -> str:
+    """What a number may be, such as ``>= 0, <= 1``."""
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    bounds = [(sign, getattr(one, key, None)) for one in field.metadata for key, sign in signs.items()]
+    return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)

@@ -39,7 +39,7 @@ def lrp_terms(x: Tensor, g: Tensor, relevant: Tensor, eps: float, c: float) -> d
 class LrpOptions(Params):
     """``custom_loss_constant`` is c: the weight of the relevant pixels."""
 
-    custom_loss_constant: float = Field(default=0.5, ge=0, le=1)
+    custom_loss_constant: float = Field(ge=0, le=1)
 
 
 @register_loss("lrp")

@@ -39,8 +39,8 @@ def nce_terms(
 class NceOptions(Params):
     """Weights of the two terms."""
 
-    mse_weight: float = Field(default=1.0, ge=0)
-    cross_entropy_weight: float = Field(default=1.0, ge=0)
+    mse_weight: float = Field(ge=0)
+    cross_entropy_weight: float = Field(ge=0)
 
 
 @register_loss("nce")

@@ -72,11 +72,11 @@ class SuspiciousnessOptions(Params):
     ``beta`` the suspicious and the other feature maps of convolutions.
     """
 
-    custom_loss_constant: float = Field(default=0.8, ge=0, le=1)
-    theta: float = Field(default=0.5, ge=0)
-    gamma: float = Field(default=0.5, ge=0)
-    alpha: float = Field(default=0.5, ge=0)
-    beta: float = Field(default=0.01, ge=0)
+    custom_loss_constant: float = Field(ge=0, le=1)
+    theta: float = Field(ge=0)
+    gamma: float = Field(ge=0)
+    alpha: float = Field(ge=0)
+    beta: float = Field(ge=0)
 
 
 @register_loss("suspiciousness")
