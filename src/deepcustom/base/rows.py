@@ -166,10 +166,14 @@ def networks(tree: Mapping[str, Any], subject: str) -> list[str]:
 
 
 def adversarial_sets(tree: Mapping[str, Any], subject: str, split: str = "test") -> list[str]:
-    """The adversarial sets of a subject's split, by what made them."""
+    """The adversarial sets of a subject's split that were made against its target, by what made them.
+
+    A generator that learned together with a network is left out: that network was its target.
+    """
+    banks = {r.about["bank"] for r in rows(tree, "train_dgn", subject)}
     return [
         r.about[key]
         for stage, key in SETS.items()
         for r in rows(tree, stage, subject)
-        if r.about["split"] == split
+        if r.about["split"] == split and (stage != "generate" or r.about["bank"] in banks)
     ]
