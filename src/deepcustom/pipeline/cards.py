@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deepcustom.attacks.conditional import conditional
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import (
     AdversarialTrainParams,
     EvaluateParams,
@@ -18,7 +19,6 @@ from deepcustom.base.params import (
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import Result
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
 from deepcustom.training import nets

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, ParamsError, TrackingError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.repro import repro_key
@@ -264,7 +265,7 @@ class StageRun:
         )
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
-        return {path: provenance.dvc_md5(self.ws.root / path) for path in paths}
+        return {path: dvc_md5(self.ws.root / path) for path in paths}
 
 
 def _remove(path: Path) -> None:

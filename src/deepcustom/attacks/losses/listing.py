@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import getdoc
 from typing import TYPE_CHECKING
 
-from deepcustom.attacks.losses import REGISTRY
+from deepcustom.attacks.losses.base import registered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +21,7 @@ def losses_table() -> Table:
     )
     for column in ("loss", "requires", "options", "what it does"):
         table.add_column(column)
-    for name, cls in sorted(REGISTRY.items()):
+    for name, cls in sorted(registered().items()):
         fields = cls.Options.model_fields.items()
         options = "\n".join(f"{key} = {field.default}" for key, field in fields)
         about = (getdoc(cls) or "").partition("\n")[0]
