@@ -36,7 +36,7 @@ from pipeline_fixtures import (
 
 from deepcustom import stages
 from deepcustom.attacks.bank import DGNBank
-from deepcustom.attacks.losses import REGISTRY
+from deepcustom.attacks.losses import registered
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.data import sources
 from deepcustom.data.arrays import AdversarialSet
@@ -737,7 +737,7 @@ def test_losses_lists_every_loss_and_what_it_needs(
     rows = re.findall(r"^│ (\S+) +│ (\S.*?) +│", capsys.readouterr().out, re.MULTILINE)
     listed = dict(rows)
     assert {"lrp", "nce", "suspiciousness"} <= set(listed)
-    assert listed == {name: ", ".join(c.requires) or "nothing" for name, c in REGISTRY.items()}
+    assert listed == {name: ", ".join(c.requires) or "nothing" for name, c in registered().items()}
 
 
 def test_results_prints_each_protocol_by_itself(

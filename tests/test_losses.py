@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,8 +18,17 @@ import torch
 from pipeline_fixtures import by_name, walk_through
 from torch import Tensor, nn
 
-from deepcustom.attacks import losses
-from deepcustom.attacks.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.attacks.losses import (
+    CustomLoss,
+    LossContext,
+    build_loss,
+    find_loss,
+    register_loss,
+    registered,
+)
+from deepcustom.attacks.losses.base import ANALYSES
+from deepcustom.attacks.losses.lrp import lrp_terms
+from deepcustom.attacks.losses.suspiciousness import convolution_terms, dense_terms
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
@@ -27,6 +37,7 @@ from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
 
 ROOT = Path(__file__).parents[1]
+REGISTRY = registered()
 MARGIN = "examples.margin_loss:MarginLoss"
 LABEL, EPS, K = 3, 0.3, 20
 
@@ -217,7 +228,7 @@ def test_lrp_is_least_where_relevant_pixels_are_down_and_the_rest_up(context, tr
 
 def test_lrp_with_every_pixel_relevant_has_no_rest():
     x, g = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
-    terms = losses.lrp.lrp_terms(x, g, torch.arange(4), EPS, 0.5)
+    terms = lrp_terms(x, g, torch.arange(4), EPS, 0.5)
     assert terms["rest"].tolist() == [0.0, 0.0]
     expected = 0.5 * ((g - x + EPS) ** 2).flatten(1).mean(1)
     torch.testing.assert_close(terms["relevant"], expected)
@@ -226,9 +237,7 @@ def test_lrp_with_every_pixel_relevant_has_no_rest():
 def test_suspiciousness_worked_by_hand():
     a_x = torch.tensor([[1.0, 2.0, -1.0]])
     a_g = torch.tensor([[3.0, 1.5, 0.0]])
-    first, second = losses.suspiciousness.dense_terms(
-        a_x, a_g, torch.tensor([True, False, False]), theta=0.5, gamma=0.1
-    )
+    first, second = dense_terms(a_x, a_g, torch.tensor([True, False, False]), theta=0.5, gamma=0.1)
     assert first.tolist() == [pytest.approx(0.5 * (1 - 3))]
     assert second.tolist() == [pytest.approx(0.1 * (0.5 + 1))]
 
@@ -236,13 +245,13 @@ def test_suspiciousness_worked_by_hand():
 def test_convolution_terms_worked_by_hand():
     a_x = torch.tensor([[[[1.0, 2.0]], [[0.0, 4.0]], [[-1.0, 1.0]]]])  # three maps of 1x2
     a_g = torch.tensor([[[[3.0, 1.0]], [[1.0, 6.0]], [[-1.0, 0.0]]]])
-    first, second = losses.suspiciousness.convolution_terms(
+    first, second = convolution_terms(
         a_x, a_g, torch.tensor([True, False, False]), alpha=0.5, beta=0.1
     )
     assert first.tolist() == [pytest.approx(0.5 * ((1 - 3) + (2 - 1)) / 2)]
     assert second.tolist() == [pytest.approx(0.1 * (1 + 2 + 0 + 1) / 4)]
     for mask in (torch.zeros(3).bool(), torch.ones(3).bool()):
-        terms = losses.suspiciousness.convolution_terms(a_x, a_g, mask, alpha=0.5, beta=0.1)
+        terms = convolution_terms(a_x, a_g, mask, alpha=0.5, beta=0.1)
         assert float(terms[0 if not mask.any() else 1]) == 0.0
 
 
@@ -308,20 +317,46 @@ def test_registered_names():
     for name, cls in REGISTRY.items():
         assert find_loss(name) is cls
         assert issubclass(cls, CustomLoss)
-        assert set(cls.requires) <= set(losses.base.ANALYSES)
+        assert set(cls.requires) <= set(ANALYSES)
 
 
 def test_duplicate_is_refused_and_the_first_stays():
     first = REGISTRY["nce"]
     with pytest.raises(
-        LossError, match=r"loss 'nce' is registered already, by deepcustom\.losses\.nce\.NceLoss"
+        LossError,
+        match=r"loss 'nce' is registered already, by deepcustom\.attacks\.losses\.nce\.NceLoss",
     ):
-        losses.register_loss("nce")(type("Mine", (CustomLoss,), {}))
+        register_loss("nce")(type("Mine", (CustomLoss,), {}))
     assert REGISTRY["nce"] is first
 
 
+def test_a_loss_is_found_by_its_file_and_no_other_is_loaded():
+    said = subprocess.run(
+        [sys.executable, "-c", FIND],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    loaded, refused = said.splitlines()
+    assert loaded == "['base', 'nce']"
+    assert refused == ("loss 'lrp' is registered already, by deepcustom.attacks.losses.lrp.LrpLoss")
+
+
+FIND = """
+import sys
+from deepcustom.attacks.losses import CustomLoss, find_loss, register_loss
+find_loss("nce")
+room = "deepcustom.attacks.losses."
+print(sorted(name.removeprefix(room) for name in sys.modules if name.startswith(room)))
+try:
+    register_loss("lrp")(type("Mine", (CustomLoss,), {}))
+except Exception as error:
+    print(error)
+"""
+
+
 def test_a_name_can_be_registered_and_found():
-    @losses.register_loss("mine")
+    @register_loss("mine")
     class Mine(CustomLoss):
         def __call__(self, x, g):
             return {}

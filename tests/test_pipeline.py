@@ -45,6 +45,7 @@ import deepcustom
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.data import datasets
 from deepcustom.data.arrays import AdversarialSet
@@ -54,7 +55,7 @@ from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_c
 from deepcustom.evaluation.subject import Subject
 from deepcustom.pipeline import profile, provenance, scoring, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
-from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
+from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import page

@@ -16,10 +16,11 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.data.datasets import SPECS
 from deepcustom.evaluation.results import PROTOCOLS
 from deepcustom.evaluation.whitebox import MORE
-from deepcustom.pipeline.provenance import CODE, dvc_md5, git_state
+from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.stages import NAMES
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 

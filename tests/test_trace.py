@@ -18,12 +18,12 @@ from pipeline_fixtures import ROOT, call_main
 from rich.console import Console
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.data import datasets
 from deepcustom.data.arrays import Split
 from deepcustom.data.formats import SplitFacts
 from deepcustom.evaluation.results import Result, write_csv
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.trace import official
 from deepcustom.pipeline.trace import view as lineage_view
 from deepcustom.pipeline.trace.walk import trace

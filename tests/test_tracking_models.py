@@ -15,8 +15,8 @@ from test_record import STARTED
 from tracking_fixtures import all_models, all_runs, client, written
 
 from deepcustom.base.errors import TrackingError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv, write_csv
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.tracking import store as tracking
 from deepcustom.tracking.models import network_name
 from deepcustom.tracking.store import send, sync

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams
 from deepcustom.data import arrays, datasets
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import save_figure
 from deepcustom.training import nets

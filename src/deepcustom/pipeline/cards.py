@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deepcustom.attacks.conditional import conditional
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import row, rows
 from deepcustom.base.settings import TrainDgnParams, TrainingParams
@@ -15,7 +16,6 @@ from deepcustom.evaluation.results import Result
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
 from deepcustom.training.nets.base import build, build_classifier, parameter_count

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.progress import Advance
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import arrays, draws
@@ -21,7 +22,6 @@ from deepcustom.evaluation.subject import Subject
 from deepcustom.evaluation.transfer import Network, TestSet
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import derive_seed
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import deepcustom
+from deepcustom.base.hashes import file_md5
 
 # What decides a result, next to its inputs; a change elsewhere does not make a run dirty.
 CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
@@ -34,34 +35,12 @@ CPU_LINES = (
 )
 
 
-def dvc_md5(path: Path) -> str:
-    """The hash that DVC gives a file or a folder.
-
-    Returns:
-        32 hexadecimal digits; for a folder those of its sorted list of files, and ``.dir``.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        entries = [
-            {"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
-        ]
-        entries.sort(key=lambda entry: entry["relpath"])
-        listing = json.dumps(entries, sort_keys=True).encode()
-        return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
-    return _md5(path)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def code_digest(more: Iterable[Path] = ()) -> str:
     """Of this package's own code as it lies on disk, and of the files in ``more``."""
     package = Path(deepcustom.__file__).parent
     files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
     files |= {str(path): path for path in more}
-    listing = json.dumps({name: _md5(path) for name, path in files.items()}, sort_keys=True)
+    listing = json.dumps({name: file_md5(path) for name, path in files.items()}, sort_keys=True)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import datasets
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
@@ -90,7 +91,7 @@ def foreign(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
     return [
         f"{path} is not the one of dvc.lock (`dvc checkout --force {path}` brings that back)"
         for path, md5 in _models(lock).items()
-        if provenance.dvc_md5(ws.root / path) != md5
+        if dvc_md5(ws.root / path) != md5
     ]
 
 

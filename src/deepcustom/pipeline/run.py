@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
@@ -275,7 +276,7 @@ class StageRun:
         )
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
-        return {path: provenance.dvc_md5(self.ws.root / path) for path in paths}
+        return {path: dvc_md5(self.ws.root / path) for path in paths}
 
 
 def _remove(path: Path) -> None:

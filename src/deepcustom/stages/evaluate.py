@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import datasets
 from deepcustom.evaluation.checks import Check
@@ -13,7 +14,6 @@ from deepcustom.evaluation.own_network import load_own
 from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace

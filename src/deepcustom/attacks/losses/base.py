@@ -8,6 +8,7 @@ already weighted and signed; training minimises the mean of their sum and logs e
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -75,6 +76,9 @@ class CustomLoss(ABC):
 
 
 REGISTRY: dict[str, type[CustomLoss]] = {}
+"""The losses that are loaded; :func:`registered` loads the built-in ones first."""
+ROOM = "deepcustom.attacks.losses"
+NO_LOSSES = ("base", "listing")  # files of the room that hold none
 L = TypeVar("L", bound=type[CustomLoss])
 
 
@@ -86,6 +90,8 @@ def register_loss(name: str) -> Callable[[L], L]:
     """
 
     def add(cls: L) -> L:
+        if cls.__module__ != f"{ROOM}.{name}":
+            _load_built_in(name)
         if name in REGISTRY:
             taken = f"{REGISTRY[name].__module__}.{REGISTRY[name].__qualname__}"
             raise LossError(f"loss {name!r} is registered already, by {taken}")
@@ -93,6 +99,25 @@ def register_loss(name: str) -> Callable[[L], L]:
         return cls
 
     return add
+
+
+def built_in() -> list[str]:
+    """The names of the built-in losses, which are those of their files."""
+    files = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return sorted(file.name for file in files if file.name not in NO_LOSSES)
+
+
+def registered() -> dict[str, type[CustomLoss]]:
+    """Every built-in loss, and whatever else is registered, by name."""
+    for name in built_in():
+        _load_built_in(name)
+    return REGISTRY
+
+
+def _load_built_in(name: str) -> None:
+    """Load a built-in loss, and no other; nothing where there is none of that name."""
+    if name not in REGISTRY and name in built_in():
+        importlib.import_module(f"{ROOM}.{name}")
 
 
 def find_loss(name: str) -> type[CustomLoss]:
@@ -104,10 +129,10 @@ def find_loss(name: str) -> type[CustomLoss]:
     """
     if ":" in name:
         return _import_loss(name)
+    _load_built_in(name)
     if name not in REGISTRY:
-        raise UnknownNameError(
-            "loss", name, [*sorted(REGISTRY), "or your own package.module:Class"]
-        )
+        known = sorted({*built_in(), *REGISTRY})
+        raise UnknownNameError("loss", name, [*known, "or your own package.module:Class"])
     return REGISTRY[name]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import getdoc
 from typing import TYPE_CHECKING
 
-from deepcustom.attacks.losses import REGISTRY
+from deepcustom.attacks.losses.base import registered
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -22,7 +22,7 @@ def losses_table() -> Table:
     )
     for column in ("loss", "requires", "options", "what it does"):
         table.add_column(column)
-    for name, cls in sorted(REGISTRY.items()):
+    for name, cls in sorted(registered().items()):
         fields = cls.Options.model_fields.items()
         options = "\n".join(f"{key} {_range(field)}".rstrip() for key, field in fields)
         about = (getdoc(cls) or "").partition("\n")[0]
@@ -33,5 +33,7 @@ def losses_table() -> Table:
 def _range(field: FieldInfo) -> str:
     """What a number may be, such as ``>= 0, <= 1``."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-    bounds = [(sign, getattr(one, key, None)) for one in field.metadata for key, sign in signs.items()]
+    bounds = [
+        (sign, getattr(one, key, None)) for one in field.metadata for key, sign in signs.items()
+    ]
     return ", ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.dvc import read_lock
@@ -165,7 +166,7 @@ class _Records:
     def _hash(self, path: str) -> str | None:
         if path not in self._hashes:
             full = self.ws.root / path
-            self._hashes[path] = provenance.dvc_md5(full) if full.exists() else None
+            self._hashes[path] = dvc_md5(full) if full.exists() else None
         return self._hashes[path]
 
     def _locked(self, path: str) -> str | None:

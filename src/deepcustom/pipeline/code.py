@@ -1,0 +1,264 @@
+"""Which code a stage runs: the modules that its file imports, and those that they import in turn.
+
+Imports are read from the sources, at the top of a file and inside functions; nothing is run. What Python
+finds only by name while a stage runs (a loss, a user's own class) is no import: it stands in the row of
+``params.yaml``, and :func:`closure_of` says what such a file needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import deepcustom
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.hashes import file_md5
+
+NAME = "deepcustom"
+PREFIX = f"src/{NAME}/"
+"""Where the package lies in a project that has its sources."""
+
+FACE = "__init__"
+CUT: Mapping[str, str] = {
+    FACE: "a face says what lives in its room and runs nothing: a test holds it to that",
+    "cli": "hands the words of the command line on to a stage",
+    "base.progress": "says how far the work is",
+    "pipeline.code": "says which code a stage runs",
+    "pipeline.provenance": "describes the commit and the machine, for the record",
+    "pipeline.repro": "says which dvc repro started the stage, for the record",
+    "report": "draws and prints; the stage report alone has pages and pictures for outputs",
+    "tracking": "keeps records of runs, and shows them in MLflow",
+}
+"""Modules of the package, with all below them, that decide no output of a stage, and why."""
+OWN_ROOM = {"report": "report"}  # stage → what is cut for every stage but that one
+
+
+def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
+    """The modules that ``stages/<stage>.py`` runs, itself among them, without :data:`CUT`.
+
+    Args:
+        stage: a stage's name.
+        package: the package's folder; by default the one that Python loaded.
+
+    Returns:
+        Paths relative to the package's folder, with forward slashes, sorted.
+
+    Raises:
+        UnknownNameError: there is no such stage.
+        InputError: a source cannot be read.
+    """
+    sources = _Sources(package or loaded_package())
+    start = f"{PREFIX}stages/{stage}.py"
+    if not sources.file(start).is_file():
+        raise UnknownNameError("stage", stage, stage_names(sources.package))
+    found = _walk(sources, start, stage)
+    return tuple(path.removeprefix(PREFIX) for path in found)
+
+
+def stage_names(package: Path) -> list[str]:
+    """The stages that the package in a folder has, sorted."""
+    return sorted(file.stem for file in (package / "stages").glob("[!_]*.py"))
+
+
+def closure_of(path: str, root: Path) -> tuple[str, ...]:
+    """The modules that a file needs which is found by its name: a loss, a user's own class.
+
+    Args:
+        path: as it stands in the project: ``src/deepcustom/...`` or a file of the user's own.
+        root: the project; without the package's sources, those are looked at that Python loaded.
+
+    Returns:
+        Paths as they stand in the project, ``path`` among them, without :data:`CUT`; sorted.
+
+    Raises:
+        InputError: a source cannot be read.
+    """
+    own = root / PREFIX
+    return _walk(_Sources(own if own.is_dir() else loaded_package(), root), path, None)
+
+
+def cut(path: str, stage: str | None = None) -> str | None:
+    """Why a module decides no output of ``stage``; None where it may decide one.
+
+    Args:
+        path: relative to the package's folder.
+        stage: None: of any stage but ``report``.
+    """
+    module = path.removesuffix(".py").replace("/", ".")
+    if module.rpartition(".")[2] == FACE:
+        return CUT[FACE]
+    for name, why in CUT.items():
+        if f"{module}.".startswith(f"{name}.") and OWN_ROOM.get(stage or "") != name:
+            return why
+    return None
+
+
+def code_digest(files: Mapping[str, str]) -> str:
+    """One hash for many files.
+
+    Args:
+        files: path as it stands in the project (``src/deepcustom/...``) → md5.
+
+    Returns:
+        64 hexadecimal digits (SHA-256).
+    """
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+def hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
+    """Path as it stands in the project → md5 of that file of the package in ``folder``.
+
+    Args:
+        paths: relative to the package's folder, as :func:`closure` gives them.
+        folder: the package's.
+
+    Raises:
+        InputError: a file is missing.
+    """
+    found = {}
+    for path in paths:
+        if not (folder / path).is_file():
+            raise InputError(f"{PREFIX}{path} is missing: `git checkout src` brings it back")
+        found[PREFIX + path] = file_md5(folder / path)
+    return found
+
+
+def loaded_package() -> Path:
+    """The folder that Python loaded this package from."""
+    return Path(deepcustom.__file__).parent
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Where modules lie: the package's in ``package``, a user's own below ``root``."""
+
+    package: Path
+    root: Path | None = None
+
+    def file(self, path: str) -> Path:
+        """Where ``path``, as it stands in the project, lies."""
+        if path.startswith(PREFIX) or self.root is None:
+            return self.package / path.removeprefix(PREFIX)
+        return self.root / path
+
+    def find(self, module: str) -> str | None:
+        """The path of a module or a package's face; None where it is neither ours nor the user's."""
+        first, _, rest = module.partition(".")
+        if first == NAME:
+            folder, stem = PREFIX, rest.replace(".", "/")
+        else:
+            folder, stem = "", module.replace(".", "/")
+            if self.root is None:
+                return None
+        stem = f"{folder}{stem}".rstrip("/")
+        places = (f"{stem}.py", f"{stem}/{FACE}.py")
+        return next((place for place in places if self.file(place).is_file()), None)
+
+    def needs(self, path: str) -> Iterator[str]:
+        """The paths of what ``path`` imports."""
+        module = _module(path)
+        if not path.startswith(PREFIX):  # a user's own packages run their faces
+            faces = (self.find(".".join(folder.parts)) for folder in Path(path).parents)
+            yield from (face for face in faces if face and _runs(_parse(self.file(face))))
+        for source, name in _imports(self.file(path), module, path.endswith(f"/{FACE}.py")):
+            yield from self._from(source, name)
+
+    def _from(self, source: str, name: str | None) -> Iterator[str]:
+        """``from source import name``, where ``name`` may be a module itself; or ``import source``."""
+        inner = self.find(f"{source}.{name}") if name else None
+        outer = self.find(source)
+        if outer and outer.endswith(f"{FACE}.py") and outer.startswith(PREFIX) and not inner:
+            homes = face_homes(self.file(outer))
+            wanted = homes.values() if name == "*" else filter(None, [homes.get(name or "")])
+            yield from (place for home in wanted if (place := self.find(home)))
+        yield from filter(None, [inner, outer])
+
+
+def _walk(sources: _Sources, start: str, stage: str | None) -> tuple[str, ...]:
+    found, left = {start}, [start]
+    while left:
+        for path in sources.needs(left.pop()):
+            ours = path.startswith(PREFIX)
+            if path not in found and not (ours and cut(path.removeprefix(PREFIX), stage)):
+                found.add(path)
+                left.append(path)
+    return tuple(sorted(found))
+
+
+def _module(path: str) -> str:
+    """The name under which a path of a project is imported."""
+    inside = path.removeprefix("src/") if path.startswith(PREFIX) else path
+    return inside.removesuffix(".py").removesuffix(f"/{FACE}").replace("/", ".")
+
+
+def face_homes(file: Path) -> dict[str, str]:
+    """The names that a face hands on, each with its module: its constant ``HOMES``, if it has one."""
+    for node in _parse(file).body:
+        names = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+        if any(isinstance(name, ast.Name) and name.id == "HOMES" for name in names):
+            homes: dict[str, str] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
+            return homes
+    return {}
+
+
+def _runs(tree: ast.Module) -> bool:
+    """Whether a file does more than say what it is."""
+    return len(tree.body) > (ast.get_docstring(tree, clean=False) is not None)
+
+
+def _parse(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes(), file.name)
+    except (OSError, SyntaxError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{file}: not readable as Python: {why}") from None
+
+
+def _imports(file: Path, module: str, face: bool) -> tuple[tuple[str, str | None], ...]:
+    """(module, name) of every ``from module import name`` of a file, (module, None) of every import."""
+    stamp = file.stat() if file.is_file() else None
+    key = (stamp.st_mtime_ns, stamp.st_size) if stamp else None
+    return _imports_as_of(file, module, face, key)
+
+
+@lru_cache(maxsize=1024)
+def _imports_as_of(
+    file: Path, module: str, face: bool, _: tuple[int, int] | None
+) -> tuple[tuple[str, str | None], ...]:
+    found = _Imports(module if face else module.rpartition(".")[0])
+    found.visit(_parse(file))
+    return tuple(dict.fromkeys(found.pairs))
+
+
+class _Imports(ast.NodeVisitor):
+    """Collects imports, those of blocks for type checkers left out.
+
+    Attributes:
+        pairs: (module, name or None).
+    """
+
+    def __init__(self, package: str) -> None:
+        self.package = package.split(".") if package else []
+        self.pairs: list[tuple[str, str | None]] = []
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.pairs += [(alias.name, None) for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        above = self.package[: len(self.package) - node.level + 1] if node.level else []
+        source = ".".join([*above, *filter(None, [node.module])])
+        self.pairs += [(source, alias.name) for alias in node.names]
+
+    def visit_If(self, node: ast.If) -> None:
+        test = node.test
+        name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+        if name == "TYPE_CHECKING":
+            for other in node.orelse:
+                self.visit(other)
+        else:
+            self.generic_visit(node)
