@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke clean lock
+.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -65,6 +65,10 @@ bench: $(READY)  ## measure speed and memory side by side with other libraries (
 
 smoke: $(READY)  ## the whole pipeline on a few hundred images, in workspaces/smoke
 	$(BIN)/deepcustom repro --profile smoke
+
+same-bytes: $(READY)  ## run REF=<commit> and HEAD on the smoke profile, compare every byte (ALLOW='glob glob')
+	@test -n "$(REF)" || { echo "make same-bytes REF=<commit>, and ALLOW='glob glob' for what may differ" >&2; exit 2; }
+	$(BIN)/python tests/same_bytes.py "$(REF)" --allow "$(ALLOW)"
 
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	$(BIN)/python -m pip install --quiet uv
