@@ -23,7 +23,8 @@ from torch import Tensor
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import ComputeParams, ThreatParams, TrainDgnParams, load
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.workspace import Workspace
@@ -76,7 +77,7 @@ def lrp_optimum(
 
 def curves(ws: Workspace) -> dict[Budget, list[float]]:
     """Budget → target accuracy on the projected validation images after each epoch."""
-    spec = datasets.spec(DATASET)
+    spec = find_source(DATASET).spec
     train, val = (
         arrays.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
         for name in ("train", "val")

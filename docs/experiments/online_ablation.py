@@ -35,7 +35,8 @@ from deepcustom.base.params import (
     TrainDgnParams,
     load,
 )
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
 from deepcustom.evaluation.subject import Subject, attempt
@@ -111,7 +112,7 @@ class Bench:
     """Data and settings of one data set, read once."""
 
     def __init__(self, ws: Workspace, dataset: str) -> None:
-        self.ws, self.spec = ws, datasets.spec(dataset)
+        self.ws, self.spec = ws, find_source(dataset).spec
         self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
         self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", self.spec.name).eps)
         self.evaluate = load(ws.params, EvaluateParams, "evaluate", self.spec.name)

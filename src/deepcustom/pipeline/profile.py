@@ -33,7 +33,7 @@ from deepcustom.base.params import (
     validate,
 )
 from deepcustom.base.params_check import check
-from deepcustom.data.datasets import SPECS, spec
+from deepcustom.data.sources import find_source, source_names
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
@@ -126,9 +126,9 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
         UnknownNameError: ``dvc.yaml`` lists a data set that there is not.
         ParamsError: in one line: the key, what it holds, and what is allowed.
     """
-    used = check(tree, _datasets(ws), SPECS)
+    used = check(tree, _datasets(ws), source_names())
     for dataset in used:
-        most = math.prod(SPECS[dataset].shape)
+        most = math.prod(find_source(dataset).spec.shape)
         k = validate(RelevanceParams, tree["relevance"][dataset], f"relevance.{dataset}").k
         if k > most:
             raise ParamsError(
@@ -158,7 +158,7 @@ def _datasets(ws: Workspace) -> list[str] | None:
     parts = read_params(ws.root / "dvc.yaml").get("vars")
     for part in parts if isinstance(parts, list) else []:
         if isinstance(part, Mapping) and isinstance(part.get("datasets"), list):
-            return [spec(str(name)).name for name in part["datasets"]]
+            return [find_source(str(name)).name for name in part["datasets"]]
     return None
 
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from deepcustom.base.errors import InputError
 from deepcustom.base.params import AdversarialTrainParams
 from deepcustom.base.progress import progress
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.data.sources import find_source
 from deepcustom.hardening.art import train_with_art
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import train_madry
@@ -25,7 +27,7 @@ from deepcustom.training.weights import save_network
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the robust network ``name`` of ``dataset``."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "adversarial_train", dataset, name) as stage:
         params = stage.params(AdversarialTrainParams, name)
         compute = stage.compute()
@@ -89,7 +91,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
 
 
 def _adversarial_set(
-    stage: StageRun, spec: datasets.DatasetSpec, split: arrays.Split, name: str, compute: Compute
+    stage: StageRun, spec: DatasetSpec, split: arrays.Split, name: str, compute: Compute
 ) -> tuple[Tensor, Tensor]:
     """The images of the train split's adversarial set ``name``, and the row of each in that split."""
     made = arrays.AdversarialSet.load(

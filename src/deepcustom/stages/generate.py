@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepcustom.base.params import GenerateParams
 from deepcustom.base.progress import progress
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline.adversarial_set import make_set
 from deepcustom.pipeline.load import load_classifier, load_dgn, load_split
 from deepcustom.pipeline.run import StageRun
@@ -18,7 +18,7 @@ from deepcustom.training.prediction import predict
 
 def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
     """Perturb a whole split of ``dataset`` with the DGNs named ``bank_name``."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "generate", dataset, bank_name, split_name) as stage:
         params = stage.params(GenerateParams)
         compute = stage.compute()

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from deepcustom.base.params import PrepareParams
-from deepcustom.data import arrays, datasets, draws, sources
+from deepcustom.data import arrays, draws, sources
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -14,12 +14,12 @@ from deepcustom.pipeline.workspace import Workspace
 
 def run(ws: Workspace, dataset: str) -> None:
     """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits."""
-    datasets.spec(dataset)
+    source = sources.find_source(dataset)
     with StageRun(ws, "prepare", dataset) as stage:
         params = stage.params(PrepareParams)
 
         named = os.environ.get("DEEPCUSTOM_DATA_DIR")
-        raw = sources.fetch(dataset, ws.raw(dataset), data_dir=Path(named) if named else None)
+        raw = sources.fetch(source, ws.raw(dataset), data_dir=Path(named) if named else None)
 
         official = {name: arrays.Split.whole(*xy) for name, xy in raw.items()}
         kept = draws.subset(official["train"], params.train_size, stage.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deepcustom.attacks.relevance import class_relevance, top_pixels
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import RelevanceParams
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
@@ -15,7 +15,7 @@ from deepcustom.training.weights import save_tensors
 
 def run(ws: Workspace, dataset: str) -> None:
     """Find the most relevant pixels of each class of ``dataset``, on train."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "relevance", dataset) as stage:
         params = stage.params(RelevanceParams)
         compute = stage.compute()

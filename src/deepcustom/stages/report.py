@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepcustom.base.params import AttackParams, EvaluateParams, ReportParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
 from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
 from deepcustom.pipeline import workspace
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 def run(ws: Workspace, dataset: str) -> None:
     """Write the report of ``dataset`` and its pictures."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "report", dataset) as stage:
         params = stage.params(ReportParams)
 
@@ -72,7 +74,7 @@ def run(ws: Workspace, dataset: str) -> None:
         stage.log({"pictures": pictures, "cards": len(cards)})
 
 
-def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
+def _facts(stage: StageRun, spec: DatasetSpec) -> dict[str, str]:
     """What the attacks were allowed, and their settings."""
     facts = {"threat model": f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"}
     evaluated = stage.section(EvaluateParams, "evaluate", spec.name)
@@ -96,7 +98,7 @@ def _facts(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, str]:
 
 
 def _image_grids(
-    stage: StageRun, spec: datasets.DatasetSpec, results: Sequence[Result], columns: int
+    stage: StageRun, spec: DatasetSpec, results: Sequence[Result], columns: int
 ) -> dict[str, Figure]:
     """Attack → clean and adversarial images, one of each class."""
     compute, eps = stage.compute(), stage.threat().eps
@@ -113,7 +115,7 @@ def _image_grids(
     return figures
 
 
-def _training_curves(stage: StageRun, spec: datasets.DatasetSpec) -> dict[str, Figure]:
+def _training_curves(stage: StageRun, spec: DatasetSpec) -> dict[str, Figure]:
     """What was trained → its curves over the epochs."""
     files = [stage.read(workspace.metrics(spec.name, "train_target"))]
     for name in ("train_dgn", "adversarial_train", "train_online"):

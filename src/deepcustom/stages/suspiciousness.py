@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepcustom.attacks.suspiciousness import suspicious_units
 from deepcustom.base.params import SuspiciousnessParams
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
@@ -14,7 +14,7 @@ from deepcustom.training.weights import save_tensors
 
 def run(ws: Workspace, dataset: str) -> None:
     """Find the most suspicious units for each class of ``dataset``, on train."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "suspiciousness", dataset) as stage:
         params = stage.params(SuspiciousnessParams)
         compute = stage.compute()

@@ -9,7 +9,7 @@ from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import progress
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_analysis, load_classifier, load_split, to_device
 from deepcustom.pipeline.run import StageRun
@@ -19,7 +19,7 @@ from deepcustom.report.figures import loss_curves
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the bank ``name`` of ``dataset`` against the target network."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "train_dgn", dataset, name) as stage:
         params = stage.params(TrainDgnParams, name)
         threat, compute = stage.threat(), stage.compute()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deepcustom.base.params import TrainingParams
 from deepcustom.base.progress import progress
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_split, to_device
 from deepcustom.pipeline.run import StageRun
@@ -17,7 +17,7 @@ from deepcustom.training.weights import save_network
 
 def run(ws: Workspace, dataset: str) -> None:
     """Train the classifier of ``dataset`` on clean images."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "train_target", dataset) as stage:
         params = stage.params(TrainingParams)
         compute = stage.compute()
