@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from deepcustom.base.errors import InputError
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Inputs:
 
     @property
     def spec(self) -> DatasetSpec:
-        return datasets.spec(self.name)
+        return find_source(self.name).spec
 
     @property
     def threat(self) -> Any:

@@ -15,7 +15,7 @@ from benchmarks.race import Contender, once
 from benchmarks.worker import Work
 from deepcustom.base.errors import InputError
 from deepcustom.base.progress import Advance, silent
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 
 DATASET = "cifar10"
 SIZES, QUICK_SIZES = (10_000, 100_000, 1_000_000), (100, 200)
@@ -79,7 +79,7 @@ def demand_room(sizes: Sequence[int], scratch: Path | None, dataset: str = DATAS
     folder = scratch or Path(tempfile.gettempdir())
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name another with --scratch")
-    need = room(max(sizes), datasets.spec(dataset).shape)
+    need = room(max(sizes), find_source(dataset).spec.shape)
     free = shutil.disk_usage(folder).free
     if free < 1.1 * need:
         raise InputError(

@@ -91,9 +91,9 @@ def forward_flops(dataset: str) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     from benchmarks.plain import generator
-    from deepcustom.data import datasets
+    from deepcustom.data.sources import find_source
 
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        generator(dataset).eval()(torch.zeros(1, *datasets.spec(dataset).shape))
+        generator(dataset).eval()(torch.zeros(1, *find_source(dataset).spec.shape))
     return int(counter.get_total_flops())

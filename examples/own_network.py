@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import spec
+from deepcustom.data.sources import find_source
 
 
 class Linear(nn.Module):
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 def train(root: Path, epochs: int = 3) -> Linear:
     """Train on the prepared train split below ``root``, with Adam in batches of 128."""
-    x, y = Split.load(root / "data/prepared/mnist/train", spec("mnist")).tensors()
+    x, y = Split.load(root / "data/prepared/mnist/train", find_source("mnist").spec).tensors()
     torch.manual_seed(0)
     net = Linear()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)

@@ -27,7 +27,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AttackParams
 from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import spec
+from deepcustom.data.sources import find_source
 from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
 from deepcustom.training.prediction import accuracy
@@ -176,7 +176,7 @@ runpy.run_module("benchmarks", run_name="__main__")
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_plain_networks_compute_what_the_projects_do(dataset: str) -> None:
     torch.manual_seed(1)
-    x = torch.rand(3, *spec(dataset).shape)
+    x = torch.rand(3, *find_source(dataset).spec.shape)
     for ours, ports in ((nets.classifier, plain.classifier), (nets.generator, plain.generator)):
         net = ours(dataset)
         net(x)  # batch norm has seen something

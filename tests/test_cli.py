@@ -38,7 +38,7 @@ from deepcustom import stages
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.losses import registered
 from deepcustom.base.errors import ThreatModelError
-from deepcustom.data import sources
+from deepcustom.data import mnist
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.results import PROTOCOLS, Result, write_csv
@@ -178,7 +178,7 @@ def test_arts_own_bars_stay_out_of_the_log(project: Path) -> None:
 @pytest.mark.parametrize("stage", stages.NAMES)
 def test_unknown_data_set(stage: str, project: Path, fails: Fails) -> None:
     message = fails(project, stage, "--dataset", "svhn", *OPTIONS.get(stage, []))
-    assert message == "unknown data set 'svhn': choose from mnist, cifar10"
+    assert message == "unknown data set 'svhn': choose from cifar10, mnist"
 
 
 @pytest.mark.parametrize(
@@ -371,8 +371,8 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed", True, "seed must be an integer >= 0, found True"),
         ("seed", 0.5, "seed must be an integer >= 0, found 0.5"),
         ("seed", None, "seed must be an integer >= 0, found None"),
-        ("threat.mnits", {"eps": 1}, "threat.mnits is no known data set; allowed: mnist, cifar10"),
-        ("attack.svhn", {}, "attack.svhn is no known data set; allowed: mnist, cifar10"),
+        ("threat.mnits", {"eps": 1}, "threat.mnits is no known data set; allowed: cifar10, mnist"),
+        ("attack.svhn", {}, "attack.svhn is no known data set; allowed: cifar10, mnist"),
         ("prepare.cifar10", MISSING, "prepare.cifar10 is missing; prepare must have: mnist, cif"),
         ("train_dgn.mnist", MISSING, "train_dgn.mnist is missing; train_dgn must have: mnist, ci"),
         (
@@ -462,7 +462,7 @@ def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
 def test_repro_names_an_unknown_data_set_of_dvc_yaml(settings_only: Path, fails: Fails) -> None:
     file = settings_only / "dvc.yaml"
     file.write_text(file.read_text().replace("  - cifar10\n", "  - cifar\n", 1))
-    assert fails(settings_only, "repro") == "unknown data set 'cifar': choose from mnist, cifar10"
+    assert fails(settings_only, "repro") == "unknown data set 'cifar': choose from cifar10, mnist"
 
 
 def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
@@ -644,8 +644,8 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
-    spec = dataclasses.replace(sources.SOURCES[DATASET], official_url=url)
-    monkeypatch.setitem(sources.SOURCES, DATASET, spec)
+    source = dataclasses.replace(mnist.SOURCE, official_url=url)
+    monkeypatch.setattr(mnist, "SOURCE", source)
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
@@ -663,7 +663,7 @@ def test_no_source_of_data(project: Path, fails: Fails) -> None:
 def test_wrong_file_in_the_users_folder(project: Path, tmp_path: Path, fails: Fails) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    for name in sources.SOURCES[DATASET].official_md5:
+    for name in mnist.SOURCE.official_md5:
         (folder / name).write_bytes(b"not it")
     with environment(DEEPCUSTOM_DATA_DIR=str(folder)):
         message = fails(project, "prepare", "--dataset", DATASET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -10,20 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
-from deepcustom.data import sources
+from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
-from deepcustom.data.datasets import SPECS, DatasetSpec, spec
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
 from deepcustom.data.draws import carve, subset
-from deepcustom.data.formats import SplitFacts
+from deepcustom.data.sources import find_source
 
+NONE = "0" * 64  # a hash that nothing is held against
 TINY = DatasetSpec(
     name="tiny",
     title="Tiny",
     shape=(1, 2, 2),
     classes=("a", "b", "c"),
-    splits={"train": SplitFacts(90, "", ""), "test": SplitFacts(12, "", "")},
+    splits={"train": SplitFacts(90, NONE, NONE), "test": SplitFacts(12, NONE, NONE)},
 )
+
+
+def long_spec(n: int) -> DatasetSpec:
+    """Of many images of one pixel."""
+    facts = SplitFacts(n, NONE, NONE)
+    return DatasetSpec("tiny", "Tiny", (1, 1, 1), ("a",), {"train": facts, "test": facts})
 
 
 def tiny_split(n: int = 90, seed: int = 0) -> Split:
@@ -50,9 +57,8 @@ def assert_equal(got: Split | AdversarialSet, expected: Split | AdversarialSet) 
 # Specs
 
 
-def test_specs_are_those_of_the_sources():
-    assert list(SPECS) == list(sources.SOURCES)
-    mnist, cifar10 = spec("mnist"), spec("cifar10")
+def test_what_the_built_in_data_sets_are():
+    mnist, cifar10 = find_source("mnist").spec, find_source("cifar10").spec
     assert (mnist.title, mnist.shape, mnist.num_classes) == ("MNIST", (1, 28, 28), 10)
     assert (cifar10.title, cifar10.shape, cifar10.num_classes) == ("CIFAR-10", (3, 32, 32), 10)
     assert cifar10.classes[0] == "airplane"
@@ -62,11 +68,57 @@ def test_specs_are_those_of_the_sources():
     assert cifar10.splits["test"].y_sha256.startswith("cec8a24a")
 
 
-def test_unknown_name_lists_the_known():
-    with pytest.raises(
-        UnknownNameError, match="unknown data set 'svhn': choose from mnist, cifar10"
-    ):
-        spec("svhn")
+def test_a_spec_is_read_as_it_was_written_and_its_bytes_are_fixed(tmp_path):
+    path = tmp_path / "dataset.json"
+    for known in (TINY, find_source("mnist").spec, find_source("cifar10").spec):
+        save_spec(known, path)
+        assert load_spec(path) == known
+    save_spec(TINY, path)
+    facts = '{{\n   "size": {},\n   "x_sha256": "{}",\n   "y_sha256": "{}"\n  }}'
+    assert path.read_text() == (
+        '{\n "classes": [\n  "a",\n  "b",\n  "c"\n ],\n "name": "tiny",\n'
+        ' "shape": [\n  1,\n  2,\n  2\n ],\n "splits": {\n'
+        f'  "test": {facts.format(12, NONE, NONE)},\n'
+        f'  "train": {facts.format(90, NONE, NONE)}\n }},\n "title": "Tiny"\n}}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"shape": [1, 2]}, "shape: 2: Field required"),
+        ({"shape": [1, 0, 2]}, "shape: 1: Input should be greater than or equal to 1"),
+        ({"shape": [1, 2.5, 2]}, "shape: 1: Input should be a valid integer"),
+        ({"classes": []}, "classes: Tuple should have at least 1 item"),
+        ({"classes": "abc"}, "classes: Input should be a valid"),
+        ({"title": ""}, "title: String should have at least 1 character"),
+        ({"pickle": "no"}, "pickle: Unexpected keyword argument"),
+        ({"splits": {}}, "splits: must be of train and test, found none"),
+        ({"splits": {"val": {"size": 1, "x_sha256": NONE, "y_sha256": NONE}}}, "found val"),
+        ({"splits": {"train": {"size": 1, "x_sha256": "f", "y_sha256": NONE}}}, "x_sha256: String"),
+    ],
+)
+def test_a_spec_with_a_fault_is_refused_in_one_line(tmp_path, change, problem):
+    path = tmp_path / "dataset.json"
+    save_spec(TINY, path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(InputError) as caught:
+        load_spec(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path} does not describe a data set: ")
+    assert problem in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no\njson", b"\xff\xfe", b"[]", b"null"])
+def test_what_is_no_spec_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "dataset.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"dataset\.json does not describe a data set: ") as caught:
+        load_spec(path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"gone\.json: No such file or directory$"):
+        load_spec(tmp_path / "gone.json")
 
 
 # Drawing
@@ -259,7 +311,7 @@ def test_release_forgets_no_change(tmp_path):
 @pytest.mark.parametrize("row", [1, 2047, 2048, 4999])
 def test_a_row_twice_is_found_in_any_chunk(tmp_path, row):
     n = 5000
-    long = DatasetSpec("tiny", "Tiny", (1, 1, 1), ("a",), {"train": SplitFacts(n, "", "")})
+    long = long_spec(n)
     index = np.arange(n)[::-1].copy()
     stored = Split(np.zeros((n, 1, 1, 1), np.uint8), np.zeros(n, np.uint8), index)
     stored.save(tmp_path)
@@ -311,7 +363,7 @@ def test_load_names_the_file_what_it_holds_and_what_is_expected(tmp_path, name, 
 
 def test_a_wrong_value_is_found_in_any_chunk(tmp_path):
     n = 5000
-    wide = DatasetSpec("tiny", "Tiny", (1, 1, 1), ("a",), {"train": SplitFacts(n, "", "")})
+    wide = long_spec(n)
     x = np.zeros((n, 1, 1, 1), np.uint8)
     x_adv = x.astype(np.float32)
     stored = AdversarialSet(x, x_adv, np.zeros(n, np.uint8), np.arange(n))

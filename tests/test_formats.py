@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepcustom.data import formats
-from deepcustom.data.formats import Arrays, CorruptError, DatasetFacts, MissError, SplitFacts
+from deepcustom.data import cifar10, mnist
+from deepcustom.data.datasets import DatasetSpec, SplitFacts
+from deepcustom.data.formats import Arrays, CorruptError, MissError
 
 SIZES = {"train": 20, "test": 4}
 IMAGES_GZ = "train-images-idx3-ubyte.gz"
@@ -35,14 +36,14 @@ def random_arrays(shape: tuple[int, int, int]) -> Arrays:
     }
 
 
-def facts_of(name: str, shape: tuple[int, int, int], arrays: Arrays) -> DatasetFacts:
+def spec_of(name: str, shape: tuple[int, int, int], arrays: Arrays) -> DatasetSpec:
     splits = {
         split: SplitFacts(
             len(y), hashlib.sha256(x.tobytes()).hexdigest(), hashlib.sha256(y.tobytes()).hexdigest()
         )
         for split, (x, y) in arrays.items()
     }
-    return DatasetFacts(name, shape, splits)
+    return DatasetSpec(name, name.title(), shape, tuple("0123456789"), splits)
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -72,7 +73,7 @@ class Mnist:
     files: ClassVar = {
         f"{name}.gz": gzip.compress(content, mtime=0) for name, content in plain.items()
     }
-    facts = facts_of("mnist", (1, 5, 5), arrays)
+    spec = spec_of("mnist", (1, 5, 5), arrays)
     tarball = tar_gz({f"package/data/{name}": content for name, content in plain.items()})
 
 
@@ -100,7 +101,7 @@ class Cifar10:
 
     shape = (3, 4, 4)
     arrays = random_arrays(shape)
-    facts = facts_of("cifar10", shape, arrays)
+    spec = spec_of("cifar10", shape, arrays)
     parts: ClassVar = {f"data_batch_{i + 1}": ("train", slice(4 * i, 4 * i + 4)) for i in range(5)}
     parts["test_batch"] = ("test", slice(None))
 
@@ -152,24 +153,24 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 def test_idx_files_are_read_packed_unpacked_and_from_a_tarball(tmp_path):
     packed, unpacked = write(tmp_path / "gz", Mnist.files), write(tmp_path / "idx", Mnist.plain)
     tarball = write(tmp_path, {"mnist.tgz": Mnist.tarball}) / "mnist.tgz"
-    assert_same(formats.mnist_official(Mnist.facts, packed), Mnist.arrays)
-    assert_same(formats.mnist_official(Mnist.facts, unpacked), Mnist.arrays)
-    assert_same(formats.mnist_npm(Mnist.facts, tarball), Mnist.arrays)
+    assert_same(mnist.read_official(Mnist.spec, packed), Mnist.arrays)
+    assert_same(mnist.read_official(Mnist.spec, unpacked), Mnist.arrays)
+    assert_same(mnist.read_npm(Mnist.spec, tarball), Mnist.arrays)
 
 
 def test_missing_files_are_a_miss_that_names_them(tmp_path):
     folder = write(tmp_path, Mnist.files)
     (folder / IMAGES_GZ).unlink()
     with pytest.raises(MissError, match=f"lacks {IMAGES_GZ}$"):
-        formats.mnist_official(Mnist.facts, folder)
+        mnist.read_official(Mnist.spec, folder)
     with pytest.raises(MissError, match=r"lacks mnist\.tgz$"):
-        formats.mnist_npm(Mnist.facts, folder / "mnist.tgz")
+        mnist.read_npm(Mnist.spec, folder / "mnist.tgz")
 
 
 def test_wrong_content_names_its_file_in_one_line(tmp_path):
     folder = write(tmp_path, Mnist.files | {IMAGES_GZ: b"<html>\nno</html>"})
     with pytest.raises(CorruptError) as caught:
-        formats.mnist_official(Mnist.facts, folder)
+        mnist.read_official(Mnist.spec, folder)
     assert caught.value.path == folder / IMAGES_GZ
     assert str(caught.value).startswith(f"{folder / IMAGES_GZ}: Not a gzipped file")
     assert "\n" not in str(caught.value)
@@ -195,12 +196,12 @@ def official(folder: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("dumps", [python2_batch, python3_batch])
 def test_batches_of_either_python_are_read(tmp_path, dumps):
     folder = official(tmp_path, Cifar10.official(dumps))
-    assert_same(formats.cifar10_official(Cifar10.facts, folder), Cifar10.arrays)
+    assert_same(cifar10.read_official(Cifar10.spec, folder), Cifar10.arrays)
 
 
 def test_sheets_are_read(tmp_path):
     tarball = write(tmp_path, {"cifar10.tgz": Cifar10.npm()}) / "cifar10.tgz"
-    assert_same(formats.cifar10_npm(Cifar10.facts, tarball), Cifar10.arrays)
+    assert_same(cifar10.read_npm(Cifar10.spec, tarball), Cifar10.arrays)
 
 
 def test_malicious_pickle_is_refused_unexecuted(tmp_path):
@@ -211,7 +212,7 @@ def test_malicious_pickle_is_refused_unexecuted(tmp_path):
     marker.rmdir()
     folder = official(tmp_path, Cifar10.official(data_batch_2=bad))
     with pytest.raises(CorruptError, match=r"cifar-10-python\.tar\.gz: .* asks for posix\.mkdir"):
-        formats.cifar10_official(Cifar10.facts, folder)
+        cifar10.read_official(Cifar10.spec, folder)
     assert not marker.exists()
 
 
@@ -220,7 +221,7 @@ def test_unpickler_admits_nothing_else_even_of_numpy(tmp_path, asked):
     bad = b"\x80\x02c" + "\n".join(asked.split()).encode() + b"\n."
     folder = official(tmp_path, Cifar10.official(test_batch=bad))
     with pytest.raises(CorruptError, match=asked.replace(" ", r"\.")):
-        formats.cifar10_official(Cifar10.facts, folder)
+        cifar10.read_official(Cifar10.spec, folder)
 
 
 def test_path_traversal_in_a_tarball_writes_nothing(tmp_path):
@@ -229,7 +230,7 @@ def test_path_traversal_in_a_tarball_writes_nothing(tmp_path):
     evil = {"../../escape": b"!", f"{outside}": b"!", "package/data/../../../escape": b"!"}
     folder = write(tmp_path / "a" / "b", {"mnist.tgz": tar_gz(evil | members)})
     before = names(tmp_path)
-    assert_same(formats.mnist_npm(Mnist.facts, folder / "mnist.tgz"), Mnist.arrays)
+    assert_same(mnist.read_npm(Mnist.spec, folder / "mnist.tgz"), Mnist.arrays)
     assert names(tmp_path) == before
     assert not (tmp_path.parent / "escape").exists()
 
@@ -243,4 +244,4 @@ def test_link_in_a_tarball_is_not_followed(tmp_path):
             link.type, link.linkname = tarfile.SYMTYPE, str(secret)
             tar.addfile(link)
     with pytest.raises(CorruptError, match="lacks package/data/train-images-idx3-ubyte"):
-        formats.mnist_npm(Mnist.facts, tarball)
+        mnist.read_npm(Mnist.spec, tarball)

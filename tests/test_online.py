@@ -15,7 +15,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.params import OnlineParams
 from deepcustom.base.settings import TrainingParams
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.hardening.online import _Partner, train_online
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
@@ -180,7 +180,7 @@ def test_half_precision_learns_along_the_same_gradient(dataset):
     """In float16 a gradient without its scale falls to zero."""
     torch.manual_seed(0)
     net = nets.classifier(dataset).eval()
-    x, y = torch.rand(256, *datasets.spec(dataset).shape), torch.arange(256) % 10
+    x, y = torch.rand(256, *find_source(dataset).spec.shape), torch.arange(256) % 10
     found = {}
     for precision in (torch.float32, torch.float16):
         torch.manual_seed(1)

@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepcustom.base.errors import InputError
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.own_network import load_own
 from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
 
-MNIST = datasets.spec("mnist")
+MNIST = find_source("mnist").spec
 
 MODULE = """
 import torch

@@ -18,10 +18,10 @@ from deepcustom.attacks.perturb import Effect, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.data.arrays import AdversarialSet, Split
-from deepcustom.data.datasets import spec
+from deepcustom.data.sources import find_source
 from deepcustom.training.nets import Classifier
 
-MNIST = spec("mnist")
+MNIST = find_source("mnist").spec
 FILES = ["index.npy", "x.npy", "x_adv.npy", "y.npy"]
 
 
@@ -230,7 +230,7 @@ PEAKS = """
     import torch
     from deepcustom.training.compute import FLOAT32, keep_freed_memory
     from deepcustom.data.arrays import AdversarialSet, Split
-    from deepcustom.data.datasets import spec
+    from deepcustom.data.sources import find_source
     from deepcustom.attacks.bank import DGNBank
     from deepcustom.training.nets import Classifier
     from deepcustom.attacks.perturb import perturb_split
@@ -267,7 +267,7 @@ PEAKS = """
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    folder, cifar10, threat = Path(sys.argv[1]), spec("cifar10"), ThreatModel(0.1)
+    folder, cifar10, threat = Path(sys.argv[1]), find_source("cifar10").spec, ThreatModel(0.1)
     bank = DGNBank("cifar10", "none", "perturbation", [dgn() for _ in range(10)])
     print(peak(4000), peak(16000))
 """

@@ -47,8 +47,8 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
-from deepcustom.data import datasets
 from deepcustom.data.arrays import AdversarialSet
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.full import Evaluation
 from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
@@ -63,7 +63,7 @@ from deepcustom.tracking import store as tracking
 from deepcustom.tracking.record import RunRecord
 from deepcustom.training.checkpoint import Checkpoint
 
-SPEC = datasets.spec(DATASET)
+SPEC = find_source(DATASET).spec
 EPS = 0.3
 
 

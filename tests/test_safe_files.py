@@ -18,8 +18,8 @@ from pipeline_fixtures import ROOT, Pipeline, call_main, make_project, resolve, 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.params import read_params
-from deepcustom.data import datasets
 from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline.dvc import read_lock
 from deepcustom.pipeline.load import load_analysis
@@ -31,7 +31,7 @@ from deepcustom.training import nets
 from deepcustom.training.checkpoint import Checkpoint
 from deepcustom.training.weights import load_network, load_tensors, save_tensors
 
-MNIST = datasets.spec("mnist")
+MNIST = find_source("mnist").spec
 
 
 class Payload:

@@ -17,7 +17,7 @@ import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.data.datasets import SPECS
+from deepcustom.data.sources import source_names
 from deepcustom.evaluation.results import PROTOCOLS
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.pipeline.provenance import CODE, git_state
@@ -96,10 +96,10 @@ def repro(dataset: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folders(project: Path) -> dict[str, Path]:
     """Data set → where it was made."""
-    printed = side_by_side(project, {dataset: repro(dataset) for dataset in SPECS})
+    printed = side_by_side(project, {dataset: repro(dataset) for dataset in source_names()})
     for text in printed.values():
         assert "warning:" not in text
-    return {dataset: project / "workspaces" / dataset for dataset in SPECS}
+    return {dataset: project / "workspaces" / dataset for dataset in source_names()}
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,9 @@ def test_nothing_half_written_is_left(folders: dict[str, Path]) -> None:
 def test_a_second_repro_has_nothing_to_do(project: Path, folders: dict[str, Path]) -> None:
     files = [file for folder in folders.values() for file in folder.rglob(RUN_FILE)]
     before = {path: path.stat().st_mtime_ns for path in files}
-    for text in side_by_side(project, {dataset: repro(dataset) for dataset in SPECS}).values():
+    for text in side_by_side(
+        project, {dataset: repro(dataset) for dataset in source_names()}
+    ).values():
         assert "Data and pipelines are up to date." in text
         assert "Running stage" not in text
     assert {path: path.stat().st_mtime_ns for path in files} == before
@@ -196,7 +198,7 @@ def test_the_table_holds_every_network_and_attack(folders: dict[str, Path]) -> N
         assert len(cells) == len(set(cells))
 
 
-@pytest.mark.parametrize("dataset", SPECS)
+@pytest.mark.parametrize("dataset", source_names())
 def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], dataset: str) -> None:
     from mlflow import MlflowClient
 
@@ -234,7 +236,7 @@ def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], datas
         assert sorted(pictures) == sorted(f"figures/{figure}" for figure in record.figures)
 
 
-@pytest.mark.parametrize("dataset", SPECS)
+@pytest.mark.parametrize("dataset", source_names())
 def test_recorded_hashes_are_dvcs(folders: dict[str, Path], dataset: str) -> None:
     stages = lock(folders[dataset])
     for path in folders[dataset].rglob(RUN_FILE):

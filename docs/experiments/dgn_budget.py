@@ -25,7 +25,8 @@ from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import save_figure
@@ -77,7 +78,7 @@ def lrp_optimum(
 
 def curves(ws: Workspace) -> dict[Budget, list[float]]:
     """Budget → target accuracy on the projected validation images after each epoch."""
-    spec = datasets.spec(DATASET)
+    spec = find_source(DATASET).spec
     train, val = (
         arrays.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
         for name in ("train", "val")

@@ -18,7 +18,8 @@ from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import AdversarialTrainParams, load
 from deepcustom.base.settings import ComputeParams, ThreatParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
@@ -44,7 +45,7 @@ class Row:
 
 def measure(ws: Workspace, name: str, epochs: int) -> Row:
     """Harden a network with the adversarial train set ``name``, and attack it with the same DGNs."""
-    spec = datasets.spec(DATASET)
+    spec = find_source(DATASET).spec
     compute = Compute.of(load(ws.params, ComputeParams, "compute"))
     threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
     train, val = (

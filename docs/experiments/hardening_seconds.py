@@ -13,11 +13,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from hardening_seeds import COMPARED, Attackers, harden, read_attackers
+from hardening_seeds import COMPARED, DATASETS, Attackers, harden, read_attackers
 
 from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
-from deepcustom.data import datasets
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 
@@ -37,7 +36,7 @@ def main() -> None:
     ws = Workspace.here()
     seed = base_seed(read_params(ws.params))
     rows = []
-    for dataset in datasets.SPECS:
+    for dataset in DATASETS:
         with StageRun(ws, "evaluate", dataset, writes=False) as stage:
             known = read_attackers(stage, dataset, meets=False)
             x, y = known.val

@@ -34,7 +34,8 @@ from deepcustom.base.params import (
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
 from deepcustom.base.settings import EvaluateParams, ThreatParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
@@ -56,6 +57,7 @@ from deepcustom.training import nets
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.prediction import predict
 
+DATASETS = ("mnist", "cifar10")
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own
 FEWER = "pgd-3"
@@ -100,7 +102,7 @@ class Attackers:
 
 def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Attackers:
     """Read and make all of it; without ``meets`` neither sets nor surrogates."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     base = ground(stage, spec, stage.params(EvaluateParams))
     sets = {}
     for images, at, _ in adversarial_sets(stage, base) if meets else ():
@@ -276,7 +278,7 @@ def trainings() -> dict[tuple[str, str], Seeds]:
     with OUT.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {}
-    for dataset in datasets.SPECS:
+    for dataset in DATASETS:
         results = read_csv(Workspace.here().root / workspace.results(dataset))
         own = {(r.network, r.attack): r.accuracy for r in results if r.protocol == "worst"}
         for name in dict.fromkeys([*(r.network for r in results), FEWER]):
@@ -328,7 +330,7 @@ def comparison() -> str:
         "| data set | network | gradients | time | clean | spread | worst case | spread |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for dataset in datasets.SPECS:
+    for dataset in DATASETS:
         taken = counts(dataset)
         for name in (name for name in COMPARED if (dataset, name) in known):
             found = known[dataset, name]
@@ -352,9 +354,7 @@ def headline() -> str:
             f"tried, with {mean(online.clean):.1f} against {mean(madry.clean):.1f} % right without an "
             f"attack, in {median(ratios[dataset, 'online']):.2f} of the time"
         )
-    few, many = (
-        {counts(dataset)[name] for dataset in datasets.SPECS} for name in ("online", "madry")
-    )
+    few, many = ({counts(dataset)[name] for dataset in DATASETS} for name in ("online", "madry"))
     return (
         "With a generator that learns together with the network (`online`) hardening takes "
         f"{_either(few)} gradients an image where seven-step PGD (`madry`) takes {_either(many)}: on MNIST "
@@ -374,7 +374,7 @@ def main() -> None:
     with OUT.open(newline="") as file:
         done = {(r["dataset"], r["network"], int(r["seed"])) for r in csv.DictReader(file)}
     first = base_seed(read_params(ws.params))
-    for dataset in datasets.SPECS:
+    for dataset in DATASETS:
         with StageRun(ws, "evaluate", dataset, writes=False) as stage:
             params = stage.params(EvaluateParams)
             todo = [

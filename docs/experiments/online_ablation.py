@@ -27,7 +27,8 @@ from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import AdversarialTrainParams, OnlineParams, OnlineTrainParams, load
 from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams, TrainDgnParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
 from deepcustom.evaluation.subject import Subject, attempt
@@ -103,7 +104,7 @@ class Bench:
     """Data and settings of one data set, read once."""
 
     def __init__(self, ws: Workspace, dataset: str) -> None:
-        self.ws, self.spec = ws, datasets.spec(dataset)
+        self.ws, self.spec = ws, find_source(dataset).spec
         self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
         self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", self.spec.name).eps)
         self.evaluate = load(ws.params, EvaluateParams, "evaluate", self.spec.name)

@@ -18,7 +18,8 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams, TrainingParams
-from deepcustom.data import arrays, datasets
+from deepcustom.data import arrays
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets
@@ -46,7 +47,7 @@ class Row:
 def images(ws: Workspace, dataset: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A prepared split."""
     folder = ws.root / workspace.split(dataset, split)
-    return arrays.Split.load(folder, datasets.spec(dataset)).tensors()
+    return arrays.Split.load(folder, find_source(dataset).spec).tensors()
 
 
 def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision: str) -> list[Row]:

@@ -1,32 +1,64 @@
-"""The data sets there are."""
+"""What a data set is once it is prepared: the file beside its splits, which every later stage reads."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from deepcustom.base.errors import UnknownNameError
-from deepcustom.data import sources
-from deepcustom.data.formats import SplitFacts
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+from deepcustom.base.errors import InputError
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Size = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+_CHECKED = ConfigDict(extra="forbid", strict=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CHECKED)
+class SplitFacts:
+    """What identifies a whole split, before anything is drawn from it.
+
+    Attributes:
+        size: number of images.
+        x_sha256: of the raw bytes of the C-contiguous uint8 (N, C, H, W) images.
+        y_sha256: of the raw bytes of the uint8 (N,) labels.
+    """
+
+    size: Size
+    x_sha256: Sha256
+    y_sha256: Sha256
+
+
+@dataclass(frozen=True, config=_CHECKED)
 class DatasetSpec:
-    """What the program knows about a data set before it has any of it.
+    """A data set without its images.
 
     Attributes:
         name: what the user calls it.
         title: what tables and figures call it.
         shape: (C, H, W) of an image.
         classes: their names; the position is the label.
-        splits: size and sha256 of the official ``train`` and ``test``.
+        splits: facts of the whole ``train`` and ``test``, of which the prepared splits are parts.
     """
 
-    name: str
-    title: str
-    shape: tuple[int, int, int]
-    classes: tuple[str, ...]
+    name: Text
+    title: Text
+    shape: tuple[Size, Size, Size]
+    classes: Annotated[tuple[Text, ...], Field(min_length=1)]
     splits: Mapping[str, SplitFacts]
+
+    @field_validator("splits")
+    @classmethod
+    def _both(cls, splits: Mapping[str, SplitFacts]) -> Mapping[str, SplitFacts]:
+        if set(splits) != {"train", "test"}:
+            raise ValueError(f"must be of train and test, found {', '.join(splits) or 'none'}")
+        return splits
 
     @property
     def num_classes(self) -> int:
@@ -34,31 +66,26 @@ class DatasetSpec:
         return len(self.classes)
 
 
-def _known(name: str, title: str, classes: str) -> DatasetSpec:
-    raw = sources.source(name)
-    return DatasetSpec(name, title, raw.shape, tuple(classes.split()), raw.splits)
+_SPEC = TypeAdapter(DatasetSpec)
 
 
-SPECS = {
-    known.name: known
-    for known in (
-        _known("mnist", "MNIST", "0 1 2 3 4 5 6 7 8 9"),
-        _known(
-            "cifar10",
-            "CIFAR-10",
-            "airplane automobile bird cat deer dog frog horse ship truck",
-        ),
-    )
-}
-"""The data sets there are, by name."""
+def save_spec(spec: DatasetSpec, path: Path) -> None:
+    """Write ``spec`` as JSON; the same facts give the same bytes."""
+    path.write_text(json.dumps(asdict(spec), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def spec(name: str) -> DatasetSpec:
-    """The spec called ``name``.
+def load_spec(path: Path) -> DatasetSpec:
+    """Read what :func:`save_spec` wrote.
 
     Raises:
-        UnknownNameError: no such data set.
+        InputError: there is no such file, or it does not describe a data set; in one line.
     """
-    if name not in SPECS:
-        raise UnknownNameError("data set", name, SPECS)
-    return SPECS[name]
+    try:
+        return _SPEC.validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        where = "".join(f"{part}: " for part in fault["loc"])
+        problem = " ".join(f"{where}{fault['msg'].removeprefix('Value error, ')}".split())
+        raise InputError(f"{path} does not describe a data set: {problem}") from error

@@ -15,7 +15,10 @@ from typing import Any
 
 import yaml
 
-from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.errors import (
+    InputError,
+    UnknownNameError,
+)
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
 from deepcustom.pipeline.check import check

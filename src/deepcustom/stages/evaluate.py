@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
-from deepcustom.data import datasets
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.own_network import load_own
@@ -23,7 +23,7 @@ from deepcustom.report.tables import print_tables
 
 def run(ws: Workspace, dataset: str) -> None:
     """Score every network of ``dataset`` under every protocol, and check the evaluation itself."""
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "evaluate", dataset) as stage:
         params = stage.params(EvaluateParams)
 
@@ -75,7 +75,7 @@ def aside(
     Raises:
         InputError: the file, its class or a number cannot be used.
     """
-    spec = datasets.spec(dataset)
+    spec = find_source(dataset).spec
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
         params = stage.params(EvaluateParams)
         if n is not None:

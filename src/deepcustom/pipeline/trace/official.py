@@ -9,8 +9,8 @@ import numpy as np
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import DatasetSpec, spec
-from deepcustom.data.formats import SplitFacts
+from deepcustom.data.datasets import DatasetSpec, SplitFacts
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 
@@ -27,7 +27,7 @@ class Comparison:
 
 def official_splits(ws: Workspace, dataset: str) -> dict[str, Comparison]:
     """Put the official ``train`` and ``test`` together again, and hold them against their hashes."""
-    known = spec(dataset)
+    known = find_source(dataset).spec
     return {name: _compare(ws, known, name, known.splits[name]) for name in PARTS}
 
 
