@@ -22,6 +22,8 @@ import yaml
 
 from deepcustom import cli
 from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import save_spec
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 
@@ -136,17 +138,12 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def walk_through() -> tuple[dict[str, Any], dict[str, Any]]:
-    """What "Adding one" in docs/losses.md adds to params.yaml, and to each of dvc.yaml's lists."""
+def walk_through() -> dict[str, Any]:
+    """What "Adding one" in docs/losses.md adds to params.yaml."""
     text = (ROOT / "docs/losses.md").read_text().partition("\n## Adding one\n")[2]
-    blocks = re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    params, lists = (yaml.safe_load(textwrap.dedent(block)) for block in blocks)
-    return params, by_name(lists)
-
-
-def by_name(lists: list[dict[str, Any]]) -> dict[str, Any]:
-    """The ``vars`` of a dvc.yaml as one mapping."""
-    return {name: lines for part in lists for name, lines in part.items()}
+    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    rows: dict[str, Any] = yaml.safe_load(textwrap.dedent(block))
+    return rows
 
 
 def tiny_params() -> dict[str, Any]:
@@ -154,11 +151,18 @@ def tiny_params() -> dict[str, Any]:
     tree = shrunk(yaml.safe_load((ROOT / "params.yaml").read_text()))
     target = {"epochs": 8, "batch_size": 50, "learning_rate": 3e-3}
     few = {"epochs": 12, "batch_size": 25}
-    hardened = {name: {"training": few} for name in tree["adversarial_train"][DATASET]}
+    hardened = {
+        stage: {
+            name: {"training": few}
+            for name, row in tree[stage].items()
+            if row["subject"] == DATASET
+        }
+        for stage in ("adversarial_train", "train_online")
+    }
     over = {
         "compute": {"device": "cpu", "precision": "float32"},
         "train_target": {DATASET: target},
-        "adversarial_train": {DATASET: hardened},
+        **hardened,
     }
     return merged(tree, over)
 
@@ -194,7 +198,8 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     shutil.copy(ROOT / "dvc.yaml", folder)
     write_params(folder, tiny_params() if params is None else params)
     for name, split in digits().items():
-        split.save(folder / "data/prepared" / DATASET / name)
+        split.save(folder / workspace.split(DATASET, name))
+    save_spec(find_source(DATASET).spec, folder / workspace.facts(DATASET))
     counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}
     metrics = folder / workspace.metrics(DATASET, "prepare")
     metrics.parent.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from pathlib import Path
@@ -12,31 +13,28 @@ import yaml
 from pydantic import ValidationError
 
 from deepcustom.base import params as p
-from deepcustom.base import params_check
+from deepcustom.base import rows
+from deepcustom.base import settings as m
 from deepcustom.base.errors import ParamsError, UnknownNameError
+from deepcustom.hardening.goodfellow import GoodfellowSettings
+from deepcustom.hardening.online import OnlineSettings
 from deepcustom.pipeline import profile
+from deepcustom.pipeline.check import MODELS, check
 from deepcustom.pipeline.workspace import Workspace
 
 PROJECT = Workspace(Path(__file__).parents[1])
 PROFILES = profile.names(PROJECT)
 
-# Section → model of each data set's part of it; True where that part holds several, by name.
-MODELS: dict[str, tuple[type[p.Params], bool]] = {
-    "threat": (p.ThreatParams, False),
-    "prepare": (p.PrepareParams, False),
-    "train_target": (p.TrainingParams, False),
-    "relevance": (p.RelevanceParams, False),
-    "suspiciousness": (p.SuspiciousnessParams, False),
-    "train_dgn": (p.TrainDgnParams, True),
-    "generate": (p.GenerateParams, False),
-    "attack": (p.AttackParams, True),
-    "adversarial_train": (p.AdversarialTrainParams, True),
-    "evaluate": (p.EvaluateParams, False),
-    "report": (p.ReportParams, False),
+TRAINING = {
+    "learning_rate": 1e-3,
+    "epochs": 2,
+    "batch_size": 10,
+    "schedule": "constant",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
 }
-
-TRAINING = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 10}
-PGD = {"method": "pgd", "eps_step": 0.01, "max_iter": 3, "num_random_init": 1}
+PGD = {"method": "pgd", "eps_step": 0.01, "max_iter": 3, "num_random_init": 1, "batch_size": 10}
+FGSM = {"method": "fgsm", "batch_size": 10}
 
 
 def refused(model: type[p.Params], values: Any, message: str, where: str = "here") -> None:
@@ -47,6 +45,10 @@ def refused(model: type[p.Params], values: Any, message: str, where: str = "here
     assert "\n" not in str(caught.value)
 
 
+def default() -> dict[str, Any]:
+    return profile.settings(PROJECT, "default")
+
+
 # The files of this project
 
 
@@ -55,27 +57,8 @@ def test_there_are_the_three_profiles():
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_every_section_of_every_profile_is_valid(name):
-    tree = profile.settings(PROJECT, name)
-    assert set(tree) == {*MODELS, "seed", "compute"}
-    assert type(tree["seed"]) is int
-    p.validate(p.ComputeParams, tree["compute"], "compute")
-    for section, (model, several) in MODELS.items():
-        assert "mnist" in tree[section]
-        for dataset, values in tree[section].items():
-            for key, part in values.items() if several else [(None, values)]:
-                chosen = p.hardening(part) if section == "adversarial_train" else model
-                p.validate(chosen, part, f"{section}.{dataset}.{key}")
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_options_of_every_loss_are_valid(name):
-    from deepcustom.attacks.losses import find_loss
-
-    for dataset, banks in profile.settings(PROJECT, name)["train_dgn"].items():
-        for bank, values in banks.items():
-            options = values.get("options", {})
-            p.validate(find_loss(values["loss"]).Options, options, f"{dataset}.{bank}")
+def test_every_profile_passes_the_check(name):
+    check(PROJECT.root, profile.settings(PROJECT, name))
 
 
 def test_unknown_profile_is_refused_with_the_known_ones():
@@ -83,55 +66,69 @@ def test_unknown_profile_is_refused_with_the_known_ones():
         profile.settings(PROJECT, "papre")
 
 
-# The study's settings for MNIST: the study's published settings.
+# The study's published settings for MNIST, by row.
 STAIRCASE = {"schedule": "staircase", "decay_rate": 0.9, "decay_steps": 1000}
+HARDENED = {"schedule": "constant", "momentum": 0.9, "weight_decay": 0.0}
 STUDY = {
-    "threat": {"eps": 0.3},
-    "train_target": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 128},
-    "relevance": {"k": 20},
-    "suspiciousness": {"k": 20, "activation_threshold": 0.0, "formula": "tarantula"},
-    "train_dgn.lrp.training": {"learning_rate": 1e-4, "epochs": 150, "batch_size": 100},
-    "train_dgn.nce.training": {"learning_rate": 1e-4, "epochs": 100, "batch_size": 100},
-    "train_dgn.suspiciousness.training": {"learning_rate": 1e-5, "epochs": 600, "batch_size": 100},
-    "train_dgn.lrp.options": {"custom_loss_constant": 0.5},
-    "train_dgn.nce.options": {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
-    "train_dgn.suspiciousness.options": {"custom_loss_constant": 0.8, "theta": 0.5, "gamma": 0.5},
-    "generate": {"clipping": True, "label": "true", "mis_classification_check": False},
-    "attack.fgsm": {"method": "fgsm"},
-    "attack.pgd20-study": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 10},
-    "attack.pgd-study": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 1},
-    "adversarial_train.lrp.training": {"learning_rate": 1e-3, "epochs": 10, "batch_size": 100},
-    "adversarial_train.nce.training": {"learning_rate": 1e-3, "epochs": 10, "batch_size": 100},
-    "adversarial_train.suspiciousness.training": {
-        "learning_rate": 1e-4,
-        "epochs": 50,
-        "batch_size": 100,
+    "train_target.mnist": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 128},
+    "relevance.mnist": {"k": 20},
+    "suspiciousness.mnist": {"k": 20, "activation_threshold": 0.0, "formula": "tarantula"},
+    "train_dgn.mnist-lrp": {
+        "output": "image",
+        "options": {"custom_loss_constant": 0.5},
+        "training": {"learning_rate": 1e-4, "epochs": 150, "batch_size": 100, **STAIRCASE},
     },
-    "adversarial_train.fgsm.training": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 100},
-    "adversarial_train.pgd.training": {"learning_rate": 1e-3, "epochs": 20, "batch_size": 100},
-    **{f"train_dgn.{loss}.training#": STAIRCASE for loss in ("lrp", "nce", "suspiciousness")},
-    **{f"train_dgn.{loss}": {"output": "image"} for loss in ("lrp", "nce", "suspiciousness")},
+    "train_dgn.mnist-nce": {
+        "output": "image",
+        "options": {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
+        "training": {"learning_rate": 1e-4, "epochs": 100, "batch_size": 100, **STAIRCASE},
+    },
+    "train_dgn.mnist-suspiciousness": {
+        "output": "image",
+        "options": {"custom_loss_constant": 0.8, "theta": 0.5, "gamma": 0.5},
+        "training": {"learning_rate": 1e-5, "epochs": 600, "batch_size": 100, **STAIRCASE},
+    },
+    "generate.mnist-nce-test": {
+        "clipping": True,
+        "label": "true",
+        "mis_classification_check": False,
+    },
+    "attack.mnist-fgsm-test": {"method": "fgsm"},
+    "attack.mnist-pgd20-study-test": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 10},
+    "attack.mnist-pgd-study-test": {"eps_step": 0.01, "max_iter": 20, "num_random_init": 1},
     **{
-        f"adversarial_train.{name}": {"type": "gf", "clean_weight": 0.5}
-        for name in ("lrp", "nce", "suspiciousness", "fgsm", "pgd")
+        f"adversarial_train.mnist-{name}": {
+            "type": "goodfellow",
+            "clean_weight": 0.5,
+            "training": {"learning_rate": rate, "epochs": epochs, "batch_size": 100, **HARDENED},
+        }
+        for name, rate, epochs in (
+            ("lrp", 1e-3, 10),
+            ("nce", 1e-3, 10),
+            ("suspiciousness", 1e-4, 50),
+            ("fgsm", 1e-3, 20),
+            ("pgd", 1e-3, 20),
+        )
     },
 }
 
 
+def holds(whole: Any, part: Any) -> bool:
+    if isinstance(part, dict):
+        return all(key in whole and holds(whole[key], value) for key, value in part.items())
+    return whole == part
+
+
 @pytest.mark.parametrize("place", STUDY)
 def test_paper_profile_is_the_study(place):
-    section, *below = place.rstrip("#").split(".")
-    found = p.section(profile.settings(PROJECT, "paper"), section, "mnist", *below)
-    assert {key: found.get(key) for key in STUDY[place]} == STUDY[place]
-
-
-@pytest.mark.parametrize("name", ["lrp", "nce", "suspiciousness", "fgsm", "pgd"])
-def test_paper_profile_hardens_at_a_constant_rate_with_plain_adam(name):
+    stage, _, name = place.partition(".")
     tree = profile.settings(PROJECT, "paper")
-    own = p.validate(
-        p.AdversarialTrainParams, tree["adversarial_train"]["mnist"][name], name
-    ).training
-    assert (own.schedule, own.momentum, own.weight_decay) == ("constant", 0.9, 0.0)
+    (found,) = [one for one in rows.rows(tree, stage) if one.name == name]
+    # numbers as text, such as 1e-3, are numbers to the models
+    model = GoodfellowSettings if stage == "adversarial_train" else MODELS[stage]
+    settings = p.validate(model, found.settings, place).model_dump(mode="json")
+    assert holds(settings, STUDY[place])
+    assert tree["subjects"]["mnist"]["threat"] == {"norm": "linf", "eps": 0.3}
 
 
 # Mistakes
@@ -139,17 +136,17 @@ def test_paper_profile_hardens_at_a_constant_rate_with_plain_adam(name):
 
 def test_misspelt_key_is_named_with_the_allowed_ones():
     refused(
-        p.RelevanceParams,
-        {"k": 3, "kk": 3},
+        m.RelevanceParams,
+        {"k": 3, "epsilon": 1, "kk": 3},
         "params.yaml: relevance.mnist.kk is not a known key; allowed: k, epsilon",
         "relevance.mnist",
     )
 
 
 def test_misspelt_key_below_lists_what_is_allowed_there():
-    values = {"type": "gf", "training": {**TRAINING, "epoch": 3}}
+    values = {"type": "goodfellow", "clean_weight": 0.5, "training": {**TRAINING, "epoch": 3}}
     refused(
-        p.AdversarialTrainParams,
+        GoodfellowSettings,
         values,
         "here.training.epoch is not a known key; allowed: learning_rate, epochs, batch_size, "
         "schedule, decay_rate, decay_steps, momentum, weight_decay",
@@ -157,9 +154,9 @@ def test_misspelt_key_below_lists_what_is_allowed_there():
 
 
 def test_misspelt_key_in_a_named_whitebox_attack():
-    values = {"networks": ["a"], "attacks": ["b"], "whitebox": {"pgd": {**PGD, "eps_stp": 1}}}
+    values = {"whitebox": {"pgd": {**PGD, "eps_stp": 1}}}
     refused(
-        p.EvaluateParams,
+        m.EvaluateParams,
         values,
         "here.whitebox.pgd.eps_stp is not a known key; allowed: method, eps_step, max_iter",
     )
@@ -168,30 +165,37 @@ def test_misspelt_key_in_a_named_whitebox_attack():
 @pytest.mark.parametrize(
     ("model", "values", "message"),
     [
-        (p.ThreatParams, {"eps": 0}, "here.eps: should be greater than 0 (found 0)"),
-        (p.ThreatParams, {"eps": 1.1}, "here.eps: should be less than or equal to 1 (found 1.1)"),
-        (p.ThreatParams, {"eps": float("nan")}, "here.eps: should be"),
-        (p.ThreatParams, {"eps": "0,3"}, "here.eps: should be a valid number"),
-        (p.PrepareParams, {"val_size": -1}, "here.val_size: should be greater than or equal to 0"),
-        (p.PrepareParams, {"val_size": 0, "train_size": 0}, "here.train_size: should be greater"),
-        (p.RelevanceParams, {"k": 0}, "here.k: should be greater than or equal to 1 (found 0)"),
-        (p.RelevanceParams, {"k": 2.5}, "here.k: should be a valid integer"),
-        (p.RelevanceParams, {"k": 2, "epsilon": 0}, "here.epsilon: should be greater than 0"),
-        (p.SuspiciousnessParams, {"k": 2, "formula": "x"}, "'tarantula', 'ochiai' or 'dstar'"),
-        (p.SuspiciousnessParams, {"k": 2, "activation_threshold": -1}, "activation_threshold: sho"),
-        (p.ComputeParams, {"device": "tpu"}, "here.device: should be 'auto', 'cpu' or 'cuda'"),
-        (p.GenerateParams, {"label": "guess"}, "here.label: should be 'true' or 'predicted'"),
-        (p.ReportParams, {"grid_columns": 21}, "here.grid_columns: should be less than or equal"),
-        (p.EvaluateParams, {"networks": [], "attacks": ["a"], "whitebox": {}}, "here.networks: "),
-        (p.TrainDgnParams, {"loss": "", "training": TRAINING}, "here.loss: "),
+        (m.ThreatParams, {"norm": "l2", "eps": 0.1}, "here.norm: should be 'linf' (found 'l2')"),
+        (m.ThreatParams, {"eps": 0}, "here.eps: should be greater than 0 (found 0)"),
+        (m.ThreatParams, {"eps": 1.1}, "here.eps: should be less than or equal to 1 (found 1.1)"),
+        (m.ThreatParams, {"eps": float("nan")}, "here.eps: should be"),
+        (m.ThreatParams, {"eps": "0,3"}, "here.eps: should be a valid number"),
+        (m.PrepareParams, {"val_size": -1}, "here.val_size: should be greater than or equal to 0"),
+        (m.PrepareParams, {"val_size": 0, "train_size": 0}, "here.train_size: should be greater"),
+        (m.RelevanceParams, {"k": 0}, "here.k: should be greater than or equal to 1 (found 0)"),
+        (m.RelevanceParams, {"k": 2.5}, "here.k: should be a valid integer"),
+        (m.RelevanceParams, {"k": 2, "epsilon": 0}, "here.epsilon: should be greater than 0"),
+        (m.SuspiciousnessParams, {"k": 2, "formula": "x"}, "'tarantula', 'ochiai' or 'dstar'"),
+        (m.SuspiciousnessParams, {"k": 2, "activation_threshold": -1}, "activation_threshold: sho"),
+        (m.ComputeParams, {"device": "tpu"}, "here.device: should be 'auto', 'cpu' or 'cuda'"),
+        (m.GenerateParams, {"label": "guess"}, "here.label: should be 'true' or 'predicted'"),
+        (m.ReportParams, {"grid_columns": 21}, "here.grid_columns: should be less than or equal"),
         (
-            p.AdaptiveParams,
+            m.EvaluateParams,
+            {"whitebox": {"pgd": FGSM}},
+            "here.whitebox: should have a pgd of method",
+        ),
+        (m.ComputeParams, {"threads": 0}, "here.threads: should be auto, or an integer from 1 on"),
+        (m.ComputeParams, {"threads": True}, "here.threads: should be auto, or an integer from"),
+        (m.TrainDgnParams, {"loss": "", "training": TRAINING}, "here.loss: "),
+        (
+            m.AdaptiveParams,
             {"bank": "nce", "training": TRAINING, "images_per_class": 0},
             "here.images_per_class: should be greater than or equal to 1",
         ),
         (
-            p.EvaluateParams,
-            {"networks": ["a"], "attacks": ["b"], "surrogate": {**PGD, "num_random_init": 2}},
+            m.EvaluateParams,
+            {"surrogate": {**PGD, "num_random_init": 2}},
             "here.surrogate: num_random_init should be 0 or 1",
         ),
     ],
@@ -218,24 +222,24 @@ def test_out_of_range_names_key_and_range(model, values, message):
 )
 def test_training_ranges(key, value):
     refused(
-        p.TrainDgnParams, {"loss": "nce", "training": {**TRAINING, key: value}}, f"training.{key}: "
+        m.TrainDgnParams, {"loss": "nce", "training": {**TRAINING, key: value}}, f"training.{key}: "
     )
 
 
 @pytest.mark.parametrize("key", TRAINING)
 def test_training_has_no_default_budget(key):
     refused(
-        p.TrainingParams,
+        m.TrainingParams,
         {name: value for name, value in TRAINING.items() if name != key},
         f"here.{key} is missing",
     )
 
 
 def test_no_mapping_is_refused():
-    refused(p.RelevanceParams, None, "here must be a mapping of k, epsilon, found nothing")
-    refused(p.RelevanceParams, 3, "here must be a mapping of k, epsilon, found 3")
+    refused(m.RelevanceParams, None, "here must be a mapping of k, epsilon, found nothing")
+    refused(m.RelevanceParams, 3, "here must be a mapping of k, epsilon, found 3")
     refused(
-        p.TrainDgnParams,
+        m.TrainDgnParams,
         {"loss": "nce", "training": None},
         "here.training must be a mapping of learning_rate, epochs, batch_size, schedule",
     )
@@ -243,36 +247,32 @@ def test_no_mapping_is_refused():
 
 @pytest.mark.parametrize("key", ["eps_step", "max_iter", "num_random_init"])
 def test_fgsm_refuses_what_is_pgds_and_pgd_needs_it(key):
-    refused(p.AttackParams, {"method": "fgsm", key: 1}, f"here: fgsm does not take {key}")
-    refused(p.AttackParams, {k: v for k, v in PGD.items() if k != key}, f"here: pgd needs {key}")
+    refused(m.AttackParams, {"method": "fgsm", key: 1}, f"here: fgsm does not take {key}")
+    refused(m.AttackParams, {k: v for k, v in PGD.items() if k != key}, f"here: pgd needs {key}")
 
 
 def test_pgd_without_random_start_is_allowed():
-    assert p.AttackParams.model_validate({**PGD, "num_random_init": 0}).num_random_init == 0
+    assert m.AttackParams.model_validate({**PGD, "num_random_init": 0}).num_random_init == 0
 
 
-@pytest.mark.parametrize("extra", [{"ratio": 0.5}, {"attack": PGD}, {"ratio": 1, "attack": PGD}])
-def test_type_gf_refuses_what_is_arts(extra):
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_staircase_alone_decays(schedule):
+    decays = {"decay_rate": 0.9, "decay_steps": 5}
     refused(
-        p.AdversarialTrainParams,
-        {"type": "gf", "training": TRAINING, **extra},
-        f"here: type gf does not take {', '.join(sorted(extra))}",
+        m.TrainingParams,
+        {**TRAINING, "schedule": schedule, **decays},
+        f"here: schedule {schedule} does not take decay_rate, decay_steps",
     )
-
-
-def test_type_default_refuses_what_is_gfs_and_needs_an_attack():
-    default = {"type": "default", "training": TRAINING}
-    with_attack = {**default, "attack": PGD}
-    model = p.AdversarialTrainParams
-    refused(model, {**with_attack, "clean_weight": 0.5}, "default does not take clean_weight")
-    refused(model, default, "here: type default needs attack")
-    scheduled = {**with_attack, "training": {**TRAINING, "schedule": "one_cycle"}}
-    refused(model, scheduled, "schedule must be constant")
-    assert model.model_validate(with_attack).ratio == 0.5
+    refused(
+        m.TrainingParams,
+        {**TRAINING, "schedule": "staircase", "decay_rate": 0.9},
+        "here: schedule staircase needs decay_steps",
+    )
+    assert m.TrainingParams.model_validate({**TRAINING, "schedule": "staircase", **decays})
 
 
 def test_params_are_frozen():
-    params = p.ThreatParams(eps=0.3)
+    params = m.ThreatParams(norm="linf", eps=0.3)
     with pytest.raises(ValidationError, match="frozen"):
         params.eps = 0.5
 
@@ -282,19 +282,17 @@ def test_params_are_frozen():
 
 def test_load_takes_the_nested_section(tmp_path):
     file = tmp_path / "params.yaml"
-    training = "{epochs: 3, batch_size: 5, learning_rate: 1e-3}"
-    file.write_text(f"train_dgn: {{mnist: {{nce: {{loss: nce, training: {training}}}}}}}")
-    params = p.load(file, p.TrainDgnParams, "train_dgn", "mnist", "nce")
-    assert (params.loss, params.output, params.options) == ("nce", "image", {})
+    training = "{epochs: 3, batch_size: 5, learning_rate: 1e-3, schedule: one_cycle, momentum: 0.9"
+    file.write_text(f"train_target: {{mnist: {training}, weight_decay: 0}}}}")
     # YAML 1.1 reads 1e-3 as text; the model still takes it for the number that it is.
-    assert params.training == p.TrainingParams(epochs=3, batch_size=5, learning_rate=0.001)
+    assert p.load(file, m.TrainingParams, "train_target", "mnist").learning_rate == 0.001
 
 
 def test_load_names_the_whole_key(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text("relevance: {mnist: {k: -4}}")
+    file.write_text("relevance: {mnist: {k: -4, epsilon: 1}}")
     with pytest.raises(ParamsError, match=r"^params\.yaml: relevance\.mnist\.k: .*\(found -4\)$"):
-        p.load(file, p.RelevanceParams, "relevance", "mnist")
+        p.load(file, m.RelevanceParams, "relevance", "mnist")
 
 
 @pytest.mark.parametrize(
@@ -335,63 +333,132 @@ def test_missing_file_says_where_to_run(tmp_path):
         p.read_params(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("name", profile.names(PROJECT))
-def test_every_profile_passes_the_check(name):
-    tree = profile.settings(PROJECT, name)
-    assert params_check.check(tree) == ["mnist", "cifar10"]
-    profile.check_all(PROJECT, tree)
+# Rows and recipes
 
 
-# What a user may take out, of dvc.yaml and of params.yaml
+TREE = {
+    "recipes": {"bank": {"output": "image", "training": {"epochs": 3, "batch_size": 5}}},
+    "train_dgn": {
+        "mnist-nce": {
+            "subject": "mnist",
+            "dataset": "mnist",
+            "bank": "nce",
+            "recipe": "bank",
+            "code": "a.py",
+            "reads": "b",
+            "loss": "nce",
+            "training": {"epochs": 6},
+        }
+    },
+}
 
 
-def taken_out(tmp_path: Path, datasets: list[str], params: dict[str, Any]) -> Workspace:
-    """The project with other settings, and another list of data sets."""
-    dvc = yaml.safe_load((PROJECT.root / "dvc.yaml").read_text())
-    dvc["vars"][0]["datasets"] = datasets
-    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump(dvc))
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
-    shutil.copytree(PROJECT.root / "profiles", tmp_path / "profiles")
+def test_a_row_takes_over_its_recipe_and_its_own_settings_win():
+    row = rows.row(TREE, "train_dgn", "mnist", "nce")
+    assert row.settings == {
+        "output": "image",
+        "training": {"epochs": 6, "batch_size": 5},
+        "loss": "nce",
+    }
+    assert (row.name, row.subject, row.dataset) == ("mnist-nce", "mnist", "mnist")
+    assert row.about["code"] == "a.py"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "bnak"}, "params.yaml: recipes.bnak is missing; recipes has: bank"),
+        ({"code": None}, "params.yaml: train_dgn.mnist-nce.code must be text, found nothing"),
+        ({"subject": 3}, "params.yaml: train_dgn.mnist-nce.subject must be text, found 3"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_refused(change, message):
+    tree = copy.deepcopy(TREE)
+    tree["train_dgn"]["mnist-nce"] |= change
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        rows.row(tree, "train_dgn", "mnist", "nce")
+
+
+def test_a_row_that_is_no_mapping_is_refused():
+    with pytest.raises(ParamsError, match=r"mnist-nce must be a mapping of subject, dataset, bank"):
+        rows.row({"train_dgn": {"mnist-nce": 3}}, "train_dgn", "mnist", "nce")
+
+
+def test_networks_and_sets_are_those_of_the_rows():
+    tree = default()
+    assert rows.networks(tree, "mnist")[:2] == ["target", "lrp"]
+    assert rows.networks(tree, "mnist")[-1] == "online"
+    sets = ["lrp", "nce", "nce-ball", "suspiciousness", "fgsm", "pgd", "pgd20-study", "pgd-study"]
+    assert rows.adversarial_sets(tree, "mnist") == sets
+    assert rows.adversarial_sets(tree, "mnist", "train") == sets[:6]
+
+
+def test_a_set_of_a_generator_that_learned_with_a_network_is_not_scored():
+    tree = default()
+    row = {"subject": "mnist", "dataset": "mnist", "bank": "online", "split": "test"}
+    tree["generate"]["mnist-online-test"] = {**row, "recipe": "dgn-images"}
+    check(PROJECT.root, tree)
+    assert "online" not in rows.adversarial_sets(tree, "mnist")
+
+
+# What a profile may take away
+
+
+def of(tree: dict[str, Any], subject: str) -> list[tuple[str, str]]:
+    """Section and name of every row of a subject."""
+    return [(stage, one.name) for stage in rows.LAYOUTS for one in rows.rows(tree, stage, subject)]
+
+
+def project(tmp_path: Path, over: dict[str, Any]) -> Workspace:
+    """A project with a profile ``less`` of these settings."""
+    shutil.copy(PROJECT.params, tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/less.yaml").write_text(yaml.safe_dump(over))
     return Workspace(tmp_path)
 
 
-@pytest.mark.parametrize("left", ["mnist", "cifar10"])
-@pytest.mark.parametrize("everywhere", [True, False])
-def test_without_a_data_set_every_profile_passes(tmp_path, left, everywhere):
-    tree = profile.settings(PROJECT, "default")
-    if everywhere:
-        for section in MODELS:
-            tree[section] = {left: tree[section][left]}
-    ws = taken_out(tmp_path, [left], tree)
-    for name in profile.names(ws):
-        profile.check_all(ws, profile.settings(ws, name))
+@pytest.mark.parametrize("gone", ["mnist", "cifar10"])
+def test_a_profile_takes_a_subject_away(tmp_path, gone):
+    over: dict[str, Any] = {"subjects": {gone: None}}
+    for stage, name in of(default(), gone):
+        over.setdefault(stage, {})[name] = None
+    tree = profile.settings(project(tmp_path, over), "less")
+    check(PROJECT.root, tree)
+    assert gone not in tree["subjects"]
+    assert of(tree, gone) == []
 
 
-def test_without_a_loss_or_an_attack_the_check_passes(tmp_path):
-    tree = profile.settings(PROJECT, "default")
-    for dataset in ("mnist", "cifar10"):
-        tree["attack"][dataset] = {}
-        gone = ["nce", "nce-ball", "suspiciousness", "fgsm", "pgd", "pgd20-study", "pgd-study"]
-        for name in gone:
-            tree["train_dgn"][dataset].pop(name, None)
-            tree["adversarial_train"][dataset].pop(name, None)
-        for key in ("networks", "attacks"):
-            names = tree["evaluate"][dataset][key]
-            tree["evaluate"][dataset][key] = [name for name in names if name not in gone]
-        tree["evaluate"][dataset]["adaptive"]["bank"] = "lrp"
-    ws = taken_out(tmp_path, ["mnist", "cifar10"], tree)
-    profile.check_all(ws, tree)
+def test_a_profile_takes_a_row_away(tmp_path):
+    over = {"attack": {"mnist-pgd20-study-test": None}}
+    tree = profile.settings(project(tmp_path, over), "less")
+    check(PROJECT.root, tree)
+    assert "pgd20-study" not in rows.adversarial_sets(tree, "mnist")
 
 
-@pytest.mark.parametrize("text", ["{}", "vars: 3", "vars: [other.yaml, {datasets: mnist}]"])
-def test_without_a_list_in_dvc_yaml_sections_are_held_against_each_other(tmp_path, text):
-    tree = profile.settings(PROJECT, "default")
-    ws = taken_out(tmp_path, [], tree)
-    (tmp_path / "dvc.yaml").write_text(text)
-    profile.check_all(ws, tree)
-    del tree["threat"]["cifar10"]
-    with pytest.raises(ParamsError, match=r"threat\.cifar10 is missing; threat must have: mnist"):
-        profile.check_all(ws, tree)
+def test_a_setting_may_be_null_in_a_profile(tmp_path):
+    over = {"evaluate": {"cifar10": {"adaptive": {"images_per_class": None}}}}
+    tree = profile.settings(project(tmp_path, over), "less")
+    check(PROJECT.root, tree)
+    assert rows.row(tree, "evaluate", "cifar10").settings["adaptive"]["images_per_class"] is None
+
+
+# Mistakes in the file as a whole
+
+
+def changed(keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """The default settings with another value at one place; ``...`` removes it."""
+    tree = default()
+    place = tree
+    for key in keys[:-1]:
+        place = place[key]
+    if value is ...:
+        del place[keys[-1]]
+    else:
+        place[keys[-1]] = value
+    return tree
+
+
+ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "test"}
 
 
 @pytest.mark.parametrize(
@@ -399,45 +466,159 @@ def test_without_a_list_in_dvc_yaml_sections_are_held_against_each_other(tmp_pat
     [
         (("train_target", "mnist", "epohcs"), 3, r"train_target\.mnist\.epohcs is not a known key"),
         (("evaluate", "mnist", "witebox"), {}, r"evaluate\.mnist\.witebox is not a known key"),
-        (("attack", "mnist", "fgsm", "eps_step"), 0.1, "fgsm does not take eps_step"),
+        (("attack", "mnist-fgsm-test", "eps_step"), 0.1, "fgsm does not take eps_step"),
         (("trian_dgn",), {}, "trian_dgn is no known section; allowed: seed, compute"),
         (("compute", "precision"), "int4", r"compute\.precision: should be"),
+        (("compute", "threads"), ..., r"compute\.threads is missing"),
+        (("attack",), 3, r"attack must be a mapping, found 3"),
+        (("report",), ..., r"report is missing; the file has: seed"),
+        (
+            ("subjects", "mnist"),
+            ...,
+            r"train_target\.mnist is for the subject 'mnist', which is not",
+        ),
+        (("subjects", "mnist", "dataset"), "emnist", r"prepare\.emnist is missing"),
+        (
+            ("subjects", "cifar10", "dataset"),
+            "mnist",
+            r"dataset must be mnist, the data set of cifa",
+        ),
+        (
+            ("subjects", "mnist", "threat", "eps"),
+            2,
+            r"subjects\.mnist\.threat\.eps: should be less",
+        ),
+        (("train_target", "mnist"), ..., r"train_target\.mnist is missing"),
+        (
+            ("attack", "mnist-pgd-tset"),
+            ROW | {"attack": "pgd"},
+            r"mnist-pgd-tset should be called mnist-pgd-test, after its subject, attack, split",
+        ),
+        (
+            ("attack", "mnist-pgd-dev"),
+            ROW | {"attack": "pgd", "split": "dev"},
+            r"mnist-pgd-dev\.split: 'dev' is no split; allowed: train, val, test",
+        ),
+        (("attack", "mnist-nce-test"), ROW | {"attack": "nce"}, "a bank is called so already"),
+        (
+            ("attack", "mnist-a/b-test"),
+            ROW | {"attack": "a/b"},
+            r"names files: it must begin with a",
+        ),
+        (("attack", 7), ROW, r"attack\.7 must be text: quote it"),
+        (
+            ("generate", "mnist-lrp-test", "bank"),
+            "lpr",
+            r"mnist-lrp-test should be called mnist-lpr-test",
+        ),
+        (
+            ("train_dgn", "mnist-lrp"),
+            ...,
+            r"mnist-lrp-train\.bank: 'lrp' is not there; allowed: nce",
+        ),
+        (
+            ("evaluate", "mnist", "adaptive", "bank"),
+            "nce-bal",
+            r"evaluate\.mnist\.adaptive\.bank: 'nce-bal' is not there; allowed: lrp, nce",
+        ),
+        (("adversarial_train", "mnist-lrp", "type"), "gfo", r"mnist-lrp\.type: unknown"),
+        (
+            ("generate", "mnist-lrp-train"),
+            ...,
+            r"mnist-lrp: type goodfellow trains on the set of its own name, and no row",
+        ),
+        (("train_dgn", "mnist-lrp", "loss"), "lpr", r"mnist-lrp\.loss: unknown loss 'lpr'"),
+        (
+            ("train_dgn", "mnist-nce", "options", "x"),
+            1,
+            r"mnist-nce\.options\.x is not a known key",
+        ),
     ],
 )
 def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
-    tree = profile.settings(PROJECT, "default")
-    place = tree
-    for key in keys[:-1]:
-        place = place[key]
-    place[keys[-1]] = value
-    with pytest.raises(ParamsError, match=message):
-        params_check.check(tree)
+    with pytest.raises(ParamsError, match=message) as caught:
+        check(PROJECT.root, changed(keys, value))
+    assert "\n" not in str(caught.value)
+
+
+# What a row names so that DVC sees it
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (
+            "prepare.mnist.code",
+            "src/deepcustom/data/cifar10.py",
+            "must be src/deepcustom/data/mnist",
+        ),
+        (
+            "train_dgn.mnist-lrp.code",
+            "src/deepcustom/attacks/losses/nce.py",
+            "must be src/deepcustom/attacks/losses/lrp.py, the file of the loss lrp; found",
+        ),
+        (
+            "train_dgn.mnist-lrp.reads",
+            "models/target/mnist.safetensors",
+            "must be data/analysis/mnist/relevance.safetensors, which the loss lrp requires",
+        ),
+        (
+            "train_dgn.mnist-nce.reads",
+            "data/analysis/mnist/relevance.safetensors",
+            "must be models/target/mnist.safetensors, since the loss nce requires no analysis",
+        ),
+        (
+            "adversarial_train.mnist-lrp.reads",
+            "data/adversarial/mnist/train/nce",
+            "must be data/adversarial/mnist/train/lrp, the set that it trains on",
+        ),
+        (
+            "adversarial_train.mnist-madry.code",
+            "src/deepcustom/hardening/art.py",
+            "must be src/deepcustom/hardening/madry.py, the file of type madry",
+        ),
+        (
+            "adversarial_train.mnist-fgsm-art.reads",
+            "data/prepared/mnist/train",
+            "imports src/deepcustom/attacks/art.py, which DVC would not see",
+        ),
+        (
+            "train_online.mnist-online.reads",
+            "data/prepared/mnist/val",
+            "must be data/prepared/mnist/train, since no loss reads an analysis",
+        ),
+    ],
+)
+def test_code_and_reads_are_what_the_row_runs_and_reads(place, value, message):
+    with pytest.raises(ParamsError, match=re.escape(message)):
+        check(PROJECT.root, changed(tuple(place.split(".")), value))
 
 
 # A network that learns together with a generator
 
-ONLINE = {"type": "online", "eps_step": 0.1, "max_iter": 1, "training": TRAINING}
-
-
-def test_type_online_has_settings_of_its_own():
-    own = p.validate(p.hardening(ONLINE), ONLINE, "here")
-    assert isinstance(own, p.OnlineTrainParams)
-    assert (own.generator, own.updates, own.reuse, own.begin, own.end) == (
-        "conditional",
-        1,
-        True,
-        0,
-        1,
-    )
-    refused(p.AdversarialTrainParams, ONLINE, "type online is trained by train_online")
-    madry = {"type": "madry", "inner": {"eps_step": 0.1, "max_iter": 1}, "training": TRAINING}
-    refused(p.OnlineTrainParams, madry, "type madry is trained by adversarial_train")
+ONLINE = {
+    "type": "online",
+    "generator": "conditional",
+    "learning_rate": 1e-3,
+    "updates": 1,
+    "begin": 0.0,
+    "end": 1.0,
+    "noise": 0.0,
+    "reuse": True,
+    "eps_step": 0.1,
+    "max_iter": 1,
+    "growth": 0.0,
+    "clean_weight": 0.0,
+    "loss": None,
+    "options": {},
+    "training": TRAINING,
+}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"generator": "none"}, "type online keeps a generator"),
+        ({"generator": "none"}, "here"),
         ({"begin": 0.5, "end": 0.5}, "none of 2 epochs starts between begin 0.5 and end 0.5"),
         ({"begin": 0.6, "end": 0.9}, "none of 2 epochs starts between begin 0.6 and end 0.9"),
         ({"options": {"mse_weight": 1}}, "options go with a loss"),
@@ -446,44 +627,35 @@ def test_type_online_has_settings_of_its_own():
         ({"clean_weight": 1.0}, "here.clean_weight: should be less than 1"),
     ],
 )
-def test_what_type_online_refuses(change, message):
-    refused(p.OnlineTrainParams, ONLINE | change, message)
-
-
-@pytest.mark.parametrize("values", [None, [], "online", {"type": ["online"]}, {}, 3])
-def test_what_is_no_mapping_of_type_online_is_judged_as_any_other(values):
-    assert p.hardening(values) is p.AdversarialTrainParams
-    with pytest.raises(ParamsError):
-        p.validate(p.hardening(values), values, "here")
-
-
-@pytest.mark.parametrize("values", [None, [], "x"])
-def test_without_hardened_networks_none_learns_with_a_generator(values):
-    tree = {"adversarial_train": {"mnist": values}}
-    assert p.online_names(tree, "mnist") == []
-    assert p.online_names({"adversarial_train": {"mnist": {"a": ONLINE, "b": None}}}, "mnist") == [
-        "a"
-    ]
+def test_what_hardening_with_a_generator_refuses(change, message):
+    assert p.validate(OnlineSettings, ONLINE, "here").updates == 1
+    refused(OnlineSettings, ONLINE | change, message)
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "message"),
+    ("change", "message"),
     [
-        (
-            "nce",
-            {},
-            r"adversarial_train\.mnist\.nce: type online trains a generator of its own name",
-        ),
-        ("mine", {"loss": "nec"}, r"adversarial_train\.mnist\.mine\.loss: unknown loss 'nec'"),
-        ("mine", {"loss": "nce", "options": {"x": 1}}, r"mine\.options\.x is not a known key"),
-        ("mine", {"loss": "nce", "options": {"mse_weight": 0.5}}, None),
+        ({"network": "nce"}, r"trains a network and a generator of this name, which a bank"),
+        ({"loss": "nec"}, r"train_online\.mnist-mine\.loss: unknown loss 'nec'"),
+        ({"loss": "nce", "options": {"x": 1}}, r"mine\.options\.x is not a known key"),
+        ({"loss": "nce", "options": {"mse_weight": 0.5, "cross_entropy_weight": 1}}, None),
     ],
 )
-def test_names_and_losses_of_type_online_are_checked(name, change, message):
-    tree = profile.settings(PROJECT, "default")
-    tree["adversarial_train"]["mnist"][name] = ONLINE | change
+def test_names_and_losses_of_a_network_with_a_generator_are_checked(change, message):
+    tree = default()
+    row = {
+        "subject": "mnist",
+        "dataset": "mnist",
+        "network": "mine",
+        "recipe": "online",
+        "code": "src/deepcustom/attacks/losses/nce.py",
+        "reads": "data/prepared/mnist/train",
+        **ONLINE,
+        **change,
+    }
+    tree["train_online"][f"mnist-{row['network']}"] = row
     if message is None:
-        profile.check_all(PROJECT, tree)
+        check(PROJECT.root, tree)
         return
     with pytest.raises(ParamsError, match=message):
-        profile.check_all(PROJECT, tree)
+        check(PROJECT.root, tree)

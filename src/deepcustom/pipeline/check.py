@@ -69,7 +69,7 @@ def check(root: Path, tree: Mapping[str, Any]) -> None:
         for stage in LAYOUTS:
             for one in rows(tree, stage):
                 _check_settings(one)
-        _check_files(tree)
+        check_files(root, tree)
 
 
 def _check_sections(tree: Mapping[str, Any]) -> None:
@@ -180,8 +180,45 @@ def _there(one: Row, key: str, name: Any, allowed: Collection[str]) -> None:
 def _check_settings(one: Row) -> None:
     """Whether a row's settings are of the right kind; losses and ways of hardening bring their own."""
     if one.stage in HARDENING:
-        hardening_settings(one)
+        hardening(one)
         return
     settings = validate(MODELS[one.stage], one.settings, one.place)
     if isinstance(settings, TrainDgnParams):
         check_loss(settings.loss, settings.options, one.place)
+
+
+def hardening(one: Row) -> WaySettings | OnlineSettings:
+    """The settings of a robust network's row, by its way of hardening.
+
+    Raises:
+        ParamsError: in one line.
+    """
+    if one.stage == "train_online":
+        online = validate(OnlineSettings, one.settings, one.place)
+        if online.loss is not None:
+            check_loss(online.loss, online.options, one.place)
+        return online
+    try:
+        kind = way(str(one.settings.get("type")))
+    except UnknownNameError as error:
+        raise ParamsError(f"params.yaml: {one.place}.type: {error}") from None
+    return validate(kind.Settings, one.settings, one.place)
+
+
+def check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
+    """Whether there is such a loss, and whether it takes these options.
+
+    Raises:
+        ParamsError: in one line.
+    """
+    try:
+        options = find_loss(loss).Options
+    except (UnknownNameError, LossError) as error:
+        why = " ".join(str(error).split())
+        raise ParamsError(f"params.yaml: {where}.loss: {why}") from None
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        raise ParamsError(
+            f"params.yaml: {where}.loss: Options of {loss!r} must be a subclass of "
+            "deepcustom.base.params.Params"
+        )
+    validate(options, given, f"{where}.options")
