@@ -22,6 +22,8 @@ import yaml
 
 from deepcustom import cli
 from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import save_spec
+from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 
@@ -194,7 +196,8 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     shutil.copy(ROOT / "dvc.yaml", folder)
     write_params(folder, tiny_params() if params is None else params)
     for name, split in digits().items():
-        split.save(folder / "data/prepared" / DATASET / name)
+        split.save(folder / workspace.split(DATASET, name))
+    save_spec(find_source(DATASET).spec, folder / workspace.dataset(DATASET))
     counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}
     metrics = folder / workspace.metrics(DATASET, "prepare")
     metrics.parent.mkdir(parents=True)

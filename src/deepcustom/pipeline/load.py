@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from deepcustom.training.nets import Classifier
 
 
+def load_dataset(stage: StageRun) -> DatasetSpec:
+    """What the stage's data set is, as ``prepare`` wrote it.
+
+    Raises:
+        InputError: it is not prepared, or the file describes something else.
+    """
+    from deepcustom.data.datasets import load_spec
+
+    path = stage.read(workspace.dataset(stage.dataset))
+    spec = load_spec(path)
+    if spec.name != stage.dataset:
+        raise InputError(f"{path} describes {spec.name!r}, expected {stage.dataset!r}")
+    return spec
+
+
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
     """A prepared split, checked."""
     from deepcustom.data.arrays import Split

@@ -33,7 +33,9 @@ from deepcustom.base.params import (
     validate,
 )
 from deepcustom.base.params_check import check
+from deepcustom.data.datasets import DatasetSpec, load_spec
 from deepcustom.data.sources import find_source, source_names
+from deepcustom.pipeline import workspace as places
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
@@ -128,7 +130,7 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
     """
     used = check(tree, _datasets(ws), source_names())
     for dataset in used:
-        most = math.prod(find_source(dataset).spec.shape)
+        most = math.prod(_spec(ws, dataset).shape)
         k = validate(RelevanceParams, tree["relevance"][dataset], f"relevance.{dataset}").k
         if k > most:
             raise ParamsError(
@@ -147,6 +149,12 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
                 )
                 if online.loss is not None:
                     _check_loss(online.loss, online.options, where)
+
+
+def _spec(ws: Workspace, dataset: str) -> DatasetSpec:
+    """What a data set is: as it was prepared, else as its source says."""
+    prepared = ws.root / places.dataset(dataset)
+    return load_spec(prepared) if prepared.is_file() else find_source(dataset).spec
 
 
 def _datasets(ws: Workspace) -> list[str] | None:

@@ -57,6 +57,11 @@ class Workspace:
         return self.root / ".checkpoints" / stage / item
 
 
+def dataset(name: str) -> str:
+    """What a data set is, as ``prepare`` wrote it."""
+    return f"data/prepared/{name}/dataset.json"
+
+
 def split(dataset: str, name: str) -> str:
     """A prepared split: ``train``, ``val`` or ``test``."""
     return f"data/prepared/{dataset}/{name}"

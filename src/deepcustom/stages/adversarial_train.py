@@ -11,12 +11,11 @@ from deepcustom.base.params import AdversarialTrainParams
 from deepcustom.base.progress import progress
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.data.sources import find_source
 from deepcustom.hardening.art import train_with_art
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import train_madry
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.load import load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -27,12 +26,12 @@ from deepcustom.training.weights import save_network
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the robust network ``name`` of ``dataset``."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "adversarial_train", dataset, name) as stage:
         params = stage.params(AdversarialTrainParams, name)
         compute = stage.compute()
         threat = stage.threat()
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, "train")
         train = to_device(split, compute)
         val = to_device(load_split(stage, spec, "val"), compute)

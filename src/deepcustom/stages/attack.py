@@ -8,20 +8,19 @@ from torch import Tensor
 from deepcustom.attacks.art import art_classifier, run_attack, sloped
 from deepcustom.base.params import AttackParams
 from deepcustom.base.progress import progress
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_split
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 
 
 def run(ws: Workspace, dataset: str, attack: str, split_name: str) -> None:
     """Perturb a whole split of ``dataset`` with ``attack`` on the target network."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "attack", dataset, attack, split_name) as stage:
         params = stage.params(AttackParams, attack)
         threat, compute = stage.threat(), stage.compute()
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, spec, "target", compute)
         attacked = sloped(target_net, compute)

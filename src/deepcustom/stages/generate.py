@@ -8,9 +8,8 @@ from torch import Tensor
 
 from deepcustom.base.params import GenerateParams
 from deepcustom.base.progress import progress
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_dgn, load_split
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_dgn, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.prediction import predict
@@ -18,12 +17,12 @@ from deepcustom.training.prediction import predict
 
 def run(ws: Workspace, dataset: str, bank_name: str, split_name: str) -> None:
     """Perturb a whole split of ``dataset`` with the DGNs named ``bank_name``."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "generate", dataset, bank_name, split_name) as stage:
         params = stage.params(GenerateParams)
         compute = stage.compute()
         threat = replace(stage.threat(), clip=params.clipping)
 
+        spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, spec, "target", compute)
         dgn = load_dgn(stage, spec, bank_name, compute)

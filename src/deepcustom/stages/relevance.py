@@ -5,9 +5,8 @@ from __future__ import annotations
 from deepcustom.attacks.relevance import class_relevance, top_pixels
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import RelevanceParams
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.weights import save_tensors
@@ -15,10 +14,10 @@ from deepcustom.training.weights import save_tensors
 
 def run(ws: Workspace, dataset: str) -> None:
     """Find the most relevant pixels of each class of ``dataset``, on train."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "relevance", dataset) as stage:
         params = stage.params(RelevanceParams)
         compute = stage.compute()
+        spec = load_dataset(stage)
         values = spec.shape[0] * spec.shape[1] * spec.shape[2]
         if params.k > values:
             raise ParamsError(f"params.yaml: relevance.{dataset}.k must be at most {values}")

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from deepcustom.base.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
 from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.cards import model_cards
-from deepcustom.pipeline.load import load_classifier
+from deepcustom.pipeline.load import load_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
 def run(ws: Workspace, dataset: str) -> None:
     """Write the report of ``dataset`` and its pictures."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "report", dataset) as stage:
         params = stage.params(ReportParams)
 
+        spec = load_dataset(stage)
         results = read_csv(stage.read(workspace.results(dataset)))
         checks = read_checks(stage.read(workspace.checks(dataset)))
         points = read_points(stage.read(workspace.curves(dataset)))

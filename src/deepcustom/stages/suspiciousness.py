@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from deepcustom.attacks.suspiciousness import suspicious_units
 from deepcustom.base.params import SuspiciousnessParams
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.weights import save_tensors
@@ -14,11 +13,11 @@ from deepcustom.training.weights import save_tensors
 
 def run(ws: Workspace, dataset: str) -> None:
     """Find the most suspicious units for each class of ``dataset``, on train."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "suspiciousness", dataset) as stage:
         params = stage.params(SuspiciousnessParams)
         compute = stage.compute()
 
+        spec = load_dataset(stage)
         x, y = to_device(load_split(stage, spec, "train"), compute)
         target_net = load_classifier(stage, spec, "target", compute)
 

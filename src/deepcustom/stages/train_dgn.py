@@ -9,9 +9,14 @@ from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import progress
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_classifier, load_split, to_device
+from deepcustom.pipeline.load import (
+    load_analysis,
+    load_classifier,
+    load_dataset,
+    load_split,
+    to_device,
+)
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -19,12 +24,12 @@ from deepcustom.report.figures import loss_curves
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the bank ``name`` of ``dataset`` against the target network."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "train_dgn", dataset, name) as stage:
         params = stage.params(TrainDgnParams, name)
         threat, compute = stage.threat(), stage.compute()
         loss = find_loss(params.loss)
 
+        spec = load_dataset(stage)
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
         target_net = load_classifier(stage, spec, "target", compute)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from deepcustom.base.params import TrainingParams
 from deepcustom.base.progress import progress
-from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.load import load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -17,11 +16,11 @@ from deepcustom.training.weights import save_network
 
 def run(ws: Workspace, dataset: str) -> None:
     """Train the classifier of ``dataset`` on clean images."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "train_target", dataset) as stage:
         params = stage.params(TrainingParams)
         compute = stage.compute()
 
+        spec = load_dataset(stage)
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
