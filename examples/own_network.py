@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepcustom.data.arrays import Split
-from deepcustom.data.sources import find_source
+from deepcustom.data.datasets import load_spec
 
 
 class Linear(nn.Module):
@@ -34,7 +34,8 @@ class Linear(nn.Module):
 
 def train(root: Path, epochs: int = 3) -> Linear:
     """Train on the prepared train split below ``root``, with Adam in batches of 128."""
-    x, y = Split.load(root / "data/prepared/mnist/train", find_source("mnist").spec).tensors()
+    prepared = root / "data/prepared/mnist"
+    x, y = Split.load(prepared / "train", load_spec(prepared / "dataset.json")).tensors()
     torch.manual_seed(0)
     net = Linear()
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)

@@ -199,7 +199,7 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     write_params(folder, tiny_params() if params is None else params)
     for name, split in digits().items():
         split.save(folder / workspace.split(DATASET, name))
-    save_spec(find_source(DATASET).spec, folder / workspace.facts(DATASET))
+    save_spec(find_source(DATASET).spec, folder / workspace.dataset(DATASET))
     counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}
     metrics = folder / workspace.metrics(DATASET, "prepare")
     metrics.parent.mkdir(parents=True)

@@ -178,7 +178,12 @@ def test_arts_own_bars_stay_out_of_the_log(project: Path) -> None:
 @pytest.mark.parametrize("stage", stages.NAMES)
 def test_unknown_data_set(stage: str, project: Path, fails: Fails) -> None:
     message = fails(project, stage, "--dataset", "svhn", *OPTIONS.get(stage, []))
-    assert message == "unknown data set 'svhn': choose from cifar10, mnist"
+    if stage == "prepare":
+        assert message == "unknown data set 'svhn': choose from cifar10, mnist"
+    else:
+        section = "adversarial_train" if stage == "train_online" else stage
+        key = rf"{section}\.svhn[.\w-]* is missing; {section} has: mnist, cifar10"
+        assert re.fullmatch(rf"params\.yaml: {key}", message)
 
 
 @pytest.mark.parametrize(
@@ -487,6 +492,9 @@ def cases() -> list[Any]:
     return [
         pytest.param("data/prepared/mnist/train", "train_target"),
         pytest.param("data/prepared/mnist/val", "train_target"),
+        pytest.param("data/prepared/mnist/dataset.json", "train_target"),
+        pytest.param("data/prepared/mnist/dataset.json", "evaluate"),
+        pytest.param("data/prepared/mnist/dataset.json", "report"),
         pytest.param("data/prepared/mnist/test", "evaluate"),
         pytest.param("models/target/mnist.safetensors", "relevance"),
         pytest.param("models/target/mnist.safetensors", "evaluate"),

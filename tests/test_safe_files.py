@@ -19,6 +19,7 @@ from deepcustom.attacks.bank import DGNBank
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.params import read_params
 from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.datasets import load_spec
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline.dvc import read_lock
@@ -119,6 +120,9 @@ READERS: dict[str, Callable[[Path], object]] = {
         )
         for name in ("x", "x_adv", "y", "index")
     },
+    "data/prepared/mnist/dataset.json": lambda folder: load_spec(
+        folder / "data/prepared/mnist/dataset.json"
+    ),
     ".checkpoints/a/epoch.safetensors": checkpoint,
     f"reports/runs/mnist/evaluate/{RUN_FILE}": lambda folder: RunRecord.read(
         folder / "reports/runs/mnist/evaluate"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -20,10 +19,9 @@ from rich.console import Console
 
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.data import mnist
 from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import DatasetSpec, SplitFacts
-from deepcustom.data.sources import find_source, source_names
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
+from deepcustom.data.sources import source_names
 from deepcustom.evaluation.results import Result, write_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.trace import official
@@ -325,8 +323,8 @@ def test_every_committed_number_leads_back_without_a_break() -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """MNIST of three train images and one test image, prepared, and known by its hashes."""
+def small(tmp_path: Path) -> Workspace:
+    """MNIST of three train images and one test image, prepared, with what is known of it beside."""
     x, y = np.arange(3 * 784, dtype=np.uint8).reshape(3, 1, 28, 28), np.array([1, 2, 3], np.uint8)
     whole, test = Split.whole(x, y), Split.whole(x[:1], y[:1])
     facts = {
@@ -334,10 +332,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         for name, part in {"train": whole, "test": test}.items()
     }
     known = DatasetSpec("mnist", "MNIST", (1, 28, 28), tuple("0123456789"), facts)
-    monkeypatch.setattr(mnist, "SOURCE", dataclasses.replace(mnist.SOURCE, spec=known))
     parts = {"train": whole.take(np.array([0, 2])), "val": whole.take(np.array([1])), "test": test}
     for name, part in parts.items():
         part.save(tmp_path / workspace.split("mnist", name))
+    save_spec(known, tmp_path / workspace.dataset("mnist"))
     return Workspace(tmp_path)
 
 
@@ -352,7 +350,7 @@ def test_prepared_splits_together_are_the_official_ones(small: Workspace) -> Non
 
 def test_one_other_pixel_is_not_official(small: Workspace) -> None:
     folder = small.root / workspace.split("mnist", "val")
-    val = Split.load(folder, find_source("mnist").spec)
+    val = Split.load(folder, load_spec(small.root / workspace.dataset("mnist")))
     x = np.array(val.x)
     x[0, 0, 0, 0] ^= 1
     Split(x, val.y, val.index).save(folder)
@@ -362,9 +360,16 @@ def test_one_other_pixel_is_not_official(small: Workspace) -> None:
     assert found["test"].same is True
 
 
+def test_what_is_not_described_cannot_be_compared(small: Workspace) -> None:
+    (small.root / workspace.dataset("mnist")).unlink()
+    for found in official.official_splits(small, "mnist").values():
+        assert found.same is None
+        assert found.detail.endswith("data/prepared/mnist/dataset.json: No such file or directory")
+
+
 def test_a_part_of_the_official_data_cannot_be_compared(small: Workspace) -> None:
     folder = small.root / workspace.split("mnist", "val")
-    val = Split.load(folder, find_source("mnist").spec)
+    val = Split.load(folder, load_spec(small.root / workspace.dataset("mnist")))
     val.take(slice(0, 0)).save(folder)
     found = official.official_splits(small, "mnist")
     assert found["train"].same is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import Params, found_value, section, seed, validate
 from deepcustom.base.rows import (
@@ -32,7 +34,12 @@ from deepcustom.base.settings import (
     TrainDgnParams,
     TrainingParams,
 )
+from deepcustom.data.datasets import load_spec
+from deepcustom.data.sources import find_source, source_names
+from deepcustom.hardening.online import OnlineSettings
+from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.check_files import check_files
 
 MODELS: dict[str, type[Params]] = {
     "prepare": PrepareParams,
@@ -185,6 +192,23 @@ def _check_settings(one: Row) -> None:
     settings = validate(MODELS[one.stage], one.settings, one.place)
     if isinstance(settings, TrainDgnParams):
         check_loss(settings.loss, settings.options, one.place)
+    if isinstance(settings, RelevanceParams):
+        _check_k(one, settings.k)
+
+
+def _check_k(one: Row, k: int) -> None:
+    """Whether an image has so many pixels; of a data set that is prepared, or built in."""
+    prepared = Path(workspace.dataset(one.dataset))
+    if prepared.is_file():
+        shape = load_spec(prepared).shape
+    elif one.dataset in source_names():
+        shape = find_source(one.dataset).spec.shape
+    else:
+        return
+    if k > math.prod(shape):
+        raise ParamsError(
+            f"params.yaml: {one.place}.k must be at most {math.prod(shape)}, found {k}"
+        )
 
 
 def hardening(one: Row) -> WaySettings | OnlineSettings:

@@ -23,7 +23,22 @@ def load_dataset(stage: StageRun) -> DatasetSpec:
     """What the row's data set is, as ``prepare`` wrote it down."""
     from deepcustom.data.datasets import load_spec
 
-    return load_spec(stage.read(workspace.facts(stage.row.dataset)))
+    return load_spec(stage.read(workspace.dataset(stage.row.dataset)))
+
+
+def load_dataset(stage: StageRun) -> DatasetSpec:
+    """What the stage's data set is, as ``prepare`` wrote it.
+
+    Raises:
+        InputError: it is not prepared, or the file describes something else.
+    """
+    from deepcustom.data.datasets import load_spec
+
+    path = stage.read(workspace.dataset(stage.dataset))
+    spec = load_spec(path)
+    if spec.name != stage.dataset:
+        raise InputError(f"{path} describes {spec.name!r}, expected {stage.dataset!r}")
+    return spec
 
 
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:

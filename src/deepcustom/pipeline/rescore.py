@@ -8,11 +8,11 @@ from typing import Any
 from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
-from deepcustom.data.sources import find_source
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.check import check
+from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import is_quick, score
 from deepcustom.pipeline.workspace import Workspace
@@ -74,7 +74,7 @@ def _scored(ws: Workspace, dataset: str) -> list[Result]:
     """What the networks are worth under the quick protocols; nothing is written."""
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
         params = stage.params(EvaluateParams)
-        return score(stage, find_source(dataset).spec, params, quick=True).results
+        return score(stage, load_dataset(stage), params, quick=True).results
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:

@@ -62,9 +62,9 @@ class Workspace:
 # What is keyed by the data set, so that subjects can share it.
 
 
-def facts(dataset: str) -> str:
-    """What the prepared data set is: shape, classes, and where it came from."""
-    return f"data/prepared/{dataset}/dataset.json"
+def dataset(name: str) -> str:
+    """What a data set is, as ``prepare`` wrote it."""
+    return f"data/prepared/{name}/dataset.json"
 
 
 def split(dataset: str, name: str) -> str:

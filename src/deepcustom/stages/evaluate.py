@@ -7,13 +7,14 @@ from pathlib import Path
 
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
-from deepcustom.data.sources import find_source
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.own_network import load_own
 from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import load_dataset
+from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace
@@ -23,11 +24,10 @@ from deepcustom.report.tables import print_tables
 
 def run(ws: Workspace, dataset: str) -> None:
     """Score every network of ``dataset`` under every protocol, and check the evaluation itself."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "evaluate", dataset) as stage:
         params = stage.params(EvaluateParams)
 
-        found = score(stage, spec, params)
+        found = score(stage, load_dataset(stage), params)
 
         places = {
             "results.csv": workspace.results(dataset),
@@ -75,11 +75,11 @@ def aside(
     Raises:
         InputError: the file, its class or a number cannot be used.
     """
-    spec = find_source(dataset).spec
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
         params = stage.params(EvaluateParams)
         if n is not None:
             params = params.model_copy(update={"n": n})
+        spec = load_dataset(stage)
         own = None
         if network is not None:
             compute = stage.compute()

@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 
 from deepcustom.base.settings import PrepareParams
-from deepcustom.data import arrays, draws, sources
-from deepcustom.data.datasets import save_spec
+from deepcustom.data import arrays, datasets, draws, sources
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 
 
 def run(ws: Workspace, dataset: str) -> None:
-    """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits."""
+    """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits and what it is."""
     source = sources.find_source(dataset)
     with StageRun(ws, "prepare", dataset) as stage:
         params = stage.settings(PrepareParams)
@@ -27,9 +26,9 @@ def run(ws: Workspace, dataset: str) -> None:
         train, val = draws.carve(kept, params.val_size, stage.seed)
         test = draws.subset(official["test"], params.test_size, stage.seed)
 
-        save_spec(source.spec, stage.write(workspace.facts(dataset)))
         for name, split in {"train": train, "val": val, "test": test}.items():
             split.save(stage.write(workspace.split(dataset, name)))
+        datasets.save_spec(source.spec, stage.write(workspace.dataset(dataset)))
 
         stage.log(
             {

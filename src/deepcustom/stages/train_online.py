@@ -9,10 +9,9 @@ from deepcustom.attacks.conditional import ConditionalDGN, conditional
 from deepcustom.attacks.losses import find_loss
 from deepcustom.base.params import OnlineTrainParams
 from deepcustom.base.progress import progress
-from deepcustom.data.sources import find_source
 from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -24,11 +23,11 @@ CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no 
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the robust network ``name`` of ``dataset``, of ``type: online``, and its generator."""
-    spec = find_source(dataset).spec
     with StageRun(ws, "train_online", dataset, name) as stage:
         params = stage.section(OnlineTrainParams, "adversarial_train", dataset, name)
         threat, compute = stage.threat(), stage.compute()
 
+        spec = load_dataset(stage)
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 

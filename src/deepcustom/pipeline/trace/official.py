@@ -9,8 +9,7 @@ import numpy as np
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import DatasetSpec, SplitFacts
-from deepcustom.data.sources import find_source
+from deepcustom.data.datasets import DatasetSpec, load_spec
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 
@@ -27,14 +26,18 @@ class Comparison:
 
 def official_splits(ws: Workspace, dataset: str) -> dict[str, Comparison]:
     """Put the official ``train`` and ``test`` together again, and hold them against their hashes."""
-    known = find_source(dataset).spec
-    return {name: _compare(ws, known, name, known.splits[name]) for name in PARTS}
+    try:
+        known = load_spec(ws.root / workspace.dataset(dataset))
+    except InputError as error:
+        return {name: Comparison(None, str(error)) for name in PARTS}
+    return {name: _compare(ws, dataset, known, name) for name in PARTS}
 
 
-def _compare(ws: Workspace, known: DatasetSpec, name: str, facts: SplitFacts) -> Comparison:
+def _compare(ws: Workspace, dataset: str, known: DatasetSpec, name: str) -> Comparison:
+    facts = known.splits[name]
     try:
         parts = [
-            Split.load(ws.root / workspace.split(known.name, part), known) for part in PARTS[name]
+            Split.load(ws.root / workspace.split(dataset, part), known) for part in PARTS[name]
         ]
     except InputError as error:
         return Comparison(None, str(error))
