@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from deepcustom.attacks.losses.base import find_loss
-from deepcustom.base.errors import ParamsError
+from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.base.params import Params, found_value, section, seed, validate
 from deepcustom.base.rows import (
     HARDENING,
@@ -211,7 +213,7 @@ def _check_k(one: Row, k: int) -> None:
         )
 
 
-def hardening(one: Row) -> WaySettings | OnlineSettings:
+def hardening(one: Row) -> Params:
     """The settings of a robust network's row, by its way of hardening.
 
     Raises:

@@ -20,24 +20,17 @@ if TYPE_CHECKING:
 
 
 def load_dataset(stage: StageRun) -> DatasetSpec:
-    """What the row's data set is, as ``prepare`` wrote it down."""
-    from deepcustom.data.datasets import load_spec
-
-    return load_spec(stage.read(workspace.dataset(stage.row.dataset)))
-
-
-def load_dataset(stage: StageRun) -> DatasetSpec:
-    """What the stage's data set is, as ``prepare`` wrote it.
+    """What the row's data set is, as ``prepare`` wrote it.
 
     Raises:
         InputError: it is not prepared, or the file describes something else.
     """
     from deepcustom.data.datasets import load_spec
 
-    path = stage.read(workspace.dataset(stage.dataset))
+    path = stage.read(workspace.dataset(stage.row.dataset))
     spec = load_spec(path)
-    if spec.name != stage.dataset:
-        raise InputError(f"{path} describes {spec.name!r}, expected {stage.dataset!r}")
+    if spec.name != stage.row.dataset:
+        raise InputError(f"{path} describes {spec.name!r}, expected {stage.row.dataset!r}")
     return spec
 
 

@@ -14,7 +14,6 @@ from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_dataset
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace
