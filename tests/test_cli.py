@@ -38,6 +38,7 @@ from deepcustom import stages
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.losses import registered
 from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.data import mnist
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import checks_json
@@ -50,8 +51,8 @@ PROGRAM = Path(sys.executable).parent / "deepcustom"
 EMPTY = {"curves/mnist.csv": "", "pairs/mnist.csv": ""}
 FAR_TOO_LONG = 0.5  # seconds for --help
 OPTIONS = {
-    "train_dgn": ["--loss", "lrp"],
-    "generate": ["--loss", "lrp", "--split", "test"],
+    "train_dgn": ["--bank", "lrp"],
+    "generate": ["--bank", "lrp", "--split", "test"],
     "attack": ["--attack", "fgsm", "--split", "test"],
     "adversarial_train": ["--network", "lrp"],
     "train_online": ["--network", "online"],
@@ -67,7 +68,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (ws.root / name).mkdir(parents=True)
     about = {"kind": "classifier", "dataset": DATASET, "network": "target"}
     save_network(ws.root / "models/target/mnist.safetensors", nets.classifier(DATASET), about)
-    for name in tiny_params()["adversarial_train"][DATASET]:
+    for name in networks(tiny_params(), DATASET)[1:]:
         path = ws.root / f"models/robust/mnist/{name}.safetensors"
         save_network(path, nets.classifier(DATASET), {**about, "network": name})
     generators = [nets.generator(DATASET) for _ in range(10)]
@@ -76,7 +77,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bank.save(ws.root / "models/dgn/mnist/nce-ball.safetensors")
     test = digits()["test"]
     made = AdversarialSet(test.x, (test.x / 255).astype(np.float32), test.y, test.index)
-    for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
+    for attack in adversarial_sets(tiny_params(), DATASET):
         made.save(ws.root / "data/adversarial/mnist/test" / attack)
     return ws.root
 
@@ -157,8 +158,8 @@ def test_help_and_usage_import_nothing_heavy(words: list[str]) -> None:
 
 def test_arts_own_bars_stay_out_of_the_log(project: Path) -> None:
     few = {"epochs": 2, "batch_size": 100}
-    set_params(project, {"adversarial_train": {DATASET: {"fgsm-art": {"training": few}}}})
-    words = ["adversarial_train", "--dataset", DATASET, "--network", "fgsm-art"]
+    set_params(project, {"adversarial_train": {"mnist-fgsm-art": {"training": few}}})
+    words = ["adversarial_train", "--subject", DATASET, "--network", "fgsm-art"]
     env = {k: v for k, v in os.environ.items() if k != "TQDM_DISABLE"}
     done = subprocess.run(
         [PROGRAM, *words],
@@ -175,24 +176,49 @@ def test_arts_own_bars_stay_out_of_the_log(project: Path) -> None:
 # Names that are not known
 
 
+def words_of(stage: str) -> list[str]:
+    """A command that a project has a row for."""
+    return [
+        stage,
+        "--dataset" if stage == "prepare" else "--subject",
+        DATASET,
+        *OPTIONS.get(stage, []),
+    ]
+
+
 @pytest.mark.parametrize("stage", stages.NAMES)
-def test_unknown_data_set(stage: str, project: Path, fails: Fails) -> None:
-    message = fails(project, stage, "--dataset", "svhn", *OPTIONS.get(stage, []))
+def test_unknown_subject(stage: str, project: Path, fails: Fails) -> None:
+    words = ["svhn" if word == DATASET else word for word in words_of(stage)]
+    message = fails(project, *words)
     if stage == "prepare":
         assert message == "unknown data set 'svhn': choose from cifar10, mnist"
     else:
-        section = "adversarial_train" if stage == "train_online" else stage
-        key = rf"{section}\.svhn[.\w-]* is missing; {section} has: mnist, cifar10"
-        assert re.fullmatch(rf"params\.yaml: {key}", message)
+        key = rf"{stage}\.svhn[.\w-]* is missing; {stage} has: mnist\S*, .*cifar10"
+        assert re.match(rf"params\.yaml: {key}", message)
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["train_dgn", "--loss", "foo"], r"train_dgn\.mnist\.foo is missing; .* has: lrp, nce,"),
-        (["attack", "--attack", "foo", "--split", "test"], r"attack\.mnist\.foo .* has: fgsm, pgd"),
-        (["adversarial_train", "--network", "foo"], r"adversarial_train\.mnist\.foo .* has: lrp,"),
-        (["generate", "--loss", "lrp", "--split", "dev"], "unknown split 'dev'.*train, val, test$"),
+        (["train_dgn", "--bank", "foo"], r"train_dgn\.mnist-foo is missing; .* has: mnist-lrp,"),
+        (
+            ["generate", "--bank", "foo", "--split", "test"],
+            r"generate\.mnist-foo-test is missing; generate has: mnist-lrp-train, mnist-lrp-test,",
+        ),
+        (
+            ["attack", "--attack", "foo", "--split", "test"],
+            r"attack\.mnist-foo-test .* has: mnist-fgsm-train, mnist-fgsm-test, mnist-pgd-train",
+        ),
+        (
+            ["adversarial_train", "--network", "foo"],
+            r"adversarial_train\.mnist-foo .* has: mnist-lrp,",
+        ),
+        (["adversarial_train", "--network", "online"], r"mnist-online is missing"),
+        (
+            ["train_online", "--network", "madry"],
+            r"mnist-madry is missing; train_online has: mnist-o",
+        ),
+        (["generate", "--bank", "lrp", "--split", "dev"], "unknown split 'dev'.*train, val, test$"),
         (["attack", "--attack", "fgsm", "--split", "dev"], "unknown split 'dev'.*train, val, test"),
         (["attack", "--attack", "fgsm", "--split", "../x"], "unknown split"),
     ],
@@ -200,24 +226,25 @@ def test_unknown_data_set(stage: str, project: Path, fails: Fails) -> None:
 def test_unknown_item_lists_the_known(
     words: list[str], expected: str, project: Path, fails: Fails
 ) -> None:
-    assert re.search(expected, fails(project, *words, "--dataset", DATASET))
+    assert re.search(expected, fails(project, *words, "--subject", DATASET))
 
 
-def test_unknown_bank_lists_the_known(project: Path, fails: Fails) -> None:
-    words = ["generate", "--dataset", DATASET, "--loss", "foo", "--split", "test"]
-    known = "lrp, nce, nce-ball, suspiciousness; with a generator of type online: online$"
-    assert re.search(f"foo.*{known}", fails(project, *words))
-
-
-def test_each_way_of_hardening_names_its_command(project: Path, fails: Fails) -> None:
-    for command, name, other in (
-        ("train_online", "madry", "adversarial_train"),
-        ("adversarial_train", "online", "train_online"),
-    ):
-        message = fails(project, command, "--dataset", DATASET, "--network", name)
-        assert message == (
-            f"params.yaml: adversarial_train.{DATASET}.{name}: type {name} is trained by {other}"
-        )
+@pytest.mark.parametrize(
+    ("words", "hints"),
+    [
+        (["train_dgn", "--dataset", "mnist", "--loss", "foo"], ["--dataset", "--loss"]),
+        (["generate", "--subject=mnist", "--loss=foo", "--split=test"], ["--loss"]),
+        (["train_dgn", "--subject", "mnist", "--bank", "foo"], []),
+    ],
+)
+def test_what_options_were_called_is_understood_with_a_hint(
+    words: list[str], hints: list[str], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = {"--dataset": "--subject", "--loss": "--bank"}
+    assert call_main(project, *words) == 2
+    *said, error = capsys.readouterr().err.splitlines()
+    assert said == [f"hint: {name} is called {now[name]} now" for name in hints]
+    assert "mnist-foo" in error
 
 
 @pytest.mark.parametrize(
@@ -233,8 +260,8 @@ def test_each_way_of_hardening_names_its_command(project: Path, fails: Fails) ->
     ],
 )
 def test_unknown_loss_in_params(loss: str, expected: str, project: Path, fails: Fails) -> None:
-    set_params(project, {"train_dgn": {DATASET: {"lrp": {"loss": loss}}}})
-    assert expected in fails(project, "train_dgn", "--dataset", DATASET, "--loss", "lrp")
+    set_params(project, {"train_dgn": {"mnist-lrp": {"loss": loss}}})
+    assert expected in fails(project, "train_dgn", "--subject", DATASET, "--bank", "lrp")
 
 
 def test_unknown_profile(project: Path, fails: Fails) -> None:
@@ -255,16 +282,20 @@ def test_unknown_profile(project: Path, fails: Fails) -> None:
         ("train_target", {"learning_rate": "fast"}, "learning_rate: should be a valid number"),
         ("train_target", {"schedule": "cosine"}, "'constant', 'staircase' or 'one_cycle' (found"),
         ("relevance", {"k": 785}, "relevance.mnist.k must be at most 784"),
-        ("generate", {"label": True}, "generate.mnist.label: should be 'true' or 'predicted'"),
+        (
+            "generate",
+            {"label": True},
+            "generate.mnist-lrp-test.label: should be 'true' or 'predicted'",
+        ),
         (
             "train_dgn",
-            {"lrp": {"training": {"epoch": 3}}},
-            "train_dgn.mnist.lrp.training.epoch is not a known key; allowed: learning_rate, epochs",
+            {"training": {"epoch": 3}},
+            "train_dgn.mnist-lrp.training.epoch is not a known key; allowed: learning_rate, epochs",
         ),
-        ("train_dgn", {"lrp": {"output": "noise"}}, "output: should be 'image' or 'perturbation'"),
-        ("attack", {"fgsm": {"max_iter": 3}}, "fgsm does not take max_iter"),
-        ("adversarial_train", {"lrp": {"ratio": 0.5}}, "type gf does not take ratio"),
-        ("adversarial_train", {"lrp": {"type": "madry"}}, "type madry does not take clean_weight"),
+        ("train_dgn", {"output": "noise"}, "output: should be 'image' or 'perturbation'"),
+        ("attack", {"max_iter": 3}, "fgsm does not take max_iter"),
+        ("adversarial_train", {"ratio": 0.5}, "mnist-lrp.ratio is not a known key; allowed: type"),
+        ("adversarial_train", {"type": "madry"}, "clean_weight is not a known key; allowed: type"),
         ("evaluate", {"whitebox": {"x": {"method": "cw"}}}, "should be 'fgsm' or 'pgd'"),
         ("report", {"grid_columns": 0}, "grid_columns: should be greater than or equal to 1"),
         ("prepare", {"val_size": -1}, "val_size: should be greater than or equal to 0"),
@@ -273,8 +304,9 @@ def test_unknown_profile(project: Path, fails: Fails) -> None:
 def test_bad_setting(
     stage: str, change: dict[str, Any], expected: str, project: Path, fails: Fails
 ) -> None:
-    set_params(project, {stage: {DATASET: change}})
-    message = fails(project, stage, "--dataset", DATASET, *OPTIONS.get(stage, []))
+    words = words_of(stage)
+    set_params(project, {stage: {"-".join(words[2::2]): change}})
+    message = fails(project, *words)
     assert message.startswith("params.yaml: ")
     assert expected in message
 
@@ -282,7 +314,10 @@ def test_bad_setting(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"threat": {DATASET: {"eps": 1.5}}}, "threat.mnist.eps: should be less than or equal"),
+        (
+            {"subjects": {DATASET: {"threat": {"eps": 1.5}}}},
+            "subjects.mnist.threat.eps: should be less than or equal",
+        ),
         ({"compute": {"device": "tpu"}}, "compute.device: should be 'auto', 'cpu' or 'cuda'"),
         ({"seed": -1}, "seed must be an integer >= 0, found -1"),
         ({"seed": 0.5}, "seed must be an integer >= 0, found 0.5"),
@@ -292,7 +327,7 @@ def test_bad_shared_setting(
     change: dict[str, Any], expected: str, project: Path, fails: Fails
 ) -> None:
     set_params(project, change)
-    words = ["attack", "--dataset", DATASET, *OPTIONS["attack"]]
+    words = ["attack", "--subject", DATASET, *OPTIONS["attack"]]
     assert expected in fails(project, *words)
 
 
@@ -309,8 +344,8 @@ def test_bad_option_of_a_loss(
     folder.mkdir(parents=True)
     pixels = {"pixels": torch.zeros(10, 1).long(), "relevance": torch.zeros(10, 1, 28, 28)}
     save_tensors(folder / "relevance.safetensors", pixels, {})
-    set_params(project, {"train_dgn": {DATASET: {"lrp": {"options": option}}}})
-    message = fails(project, "train_dgn", "--dataset", DATASET, "--loss", "lrp")
+    set_params(project, {"train_dgn": {"mnist-lrp": {"options": option}}})
+    message = fails(project, "train_dgn", "--subject", DATASET, "--bank", "lrp")
     assert "options of loss 'lrp'" in message
     assert expected in message
 
@@ -321,16 +356,16 @@ def test_bad_option_of_a_loss(
 )
 def test_params_that_are_no_settings(text: str, expected: str, project: Path, fails: Fails) -> None:
     (project / "params.yaml").write_text(text)
-    assert expected in fails(project, "relevance", "--dataset", DATASET)
+    assert expected in fails(project, "relevance", "--subject", DATASET)
 
 
 def test_missing_section(project: Path, fails: Fails) -> None:
     (project / "params.yaml").write_text(yaml.safe_dump({"seed": 1, "compute": {}}))
-    message = fails(project, "relevance", "--dataset", DATASET)
+    message = fails(project, "relevance", "--subject", DATASET)
     assert "relevance.mnist is missing; the file has: compute, seed" in message
 
 
-@pytest.mark.parametrize("words", [["relevance", "--dataset", DATASET], ["repro"], ["results"]])
+@pytest.mark.parametrize("words", [["relevance", "--subject", DATASET], ["repro"], ["results"]])
 def test_not_in_a_projects_folder(words: list[str], tmp_path: Path, fails: Fails) -> None:
     assert fails(tmp_path, *words) == "no dvc.yaml here: run this from the project's top folder"
 
@@ -362,77 +397,73 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("prepare", None, "prepare must be a mapping of data sets, found nothing"),
-        ("attack", 3, "attack must be a mapping of data sets, found 3"),
-        ("report", MISSING, "report is missing; the file has: seed, compute, threat, "),
-        ("compute", None, "compute must be a mapping of device, precision, found nothing"),
-        ("train_dgn.mnist", None, "train_dgn.mnist must be a mapping of named settings, found not"),
-        ("attack.mnist", ["pgd"], "attack.mnist must be a mapping of named settings, found ['pgd"),
-        ("attack.mnist.fgsm", None, "attack.mnist.fgsm must be a mapping of method, eps_step, "),
-        ("threat.mnist", None, "threat.mnist must be a mapping of eps, found nothing"),
-        ("attack.mnist.1", {"method": "fgsm"}, "attack.mnist.1 must be text: quote it"),
+        ("prepare", None, "prepare must be a mapping, found nothing"),
+        ("attack", 3, "attack must be a mapping, found 3"),
+        ("report", MISSING, "report is missing; the file has: seed, compute, subjects, "),
+        ("compute", None, "compute must be a mapping of device, precision, threads, found nothing"),
+        (
+            "attack.mnist-fgsm-test",
+            ["pgd"],
+            "mnist-fgsm-test must be a mapping of subject, dataset, ",
+        ),
+        (
+            "subjects.mnist.threat",
+            None,
+            "mnist.threat must be a mapping of norm, eps, found nothing",
+        ),
+        ("attack.1", {"method": "fgsm"}, "attack.1 must be text: quote it"),
         ("seed", MISSING, "seed is missing: it must be an integer >= 0"),
         ("seed", -1, "seed must be an integer >= 0, found -1"),
         ("seed", True, "seed must be an integer >= 0, found True"),
         ("seed", 0.5, "seed must be an integer >= 0, found 0.5"),
         ("seed", None, "seed must be an integer >= 0, found None"),
-        ("threat.mnits", {"eps": 1}, "threat.mnits is no known data set; allowed: cifar10, mnist"),
-        ("attack.svhn", {}, "attack.svhn is no known data set; allowed: cifar10, mnist"),
-        ("prepare.cifar10", MISSING, "prepare.cifar10 is missing; prepare must have: mnist, cif"),
-        ("train_dgn.mnist", MISSING, "train_dgn.mnist is missing; train_dgn must have: mnist, ci"),
-        (
-            "evaluate.mnist.networks",
-            ["target", "lpr"],
-            "evaluate.mnist.networks: 'lpr' is not there; allowed: target, lrp, nce, nce-ball, ",
-        ),
-        (
-            "evaluate.cifar10.attacks",
-            ["lrp", "pgd20-study"],
-            "evaluate.cifar10.attacks: 'pgd20-study' is not there; allowed: lrp, nce, nce-ball, ",
-        ),
-        (
-            "evaluate.mnist.adaptive.bank",
-            "nce-bal",
-            "evaluate.mnist.adaptive.bank: 'nce-bal' is not there; allowed: lrp, nce, nce-ball, sus",
-        ),
-        (
-            "adversarial_train.mnist.lpr",
-            {"type": "gf", "training": {"learning_rate": 0.1, "epochs": 1, "batch_size": 1}},
-            "adversarial_train.mnist.lpr: type gf trains on the set of the same name, which is not "
-            "there; allowed: lrp, nce, nce-ball, suspiciousness, fgsm, pgd, pgd20-study, pgd-study",
-        ),
+        ("subjects.mnits", {"eps": 1}, "subjects.mnits.dataset is missing"),
+        ("prepare.cifar10", MISSING, "prepare.cifar10 is missing; prepare has: mnist"),
+        ("train_dgn.mnist-nce-ball", MISSING, "'nce-ball' is not there; allowed: lrp, nce, sus"),
         ("relevance.mnist.k", 785, "relevance.mnist.k must be at most 784, found 785"),
         ("relevance.cifar10.k", 3073, "relevance.cifar10.k must be at most 3072, found 3073"),
         (
-            "train_dgn.mnist.nce.loss",
+            "train_dgn.mnist-nce.loss",
             "ncee",
-            "train_dgn.mnist.nce.loss: unknown loss 'ncee': choose from lrp, nce, suspiciousness, ",
+            "train_dgn.mnist-nce.loss: unknown loss 'ncee': choose from lrp, nce, suspiciousness, ",
         ),
-        ("train_dgn.mnist.nce.loss", ":", "nce.loss: loss ':' must have the form package.module:C"),
-        ("train_dgn.mnist.nce.loss", "nowhere:X", "nce.loss: loss 'nowhere:X': importing 'nowhere"),
-        ("train_dgn.mnist.nce.loss", "own_losses:X", "nce.loss: loss 'own_losses:X': own_losses h"),
-        ("train_dgn.mnist.nce.loss", "broken_loss:X", "ValueError: first line second line"),
         (
-            "train_dgn.mnist.nce.loss",
+            "train_dgn.mnist-nce.loss",
+            ":",
+            "mnist-nce.loss: loss ':' must have the form package.module:C",
+        ),
+        (
+            "train_dgn.mnist-nce.loss",
+            "nowhere:X",
+            "mnist-nce.loss: loss 'nowhere:X': importing 'nowhere",
+        ),
+        (
+            "train_dgn.mnist-nce.loss",
+            "own_losses:X",
+            "mnist-nce.loss: loss 'own_losses:X': own_losses h",
+        ),
+        ("train_dgn.mnist-nce.loss", "broken_loss:X", "ValueError: first line second line"),
+        (
+            "train_dgn.mnist-nce.loss",
             "own_losses:Mine",
-            "train_dgn.mnist.nce.options.mse_weight is not a known key; allowed: none; ",
+            "train_dgn.mnist-nce.options.mse_weight is not a known key; allowed: none; ",
         ),
         (
-            "train_dgn.mnist.nce.loss",
+            "train_dgn.mnist-nce.loss",
             "own_losses:Strange",
-            "train_dgn.mnist.nce.loss: Options of 'own_losses:Strange' must be a subclass of deepc",
+            "train_dgn.mnist-nce.loss: Options of 'own_losses:Strange' must be a subclass of deepc",
         ),
         (
-            "train_dgn.cifar10.lrp.options",
+            "train_dgn.cifar10-lrp.options",
             {"costum": 1},
-            "train_dgn.cifar10.lrp.options.costum is not a known key; allowed: custom_loss_constant",
+            "train_dgn.cifar10-lrp.options.costum is not a known key; allowed: custom_loss_constant",
         ),
         (
-            "train_dgn.mnist.nce.options.mse_weight",
+            "train_dgn.mnist-nce.options.mse_weight",
             -1,
-            "train_dgn.mnist.nce.options.mse_weight: should be greater than or equal to 0 (found -1",
+            "train_dgn.mnist-nce.options.mse_weight: should be greater than or equal to 0 (found -1",
         ),
-        ("train_dgn.mnist.nce.options", None, "nce.options: should be a valid dictionary (found N"),
+        ("train_dgn.mnist-nce.options", None, "nce.options: should be a valid dictionary (found N"),
     ],
 )
 def test_repro_names_a_mistake_before_any_work(
@@ -456,18 +487,13 @@ def test_repro_names_a_mistake_before_any_work(
 def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
     settings_only: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_params(settings_only, {"train_dgn": {DATASET: {"nce": {"loss": "own_losses:Mine"}}}})
+    own = {"loss": "own_losses:Mine", "code": "own_losses.py"}
+    set_params(settings_only, {"train_dgn": {"mnist-nce": own}})
     tree = yaml.safe_load((settings_only / "params.yaml").read_text())
-    tree["train_dgn"][DATASET]["nce"]["options"] = {}
+    tree["train_dgn"]["mnist-nce"]["options"] = {}
     (settings_only / "params.yaml").write_text(yaml.safe_dump(tree))
     monkeypatch.setattr("deepcustom.pipeline.profile.run_dvc", lambda *args, **more: 7)
     assert call_main(settings_only, "repro") == 7
-
-
-def test_repro_names_an_unknown_data_set_of_dvc_yaml(settings_only: Path, fails: Fails) -> None:
-    file = settings_only / "dvc.yaml"
-    file.write_text(file.read_text().replace("  - cifar10\n", "  - cifar\n", 1))
-    assert fails(settings_only, "repro") == "unknown data set 'cifar': choose from cifar10, mnist"
 
 
 def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
@@ -498,13 +524,12 @@ def cases() -> list[Any]:
         pytest.param("data/prepared/mnist/test", "evaluate"),
         pytest.param("models/target/mnist.safetensors", "relevance"),
         pytest.param("models/target/mnist.safetensors", "evaluate"),
-        pytest.param(f"{analysis}/relevance.safetensors", "train_dgn --loss lrp"),
-        pytest.param(f"{analysis}/suspiciousness.safetensors", "train_dgn --loss suspiciousness"),
-        pytest.param("models/dgn/mnist/nce.safetensors", "generate --loss nce --split train"),
+        pytest.param(f"{analysis}/relevance.safetensors", "train_dgn --bank lrp"),
+        pytest.param(f"{analysis}/suspiciousness.safetensors", "train_dgn --bank suspiciousness"),
+        pytest.param("models/dgn/mnist/nce.safetensors", "generate --bank nce --split train"),
         pytest.param("data/adversarial/mnist/train/lrp", "adversarial_train --network lrp"),
         pytest.param("data/adversarial/mnist/train/pgd", "adversarial_train --network pgd"),
         pytest.param("data/prepared/mnist/train", "train_online --network online"),
-        pytest.param("models/dgn/mnist/online.safetensors", "generate --loss online --split test"),
         pytest.param("data/adversarial/mnist/test/nce", "evaluate"),
         pytest.param("data/adversarial/mnist/test/pgd-study", "evaluate"),
         pytest.param(f"{robust}/lrp.safetensors", "evaluate"),
@@ -544,7 +569,7 @@ def test_missing_input_says_what_makes_it(
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink(missing_ok=True)
 
     stage, *options = command.split()
-    message = fails(project, stage, "--dataset", DATASET, *options)
+    message = fails(project, stage, "--subject", DATASET, *options)
     fetch = "`make pull` fetches it where it is published, " if path.startswith("models/") else ""
     found = re.fullmatch(rf"{path} is missing: {fetch}`dvc repro (.+)` makes it", message)
     assert found, message
@@ -597,13 +622,13 @@ def test_corrupted_array(
 ) -> None:
     path = project / f"data/prepared/mnist/train/{name}.npy"
     damage(path)
-    message = fails(project, "train_target", "--dataset", DATASET)
+    message = fails(project, "train_target", "--subject", DATASET)
     assert f"data/prepared/mnist/train/{name}.npy: no whole .npy file of numbers" in message
 
 
 def test_label_out_of_range(project: Path, fails: Fails) -> None:
     wrong_label(project / "data/prepared/mnist/train/y.npy")
-    message = fails(project, "train_target", "--dataset", DATASET)
+    message = fails(project, "train_target", "--subject", DATASET)
     assert "y.npy: values from 10 to 10, expected 0 to 9" in message
 
 
@@ -622,7 +647,7 @@ def test_corrupted_network(
     stage: str, damage: Callable[[Path], None], expected: str, project: Path, fails: Fails
 ) -> None:
     damage(project / "models/target/mnist.safetensors")
-    message = fails(project, stage, "--dataset", DATASET, *OPTIONS.get(stage, []))
+    message = fails(project, *words_of(stage))
     assert "models/target/mnist.safetensors" in message
     assert expected in message
 
@@ -631,7 +656,7 @@ def test_a_classifier_in_place_of_a_bank(project: Path, fails: Fails) -> None:
     bank = project / "models/dgn/mnist/lrp.safetensors"
     bank.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(project / "models/target/mnist.safetensors", bank)
-    message = fails(project, "generate", "--dataset", DATASET, *OPTIONS["generate"])
+    message = fails(project, "generate", "--subject", DATASET, *OPTIONS["generate"])
     assert "holds a classifier for mnist, expected a dgn-bank for mnist" in message
 
 
@@ -639,7 +664,7 @@ def test_a_set_of_another_split_is_not_trained_on(project: Path, fails: Fails) -
     made = project / "data/adversarial/mnist"
     (made / "train").mkdir()
     shutil.copytree(made / "test/lrp", made / "train/lrp")
-    message = fails(project, "adversarial_train", "--dataset", DATASET, "--network", "lrp")
+    message = fails(project, "adversarial_train", "--subject", DATASET, "--network", "lrp")
     assert message == "the adversarial set 'lrp' was made from another train split"
 
 
@@ -691,7 +716,7 @@ def test_an_image_outside_the_ball_ends_with_1(
 
     monkeypatch.setattr("deepcustom.attacks.threat.ThreatModel.verify", outside)
     before = files(project)
-    assert call_main(project, "attack", "--dataset", DATASET, *OPTIONS["attack"]) == 1
+    assert call_main(project, "attack", "--subject", DATASET, *OPTIONS["attack"]) == 1
     assert capsys.readouterr().err == "error: 3 of 5 images lie outside\n"
     assert files(project) == before
 
@@ -705,7 +730,7 @@ def test_interrupted(
 
     monkeypatch.setattr(train_target, "save_network", interrupt)
     before = files(project)
-    assert call_main(project, "train_target", "--dataset", DATASET) == 130
+    assert call_main(project, "train_target", "--subject", DATASET) == 130
     assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
     after = files(project)
     assert {
@@ -724,15 +749,13 @@ def test_interrupted_while_a_file_was_closed(
             os.close(-1)  # as rmtree may: "Bad file descriptor"
 
     monkeypatch.setattr(train_target, "save_network", interrupt)
-    assert call_main(project, "train_target", "--dataset", DATASET) == 130
+    assert call_main(project, "train_target", "--subject", DATASET) == 130
     assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
 
 
 def test_training_that_diverges(project: Path, fails: Fails) -> None:
-    set_params(
-        project, {"train_dgn": {DATASET: {"nce": {"options": {"cross_entropy_weight": 1e38}}}}}
-    )
-    fails(project, "train_dgn", "--dataset", DATASET, "--loss", "nce")
+    set_params(project, {"train_dgn": {"mnist-nce": {"options": {"cross_entropy_weight": 1e38}}}})
+    fails(project, "train_dgn", "--subject", DATASET, "--bank", "nce")
 
 
 # Helpers
