@@ -23,6 +23,7 @@ import yaml
 from deepcustom import cli
 from deepcustom.data.arrays import Split
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,6 +194,7 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "dvc.yaml", folder)
     write_params(folder, tiny_params() if params is None else params)
+    write_lock(folder)
     for name, split in digits().items():
         split.save(folder / "data/prepared" / DATASET / name)
     counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, ParamsError, TrackingError
-from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.hashes import dvc_md5, file_md5
 from deepcustom.base.params import ComputeParams, Params, ThreatParams
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RunRecord
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
     from deepcustom.training.compute import Compute
 
 P = TypeVar("P", bound=Params)
+# The lists of dvc.yaml whose lines name files, and the keys that do.
+ROWS = {
+    "train_dgn": "banks",
+    "adversarial_train": "robust_networks",
+    "train_online": "online_networks",
+}
+NAMED = ("code", "signal")
 
 
 class StageRun:
@@ -65,6 +73,7 @@ class StageRun:
         self._started = datetime.now(UTC)
 
     def __enter__(self) -> StageRun:
+        self._code = RunningCode(self.ws.root, self.stage, self._row_files())
         from deepcustom.training.compute import derive_seed, seed_everything
 
         base = settings.seed(self._tree)
@@ -174,17 +183,22 @@ class StageRun:
         where seed, settings, inputs, code, versions of packages, and machine are the same.
 
         Args:
-            code: files that decide the result, next to the package's own.
+            code: files that decide the result, next to those that DVC hashes for the stage.
+
+        Raises:
+            InputError: the stage has loaded code that DVC does not hash for it.
         """
         from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 
         if not self._writes:
             return NOWHERE
+        self._code.check()
         basis = {
             "seed": self.seed,
             "params": self._used,
             "inputs": self._hashes(self._inputs),
-            "code": provenance.code_digest(code),
+            "code": self._code.digest,
+            "more code": {str(path): file_md5(path) for path in code},
             "machine": self._machine,
             "processor": provenance.processor(),
             "packages": provenance.packages(),
@@ -214,7 +228,16 @@ class StageRun:
         """Record a picture, for the tracking server."""
         self._figures[f"{name}.png"] = figure
 
+    def _row_files(self) -> list[str]:
+        """The files that the item's line in ``dvc.yaml`` names: its code, and what it reads."""
+        if self.stage not in ROWS:
+            return []
+        lists = settings.read_params(self.ws.root / "dvc.yaml").get("vars") or []
+        rows = [part[ROWS[self.stage]] for part in lists if ROWS[self.stage] in part]
+        return [line[self.item][key] for line in rows if self.item in line for key in NAMED]
+
     def _finish(self) -> None:
+        self._code.check()
         item = (self.dataset, self.stage, *self.parts)
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -256,6 +279,7 @@ class StageRun:
             outputs=self._hashes(self._pending),
             git_commit=commit,
             git_dirty=dirty,
+            code=self._code.digest,
             started=self._started,
             seconds=time.monotonic() - self._start,
             timings=self._timings,
