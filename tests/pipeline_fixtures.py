@@ -25,6 +25,7 @@ from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import save_spec
 from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -197,6 +198,7 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "dvc.yaml", folder)
     write_params(folder, tiny_params() if params is None else params)
+    write_lock(folder)
     for name, split in digits().items():
         split.save(folder / workspace.split(DATASET, name))
     save_spec(find_source(DATASET).spec, folder / workspace.dataset(DATASET))

@@ -55,6 +55,7 @@ from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_c
 from deepcustom.evaluation.subject import Subject
 from deepcustom.pipeline import profile, provenance, scoring, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
+from deepcustom.pipeline.code_lock import LOCK, write_lock
 from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -80,6 +81,7 @@ def ws(tmp_path: Path) -> Workspace:
     root.mkdir()
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    write_lock(root)
     return Workspace(root)
 
 
@@ -200,7 +202,7 @@ def test_outputs_appear_only_at_the_end(ws: Workspace) -> None:
         folder.mkdir()
         (folder / "c").write_text("two")
         seen = {path for path in files(ws.root) if ".partial" not in path}
-        assert seen == {"dvc.yaml", "params.yaml"}
+        assert seen == {"dvc.yaml", "params.yaml", LOCK}
     assert (ws.root / "models/a.bin").read_text() == "one"
     assert (ws.root / "data/b/c").read_text() == "two"
     record = RunRecord.read(ws.root / "reports/runs/mnist/prepare")

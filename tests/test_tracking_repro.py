@@ -14,6 +14,7 @@ from test_record import STARTED
 from tracking_fixtures import all_runs, client, written
 
 from deepcustom.base.errors import InputError
+from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.repro import repro_key, starts_stages
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -126,6 +127,7 @@ def test_other_words_are_no_key(tmp_path):
 @pytest.mark.parametrize("key", [ONE, None])
 def test_stage_records_who_started_it(root, monkeypatch, key):
     (root / "params.yaml").write_text("seed: 1\n")
+    write_lock(root)
     monkeypatch.setattr("deepcustom.pipeline.run.repro_key", lambda: key)
     with StageRun(Workspace(root), "prepare", "mnist") as run:
         run.log({"value": 0.5})

@@ -281,6 +281,18 @@ def trace(
         raise DeepCustomError(f"{len(broken)} broken: {links}")
 
 
+@app.command("upgrade", rich_help_panel=HELPERS)
+def upgrade() -> None:
+    """Write deepcustom.lock for the installed package; say what will run again."""
+    from deepcustom.pipeline import code_lock, dvc
+
+    root = _here().root
+    changed = code_lock.upgrade(root)
+    print(f"{code_lock.LOCK}: {', '.join(changed) or 'no stage'} has other code than before")
+    again = dvc.status(root, dvc.stage_names(root))
+    print(f"will run again: {', '.join(again) or 'nothing'}")
+
+
 @app.command("losses", rich_help_panel=HELPERS)
 def losses() -> None:
     """List the losses that a DGN can be trained on."""

@@ -36,6 +36,7 @@ from test_record import STARTED, record
 from deepcustom.base.errors import TrackingError
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking import store as tracking
@@ -320,6 +321,7 @@ def machine(folder: Path, records: Mapping[str, RunRecord]) -> Path:
             (folder / "reports/runs" / name / figure).write_bytes(FIGURE + one.run_key.encode())
     (folder / "dvc.yaml").write_text("stages: {}\n")
     (folder / "params.yaml").write_text("seed: 0\n")
+    write_lock(folder)
     return folder
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 
 def dvc_md5(path: Path) -> str:
-    """The hash that DVC gives a file or a folder.
+    """The hash that DVC gives a file or a folder; what Python keeps beside its sources is left out.
 
     Returns:
         32 hexadecimal digits; for a folder those of its sorted list of files, and ``.dir``.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        entries = [
-            {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()} for file in files
-        ]
-        entries.sort(key=lambda entry: entry["relpath"])
-        listing = json.dumps(entries, sort_keys=True).encode()
-        return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+        files = [file for file in path.rglob("*") if file.is_file() and not _kept(file)]
+        return listing_md5({file.relative_to(path).as_posix(): file_md5(file) for file in files})
     return file_md5(path)
+
+
+def listing_md5(files: Mapping[str, str]) -> str:
+    """The hash of a folder whose files are ``files``: path below it → md5."""
+    entries = [{"md5": md5, "relpath": name} for name, md5 in sorted(files.items())]
+    listing = json.dumps(entries, sort_keys=True).encode()
+    return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _kept(file: Path) -> bool:
+    return file.parent.name == "__pycache__"
 
 
 def file_md5(path: Path) -> str:

@@ -103,6 +103,11 @@ class Row:
         return self.about.get("subject", self.name)
 
     @property
+    def files(self) -> list[str]:
+        """What it depends on besides what every row of its section does."""
+        return [self.about[key] for key in LAYOUTS[self.stage].files]
+
+    @property
     def dataset(self) -> str:
         """The data set that it reads, or, of ``prepare``, makes."""
         return self.about.get("dataset", self.name)

@@ -29,12 +29,16 @@ CUT: Mapping[str, str] = {
     "cli": "hands the words of the command line on to a stage",
     "base.progress": "says how far the work is",
     "pipeline.code": "says which code a stage runs",
+    "pipeline.code_lock": "says which code a stage ran when the lock was written",
+    "pipeline.loaded": "compares the code that runs with the code that DVC hashes",
     "pipeline.provenance": "describes the commit and the machine, for the record",
     "pipeline.repro": "says which dvc repro started the stage, for the record",
     "report": "draws and prints; the stage report alone has pages and pictures for outputs",
     "tracking": "keeps records of runs, and shows them in MLflow",
 }
 """Modules of the package, with all below them, that decide no output of a stage, and why."""
+OUTPUTS = ("data", "models", "reports")
+"""The folders of a project that hold no code."""
 OWN_ROOM = {"report": "report"}  # stage → what is cut for every stage but that one
 
 
@@ -65,12 +69,13 @@ def stage_names(package: Path) -> list[str]:
     return sorted(file.stem for file in (package / "stages").glob("[!_]*.py"))
 
 
-def closure_of(path: str, root: Path) -> tuple[str, ...]:
+def closure_of(path: str, root: Path | None = None) -> tuple[str, ...]:
     """The modules that a file needs which is found by its name: a loss, a user's own class.
 
     Args:
         path: as it stands in the project: ``src/deepcustom/...`` or a file of the user's own.
-        root: the project; without the package's sources, those are looked at that Python loaded.
+        root: the project; None: a file of the package that Python loaded, which is looked at, too, where
+            the project has not the package's sources.
 
     Returns:
         Paths as they stand in the project, ``path`` among them, without :data:`CUT`; sorted.
@@ -78,8 +83,8 @@ def closure_of(path: str, root: Path) -> tuple[str, ...]:
     Raises:
         InputError: a source cannot be read.
     """
-    own = root / PREFIX
-    return _walk(_Sources(own if own.is_dir() else loaded_package(), root), path, None)
+    own = root / PREFIX if root else None
+    return _walk(_Sources(own if own and own.is_dir() else loaded_package(), root), path, None)
 
 
 def cut(path: str, stage: str | None = None) -> str | None:
@@ -128,6 +133,12 @@ def hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
     return found
 
 
+def is_code(path: str) -> bool:
+    """Whether a path that a row or ``dvc.lock`` names is code: Python, or a folder of the user's own."""
+    name = path.rpartition("/")[2]
+    return name.endswith(".py") or ("." not in name and path.partition("/")[0] not in OUTPUTS)
+
+
 def loaded_package() -> Path:
     """The folder that Python loaded this package from."""
     return Path(deepcustom.__file__).parent
@@ -161,10 +172,10 @@ class _Sources:
 
     def needs(self, path: str) -> Iterator[str]:
         """The paths of what ``path`` imports."""
-        module = _module(path)
+        module = module_name(path)
         if not path.startswith(PREFIX):  # a user's own packages run their faces
             faces = (self.find(".".join(folder.parts)) for folder in Path(path).parents)
-            yield from (face for face in faces if face and _runs(_parse(self.file(face))))
+            yield from (face for face in faces if face and not runs_nothing(self.file(face)))
         for source, name in _imports(self.file(path), module, path.endswith(f"/{FACE}.py")):
             yield from self._from(source, name)
 
@@ -190,7 +201,7 @@ def _walk(sources: _Sources, start: str, stage: str | None) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _module(path: str) -> str:
+def module_name(path: str) -> str:
     """The name under which a path of a project is imported."""
     inside = path.removeprefix("src/") if path.startswith(PREFIX) else path
     return inside.removesuffix(".py").removesuffix(f"/{FACE}").replace("/", ".")
@@ -206,9 +217,10 @@ def face_homes(file: Path) -> dict[str, str]:
     return {}
 
 
-def _runs(tree: ast.Module) -> bool:
-    """Whether a file does more than say what it is."""
-    return len(tree.body) > (ast.get_docstring(tree, clean=False) is not None)
+def runs_nothing(file: Path) -> bool:
+    """Whether a file only says what it is, as most faces do."""
+    tree = _parse(file)
+    return len(tree.body) == (ast.get_docstring(tree, clean=False) is not None)
 
 
 def _parse(file: Path) -> ast.Module:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-import deepcustom
-from deepcustom.base.hashes import file_md5
+from deepcustom.base.hashes import listing_md5
 
 # What decides a result, next to its inputs; a change elsewhere does not make a run dirty.
 CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
@@ -33,15 +30,6 @@ CPU_LINES = (
     *("vendor_id", "cpu family", "model", "model name", "flags"),
     *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features"),
 )
-
-
-def code_digest(more: Iterable[Path] = ()) -> str:
-    """Of this package's own code as it lies on disk, and of the files in ``more``."""
-    package = Path(deepcustom.__file__).parent
-    files = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
-    files |= {str(path): path for path in more}
-    listing = json.dumps({name: file_md5(path) for name, path in files.items()}, sort_keys=True)
-    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 CHECKOUT = "DEEPCUSTOM_CHECKOUT"  # set for workspaces, which run a copy of the project's code
@@ -66,34 +54,38 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=30, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    said = _git_bytes(folder, *words)
+    return None if said is None else said.decode(errors="replace").strip()
 
 
 def file_at(folder: Path, commit: str, path: str) -> bytes | None:
     """A file as it is in ``commit`` of the project in ``folder``; None where it is not."""
+    return _git_bytes(folder, "show", f"{commit}:{path}")
+
+
+def md5_at(folder: Path, commit: str, path: str) -> str | None:
+    """The hash that DVC gives a file or folder as it is in ``commit``; None where it is not."""
+    kind = _git(folder, "cat-file", "-t", f"{commit}:{path}")
+    if kind == "tree":
+        listed = _git_bytes(folder, "ls-tree", "-rz", "--name-only", f"{commit}:{path}") or b""
+        names = [name for name in listed.decode().split("\0") if name]
+        return listing_md5({name: _md5_of(folder, commit, f"{path}/{name}") for name in names})
+    return _md5_of(folder, commit, path) if kind else None
+
+
+def _md5_of(folder: Path, commit: str, path: str) -> str:
+    content = file_at(folder, commit, path) or b""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def _git_bytes(folder: Path, *words: str) -> bytes | None:
     try:
         done = subprocess.run(
-            ["git", "show", f"{commit}:{path}"],
-            cwd=folder,
-            capture_output=True,
-            timeout=30,
-            check=True,
+            ["git", *words], cwd=folder, capture_output=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
-
-
-def md5_at(folder: Path, commit: str, path: str) -> str | None:
-    """The md5 of what :func:`file_at` gives."""
-    content = file_at(folder, commit, path)
-    return None if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def machine() -> dict[str, str]:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
-from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.hashes import dvc_md5, file_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RunRecord
@@ -75,6 +76,7 @@ class StageRun:
         self._started = datetime.now(UTC)
 
     def __enter__(self) -> StageRun:
+        self._code = RunningCode(self.ws.root, self.stage, self.row.files)
         from deepcustom.training.compute import derive_seed, seed_everything
 
         base = settings.seed(self.tree)
@@ -185,17 +187,22 @@ class StageRun:
         where seed, settings, inputs, code, versions of packages, and machine are the same.
 
         Args:
-            code: files that decide the result, next to the package's own.
+            code: files that decide the result, next to those that DVC hashes for the stage.
+
+        Raises:
+            InputError: the stage has loaded code that DVC does not hash for it.
         """
         from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 
         if not self._writes:
             return NOWHERE
+        self._code.check()
         basis = {
             "seed": self.seed,
             "params": self._used,
             "inputs": self._hashes(self._inputs),
-            "code": provenance.code_digest(code),
+            "code": self._code.digest,
+            "more code": {str(path): file_md5(path) for path in code},
             "machine": self._machine,
             "processor": provenance.processor(),
             "packages": provenance.packages(),
@@ -226,6 +233,7 @@ class StageRun:
         self._figures[f"{name}.png"] = figure
 
     def _finish(self) -> None:
+        self._code.check()
         item = (self.row.subject, self.stage, *self.parts)
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -267,6 +275,7 @@ class StageRun:
             outputs=self._hashes(self._pending),
             git_commit=commit,
             git_dirty=dirty,
+            code=self._code.digest,
             started=self._started,
             seconds=time.monotonic() - self._start,
             timings=self._timings,

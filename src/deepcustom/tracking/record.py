@@ -31,6 +31,7 @@ def _plain_name(name: str) -> str:
 RelativePath = Annotated[str, AfterValidator(_relative)]
 FileName = Annotated[str, AfterValidator(_plain_name)]
 Md5 = Annotated[str, Field(pattern=r"^[0-9a-f]{32}(\.dir)?$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -44,6 +45,7 @@ class RunRecord(BaseModel):
         metrics: Final values.
         history: Curves; the value at position i belongs to step i + 1.
         inputs: Path from the repository's root to md5 as DVC counts it; ``outputs`` likewise.
+        code: Digest of the code that ran (:func:`deepcustom.pipeline.code.code_digest`); None in old records.
         seconds: Wall-clock time from ``started``.
         timings: What parts of the work took, in seconds.
         figures: Names of image files beside ``run.json``.
@@ -66,6 +68,7 @@ class RunRecord(BaseModel):
     outputs: dict[RelativePath, Md5]
     git_commit: str | None
     git_dirty: bool | None
+    code: Sha256 | None = None
     started: AwareDatetime
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     timings: dict[str, float] = {}

@@ -11,6 +11,8 @@ from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.code import code_digest, is_code
+from deepcustom.pipeline.code_lock import LOCK, parse_lock
 from deepcustom.pipeline.dvc import read_lock
 from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
 from deepcustom.pipeline.trace.official import official_splits
@@ -191,27 +193,46 @@ class _Records:
         return [*checks, Check("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
 
     def _code_checks(self, record: RunRecord) -> list[Check]:
-        """The code that the lock names, against the recorded commit."""
-        deps = self.lock.get(record.name, {}).get("deps", [])
-        code = {one["path"]: one["md5"] for one in deps if one["path"].endswith(".py")}
+        """The code that ran against the code that the lock names, and both against the recorded commit."""
+        code = self._locked_code(record)
         if not code:
             return []
+        ran = record.code
+        checks = (
+            [] if ran is None else [_agree("code that ran", "dvc.lock", ran, code_digest(code))]
+        )
+        return [*checks, self._commit_check(record, code)]
+
+    def _locked_code(self, record: RunRecord) -> dict[str, str]:
+        """Path → hash of the code in the lock; of ``deepcustom.lock``, the digest of the stage's code."""
+        entry = self.lock.get(record.name, {})
+        found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
+        locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
+        return found if locked is None else {LOCK: locked, **found}
+
+    def _commit_check(self, record: RunRecord, code: Mapping[str, str]) -> Check:
         commit = record.git_commit
         if commit is None or record.git_dirty:
             why = "no commit is recorded" if commit is None else "the tree had changes"
-            return [Check("code", ABSENT, why)]
-        found = {path: self._code_at(commit, path) for path in code}
+            return Check("code", ABSENT, why)
+        found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return [Check("code", ABSENT, f"commit {commit[:7]} is not in this repository")]
+            return Check("code", ABSENT, f"commit {commit[:7]} is not in this repository")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
-            return [Check("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")]
-        return [Check("code", OK)]
+            return Check("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
+        if record.code not in (None, code_digest(code)):
+            return Check("code", BROKEN, f"commit {commit[:7]} has other code than ran")
+        return Check("code", OK)
 
-    def _code_at(self, commit: str, path: str) -> str | None:
-        key = (commit, path)
+    def _code_at(self, commit: str, path: str, stage: str) -> str | None:
+        key = (commit, f"{path}:{stage}" if path == LOCK else path)
         if key not in self._code:
-            self._code[key] = provenance.md5_at(self.project, commit, path)
+            if path == LOCK:
+                lock = parse_lock(provenance.file_at(self.project, commit, path) or b"")
+                self._code[key] = lock.stages.get(stage) if lock else None
+            else:
+                self._code[key] = provenance.md5_at(self.project, commit, path)
         return self._code[key]
 
 

@@ -1,0 +1,142 @@
+"""``deepcustom.lock``: the code of each stage, for a project that has not the package's sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import deepcustom
+from deepcustom.base.errors import InputError
+from deepcustom.pipeline.code import (
+    PREFIX,
+    closure,
+    closure_of,
+    code_digest,
+    hashes,
+    loaded_package,
+    stage_names,
+)
+
+LOCK = "deepcustom.lock"
+FIRST_LINE = (
+    "# Made by `deepcustom upgrade`, not by hand: the package's version, and a hash of the code that each\n"
+    "# stage runs.\n"
+)
+REMEDY = "`deepcustom upgrade` writes it, and says what will run again"
+
+FINDERS = {"attacks/losses/base.py": "attacks/losses"}
+"""Modules that find others by name while a stage runs, and the folder that those lie in."""
+
+
+@dataclass(frozen=True)
+class CodeLock:
+    """What the file holds.
+
+    Attributes:
+        version: the package's.
+        stages: stage → digest of the code that it may run.
+    """
+
+    version: str
+    stages: Mapping[str, str]
+
+
+def has_sources(root: Path) -> bool:
+    """Whether the package's own sources lie in the project, where DVC hashes them."""
+    return (root / PREFIX).is_dir()
+
+
+def may_run(stage: str) -> set[str]:
+    """The modules that a stage may run, those found by name too; relative to the package's folder."""
+    package = loaded_package()
+    found = set(closure(stage))
+    for finder, folder in FINDERS.items():
+        if finder in found:
+            for file in sorted((package / folder).glob("[!_]*.py")):
+                path = PREFIX + file.relative_to(package).as_posix()
+                found |= {one.removeprefix(PREFIX) for one in closure_of(path)}
+    return found
+
+
+def stage_digest(stage: str) -> str:
+    """Of all that a stage may run, as Python loads it."""
+    return code_digest(hashes(may_run(stage), loaded_package()))
+
+
+def write_lock(root: Path) -> None:
+    """Write the file for the package that Python loaded, whole or not at all."""
+    digests = {stage: stage_digest(stage) for stage in stage_names(loaded_package())}
+    tree = {"version": deepcustom.__version__, "stages": digests}
+    partial = root / f".{LOCK}.partial"
+    partial.write_text(FIRST_LINE + yaml.safe_dump(tree, sort_keys=False))
+    partial.replace(root / LOCK)
+
+
+def read_lock(root: Path) -> CodeLock:
+    """Read the file.
+
+    Raises:
+        InputError: it is not there, or holds something else.
+    """
+    path = root / LOCK
+    if not path.is_file():
+        raise InputError(
+            f"neither {PREFIX.rstrip('/')} nor {LOCK} is here, so DVC could not tell which code ran: {REMEDY}"
+        )
+    found = parse_lock(path.read_bytes())
+    if found is None:
+        raise InputError(f"{LOCK} is not readable: {REMEDY}")
+    return found
+
+
+def parse_lock(content: bytes) -> CodeLock | None:
+    """What the bytes of such a file say; None where they are none of it."""
+    try:
+        tree: Any = yaml.safe_load(content)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    stages = tree.get("stages") if isinstance(tree, dict) else None
+    if not isinstance(stages, dict) or not all(isinstance(one, str) for one in stages.values()):
+        return None
+    return CodeLock(str(tree.get("version")), stages)
+
+
+def check_lock(root: Path, stage: str) -> str:
+    """The digest of a stage's code, which the package that Python loaded and the file agree on.
+
+    Raises:
+        InputError: in one line: the file is not there, or was made for another version or other code.
+    """
+    lock, version = read_lock(root), deepcustom.__version__
+    if lock.version != version:
+        raise InputError(f"{LOCK} is for version {lock.version}, this is {version}: {REMEDY}")
+    digest = stage_digest(stage)
+    if lock.stages.get(stage) != digest:
+        raise InputError(
+            f"{LOCK} is for other code of the stage {stage} than {loaded_package()} has: {REMEDY}"
+        )
+    return digest
+
+
+def upgrade(root: Path) -> list[str]:
+    """Write the file anew for the package that Python loaded.
+
+    Returns:
+        The stages whose code is not what the file said before; all of them where it said nothing.
+
+    Raises:
+        InputError: the package's sources lie in this project.
+    """
+    if has_sources(root):
+        raise InputError(
+            f"{PREFIX.rstrip('/')} is here, and DVC hashes it: this project needs no {LOCK}"
+        )
+    path = root / LOCK
+    before = parse_lock(path.read_bytes()) if path.is_file() else None
+    write_lock(root)
+    old = before.stages if before else {}
+    return [name for name, digest in read_lock(root).stages.items() if old.get(name) != digest]

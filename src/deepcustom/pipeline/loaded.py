@@ -1,0 +1,185 @@
+"""The code that Python loaded, held against the code that DVC hashes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.hashes import dvc_md5, file_md5
+from deepcustom.pipeline.code import (
+    NAME,
+    PREFIX,
+    closure,
+    code_digest,
+    cut,
+    is_code,
+    loaded_package,
+    module_name,
+    runs_nothing,
+)
+from deepcustom.pipeline.code_lock import LOCK, check_lock, has_sources, may_run
+
+INSTALLED = ("site-packages", "dist-packages")
+
+
+def verify(root: Path, stage: str, more: Iterable[str] = ()) -> str:
+    """Compare the code that a stage runs with the code that DVC hashes in the project.
+
+    A copy elsewhere is as good where it is the same, byte for byte. In a project without the package's
+    sources the package is held against ``deepcustom.lock``.
+
+    Args:
+        root: the project.
+        stage: the stage's name.
+        more: files and folders that the row names, as they stand in the project; what is no code there
+            is left out.
+
+    Returns:
+        The digest of that code.
+
+    Raises:
+        InputError: they differ; in one line: where Python loaded from, which file, and what to do.
+    """
+    return RunningCode(root, stage, more).digest
+
+
+class RunningCode:
+    """The code of a stage, from its start to its end.
+
+    Attributes:
+        digest: of that code.
+    """
+
+    def __init__(self, root: Path, stage: str, more: Iterable[str] = ()) -> None:
+        """Compare, as :func:`verify` does."""
+        self._root, self._stage = root, stage
+        self._more = tuple(path for path in more if is_code(path))
+        self._before = set(sys.modules)
+        self._compare()
+        self._files = self._hashed()
+        self.digest = code_digest(self._files)
+
+    def check(self) -> None:
+        """Compare again; call it when the stage has loaded what it needs, and at its end.
+
+        Raises:
+            InputError: a file changed meanwhile, or differs from what was loaded, or something was loaded
+                that DVC would not see change.
+        """
+        files = self._hashed()
+        changed = {path for path, _ in self._files.items() ^ files.items()}
+        if changed:
+            raise InputError(
+                f"{_first(changed)} changed while {self._stage} ran, so that no one can say which code made "
+                "its outputs, and they are not kept: run it again"
+            )
+        self._compare()
+        unseen = set(self._unseen())
+        if unseen:
+            raise InputError(
+                f"{self._stage} runs {_first(unseen)}, and DVC would not see a change of it: "
+                "name it as code or reads in its row of params.yaml"
+            )
+
+    def _package_files(self) -> Iterator[str]:
+        """What lies in the project of the package's code that the stage runs."""
+        yield from (PREFIX + path for path in closure(self._stage))
+        yield from (path for path in self._more if path.startswith(PREFIX))
+
+    def _own(self) -> list[str]:
+        """What the row names of the user's own code."""
+        return [path for path in self._more if not path.startswith(PREFIX)]
+
+    def _hashed(self) -> dict[str, str]:
+        """Path → hash, as DVC counts it."""
+        paths = self._own()
+        if has_sources(self._root):
+            locked, paths = {}, [*self._package_files(), *paths]
+        else:
+            locked = {LOCK: check_lock(self._root, self._stage)}
+        there = {path: self._root / path for path in paths if (self._root / path).exists()}
+        return locked | {path: dvc_md5(full) for path, full in there.items()}
+
+    def _compare(self) -> None:
+        """Hold what Python loaded against the project's files.
+
+        Raises:
+            InputError: they differ.
+        """
+        paths = self._own()
+        if has_sources(self._root):
+            paths += self._package_files()
+        loaded = {path: file for path in paths if (file := _loaded(path))}
+        differing = {
+            path: file for path, file in loaded.items() if not _same(file, self._root / path)
+        }
+        if differing:
+            first = min(differing)
+            place = _place(differing[first], first)
+            raise InputError(
+                f"the code that runs is not the code that DVC hashes: Python loaded {place}, where "
+                f"{_first(differing)} differs from this project's: `make setup` here, or PYTHONPATH=src"
+            )
+
+    def _unseen(self) -> Iterator[str]:
+        """What was loaded since the start and is none of the files that DVC hashes for this stage."""
+        root, package = self._root.resolve(), loaded_package().resolve()
+        seen = set(self._package_files())
+        if not has_sources(self._root):
+            seen |= {PREFIX + path for path in may_run(self._stage)}
+        for name in sys.modules.keys() - self._before:
+            file = _source(name)
+            if file is None:
+                continue
+            if file.is_relative_to(package):
+                path = file.relative_to(package).as_posix()
+                if PREFIX + path not in seen and not cut(path, self._stage):
+                    yield PREFIX + path
+            elif file.is_relative_to(root) and not _installed(file, root):
+                own = file.relative_to(root)
+                named = any(one.as_posix() in self._more for one in (own, *own.parents))
+                if not named and not runs_nothing(file):
+                    yield own.as_posix()
+
+
+def _loaded(path: str) -> Path | None:
+    """The file that Python loaded a module of the project from, or would load one of the package from."""
+    if not path.endswith(".py"):
+        return None
+    file = _source(module_name(path))
+    if file is None and path.startswith(PREFIX):
+        return loaded_package() / path.removeprefix(PREFIX)
+    return file
+
+
+def _source(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file).resolve() if isinstance(file, str) and file.endswith(".py") else None
+
+
+def _same(one: Path, other: Path) -> bool:
+    if not one.is_file() or not other.is_file():
+        return False
+    return one.samefile(other) or file_md5(one) == file_md5(other)
+
+
+def _place(file: Path, path: str) -> Path:
+    """The folder that holds ``file`` as the project holds ``path``; the package's own, of the package's."""
+    if path.startswith(PREFIX):
+        return next((p for p in file.parents if p.name == NAME), file.parent)
+    return file.parent
+
+
+def _installed(file: Path, root: Path) -> bool:
+    """Whether a file below ``root`` belongs to an environment that lies there."""
+    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    inside = any(p.is_relative_to(root) and file.is_relative_to(p) for p in prefixes)
+    return inside or bool({*INSTALLED} & set(file.relative_to(root).parts))
+
+
+def _first(paths: Iterable[str]) -> str:
+    """The first of some paths, and how many more there are."""
+    first, *others = sorted(paths)
+    return f"{first} (and {len(others)} more)" if others else first
