@@ -79,6 +79,16 @@ def read_lock(root: Path) -> dict[str, Any]:
     return stages
 
 
+def parse_stages(content: bytes | None) -> dict[str, Any]:
+    """The stages of a ``dvc.lock`` with these bytes; none where they are none of it."""
+    try:
+        lock = yaml.safe_load(content or b"")
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    stages = lock.get("stages") if isinstance(lock, dict) else None
+    return stages if isinstance(stages, dict) else {}
+
+
 def _ask(root: Path, *words: str) -> str:
     """What DVC prints."""
     done = subprocess.run(

@@ -63,6 +63,11 @@ def file_at(folder: Path, commit: str, path: str) -> bytes | None:
     return _git_bytes(folder, "show", f"{commit}:{path}")
 
 
+def last_change(folder: Path, path: str) -> str | None:
+    """The commit that last changed a file of the project in ``folder``; None where git knows of none."""
+    return _git(folder, "log", "-1", "--format=%H", "--", path) or None
+
+
 def md5_at(folder: Path, commit: str, path: str) -> str | None:
     """The hash that DVC gives a file or folder as it is in ``commit``; None where it is not."""
     kind = _git(folder, "cat-file", "-t", f"{commit}:{path}")

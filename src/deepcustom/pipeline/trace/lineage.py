@@ -8,7 +8,7 @@ from typing import Any
 
 from deepcustom.evaluation.results import Result
 
-OK, ABSENT, BROKEN = "ok", "absent", "broken"
+OK, ABSENT, TAKEN, BROKEN = "ok", "absent", "taken over", "broken"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Check:
 
     Attributes:
         name: what was compared.
-        verdict: ``ok``; ``broken``; or ``absent`` where one side is not here to compare with.
+        verdict: ``ok``; ``broken``; ``absent`` where one side is not here to compare with; or ``taken over``
+            where DVC's lock names other code or settings than ran, beside the same outputs.
         detail: what was found, where it is not ``ok``.
     """
 

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from deepcustom.evaluation.results import percent
-from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, Check, File, Lineage, Run
 
-_COLOURS = {OK: "green", ABSENT: "yellow", BROKEN: "bold red"}
+_COLOURS = {OK: "green", ABSENT: "yellow", TAKEN: "yellow", BROKEN: "bold red"}
 
 
 def tree(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> Tree:
@@ -89,7 +89,9 @@ def _add_check(node: Tree, check: Check) -> None:
 
 def _verdict(checks: list[Check]) -> str:
     """The worst of them."""
-    worst = max((check.verdict for check in checks), key=[OK, ABSENT, BROKEN].index, default=OK)
+    worst = max(
+        (check.verdict for check in checks), key=[OK, ABSENT, TAKEN, BROKEN].index, default=OK
+    )
     return f"[{_COLOURS[worst]}]{worst}[/]"
 
 

@@ -13,8 +13,9 @@ from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.code import code_digest, is_code
 from deepcustom.pipeline.code_lock import LOCK, parse_lock
-from deepcustom.pipeline.dvc import read_lock
-from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check, File, Lineage, Run
+from deepcustom.pipeline.dvc import parse_stages, read_lock
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, Check, File, Lineage, Run
+from deepcustom.pipeline.trace.locked import Entry, agree, lock_checks
 from deepcustom.pipeline.trace.official import official_splits
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
@@ -70,17 +71,9 @@ def _number_checks(number: Result, evaluated: RunRecord) -> list[Check]:
     seen = set(evaluated.inputs.values())
     pairs = {"weights of the row": number.network_md5, "images of the row": number.set_md5}
     return [
-        _agree(name, "an input of the run", md5, md5 if md5 in seen else "not among them")
+        agree(name, "an input of the run", md5, md5 if md5 in seen else "not among them")
         for name, md5 in pairs.items()
     ]
-
-
-def _agree(name: str, other: str, expected: str, found: str | None) -> Check:
-    if found is None:
-        return Check(name, ABSENT, f"{other}: none")
-    if found == expected:
-        return Check(name, OK)
-    return Check(name, BROKEN, f"{other}: {found}, expected {expected}")
 
 
 @dataclass
@@ -90,6 +83,7 @@ class _Records:
     ws: Workspace
     project: Path
     makers: dict[str, RunRecord]
+    records: dict[str, str]  # run key → where the record lies
     lock: Mapping[str, Any]
     _hashes: dict[str, str | None] = field(default_factory=dict)
     _code: dict[tuple[str, str], str | None] = field(default_factory=dict)
@@ -97,11 +91,14 @@ class _Records:
 
     @classmethod
     def of(cls, ws: Workspace, project: Path) -> _Records:
-        records = [RunRecord.read(file.parent) for file in sorted(ws.runs.rglob(RUN_FILE))]
+        files = sorted(ws.runs.rglob(RUN_FILE))
+        records = [RunRecord.read(file.parent) for file in files]
         if not records:
             raise InputError("no run records in reports/runs: `deepcustom repro` makes them")
         makers = {path: record for record in records for path in record.outputs}
-        return cls(ws, project, makers, read_lock(ws.root))
+        places = [file.relative_to(ws.root).as_posix() for file in files]
+        lie = {record.run_key: place for record, place in zip(records, places, strict=True)}
+        return cls(ws, project, makers, lie, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
         """The output that ``what`` is, or lies in."""
@@ -125,9 +122,9 @@ class _Records:
         made = self.makers.get(path)
         made_md5 = made.outputs[path] if made else None
         checks = [
-            _agree("file", "the one here", md5, self._hash(path)),
-            _agree("dvc.lock", "its output", md5, self._locked(path)),
-            _agree("made as", "the record of the run", md5, made_md5)
+            agree("file", "the one here", md5, self._hash(path)),
+            agree("dvc.lock", "its output", md5, self._locked(path)),
+            agree("made as", "the record of the run", md5, made_md5)
             if made
             else Check("made as", BROKEN, "no record of the run that made it"),
         ]
@@ -157,13 +154,40 @@ class _Records:
         )
 
     def _run_checks(self, record: RunRecord) -> list[Check]:
-        checks = [*self._lock_checks(record), *self._code_checks(record)]
+        entry, taken_over = self._entry(record)
+        checks = [*lock_checks(record, entry), *self._code_checks(record, entry)]
+        if taken_over:
+            checks.append(Check("taken over", TAKEN, taken_over))
         if record.stage != "prepare":
             return checks
         for name, found in official_splits(self.ws, record.dataset).items():
             verdict = {True: OK, False: BROKEN, None: ABSENT}[found.same]
             checks.append(Check(f"official {name} split", verdict, found.detail))
         return checks
+
+    def _entry(self, record: RunRecord) -> tuple[Entry | None, str]:
+        """What ``dvc.lock`` says of the run, and, where that was taken over from an older one, how.
+
+        `dvc commit` may have put code and settings of now beside outputs that a run with others made. The
+        run is then held against the ``dvc.lock`` that its record came with, if the outputs are the same.
+        """
+        now = self.lock.get(record.name)
+        if now is None or self._agrees(record, now):
+            return now, ""
+        commit = provenance.last_change(self.project, self.records[record.run_key])
+        then = parse_stages(provenance.file_at(self.project, commit, "dvc.lock")) if commit else {}
+        before = then.get(record.name)
+        same = before is not None and _outs(before) == _outs(now)
+        if before is None or not same or not self._agrees(record, before):
+            return now, ""
+        return before, (
+            f"dvc.lock names code or settings of now, which did not run: they were taken over; the run is "
+            f"held against dvc.lock of commit {commit[:7] if commit else ''}"
+        )
+
+    def _agrees(self, record: RunRecord, entry: Entry) -> bool:
+        checks = [*lock_checks(record, entry), *self._code_checks(record, entry)]
+        return not any(check.verdict == BROKEN for check in checks)
 
     def _hash(self, path: str) -> str | None:
         if path not in self._hashes:
@@ -176,39 +200,14 @@ class _Records:
         outs = (one for entry in self.lock.values() for one in entry.get("outs", []))
         return next((str(one["md5"]) for one in outs if one["path"] == path), None)
 
-    def _lock_checks(self, record: RunRecord) -> list[Check]:
-        """The record's inputs and params against the lock's."""
-        if record.name not in self.lock:
-            return [Check("stage in dvc.lock", ABSENT, f"{record.name}: none")]
-        deps = {one["path"]: one["md5"] for one in self.lock[record.name].get("deps", [])}
-        checks = [
-            _agree(f"read {path}", "dvc.lock", md5, deps.get(path))
-            for path, md5 in record.inputs.items()
-            if not any(parent.as_posix() in deps for parent in Path(path).parents)
-        ]
-        params = self.lock[record.name].get("params", {}).get("params.yaml", {})
-        wrong = [key for key, value in params.items() if not _within(value, record.params.get(key))]
-        if not wrong:
-            return [*checks, Check("params", OK)]
-        return [*checks, Check("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
-
-    def _code_checks(self, record: RunRecord) -> list[Check]:
+    def _code_checks(self, record: RunRecord, entry: Entry | None) -> list[Check]:
         """The code that ran against the code that the lock names, and both against the recorded commit."""
-        code = self._locked_code(record)
+        code = _locked_code(record, entry or {})
         if not code:
             return []
         ran = record.code
-        checks = (
-            [] if ran is None else [_agree("code that ran", "dvc.lock", ran, code_digest(code))]
-        )
+        checks = [] if ran is None else [agree("code that ran", "dvc.lock", ran, code_digest(code))]
         return [*checks, self._commit_check(record, code)]
-
-    def _locked_code(self, record: RunRecord) -> dict[str, str]:
-        """Path → hash of the code in the lock; of ``deepcustom.lock``, the digest of the stage's code."""
-        entry = self.lock.get(record.name, {})
-        found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
-        locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
-        return found if locked is None else {LOCK: locked, **found}
 
     def _commit_check(self, record: RunRecord, code: Mapping[str, str]) -> Check:
         commit = record.git_commit
@@ -236,10 +235,12 @@ class _Records:
         return self._code[key]
 
 
-def _within(part: Any, whole: Any) -> bool:
-    """Whether ``whole`` has everything that ``part`` has; it may have defaults besides."""
-    if isinstance(part, dict):
-        return isinstance(whole, dict) and all(
-            _within(value, whole.get(key)) for key, value in part.items()
-        )
-    return bool(part == whole)
+def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
+    """Path → hash of the code in the lock; of ``deepcustom.lock``, the digest of the stage's code."""
+    found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
+    locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
+    return found if locked is None else {LOCK: locked, **found}
+
+
+def _outs(entry: Entry) -> dict[str, str]:
+    return {one["path"]: one["md5"] for one in entry.get("outs", [])}

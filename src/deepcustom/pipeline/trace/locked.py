@@ -1,0 +1,92 @@
+"""A run's record, held against its entry in ``dvc.lock``: what it read, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from deepcustom.base.rows import RECIPE, RECIPES, overlay
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check
+from deepcustom.tracking.record import RunRecord
+
+Entry = Mapping[str, Any]
+"""What ``dvc.lock`` says of one stage."""
+
+
+def agree(name: str, other: str, expected: str, found: str | None) -> Check:
+    """Whether two hashes are the same; ``other`` says where the second is from."""
+    if found is None:
+        return Check(name, ABSENT, f"{other}: none")
+    if found == expected:
+        return Check(name, OK)
+    return Check(name, BROKEN, f"{other}: {found}, expected {expected}")
+
+
+def lock_checks(record: RunRecord, entry: Entry | None) -> list[Check]:
+    """The record's inputs and params against the lock's."""
+    if entry is None:
+        return [Check("stage in dvc.lock", ABSENT, f"{record.name}: none")]
+    deps = {one["path"]: one["md5"] for one in entry.get("deps", [])}
+    checks = [
+        agree(f"read {path}", "dvc.lock", md5, deps.get(path))
+        for path, md5 in record.inputs.items()
+        if not any(parent.as_posix() in deps for parent in Path(path).parents)
+    ]
+    wrong = list(_other_params(record, entry))
+    if not wrong:
+        return [*checks, Check("params", OK)]
+    return [*checks, Check("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
+
+
+def _other_params(record: RunRecord, entry: Entry) -> Iterator[str]:
+    """The keys whose values in the lock are not those that the run used.
+
+    A row is compared with its recipe below it, as the run used it.
+    """
+    params: Mapping[str, Any] = entry.get("params", {}).get("params.yaml", {})
+    for key, value in params.items():
+        if key.partition(".")[0] == RECIPES:
+            continue
+        for place, found in _rows(key, value, record):
+            if isinstance(found, dict) and RECIPE in found:
+                found = overlay(_recipe(params, found[RECIPE]), found)
+            if not _within(found, _used(record.params, place)):
+                yield place
+
+
+def _rows(key: str, value: Any, record: RunRecord) -> Iterator[tuple[str, Any]]:
+    """(place, value): of a whole section the rows that the run used, else what stands at ``key``."""
+    used = [place for place in record.params if place.startswith(f"{key}.")]
+    if "." in key or not used or not isinstance(value, dict):
+        if "." in key or key in record.params:
+            yield key, value
+        return
+    for place in used:
+        yield place, value.get(place.removeprefix(f"{key}."))
+
+
+def _recipe(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = params.get(f"{RECIPES}.{name}", params.get(RECIPES, {}).get(name, {}))
+    return found if isinstance(found, Mapping) else {}
+
+
+def _used(params: Mapping[str, Any], place: str) -> Any:
+    """What the record holds at ``place``, or at the rest of it below the key that it holds."""
+    words = place.split(".")
+    for count in range(len(words), 0, -1):
+        value: Any = params.get(".".join(words[:count]))
+        if value is not None:
+            for word in words[count:]:
+                value = value.get(word) if isinstance(value, Mapping) else None
+            return value
+    return None
+
+
+def _within(part: Any, whole: Any) -> bool:
+    """Whether ``whole`` has everything that ``part`` has; it may have more besides."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            _within(value, whole.get(key)) for key, value in part.items()
+        )
+    return bool(part == whole)
