@@ -258,8 +258,16 @@ def test_unknown_profile(project: Path, fails: Fails) -> None:
         ),
         ("train_dgn", {"lrp": {"output": "noise"}}, "output: should be 'image' or 'perturbation'"),
         ("attack", {"fgsm": {"max_iter": 3}}, "fgsm does not take max_iter"),
-        ("adversarial_train", {"lrp": {"ratio": 0.5}}, "type gf does not take ratio"),
-        ("adversarial_train", {"lrp": {"type": "madry"}}, "type madry does not take clean_weight"),
+        (
+            "adversarial_train",
+            {"lrp": {"ratio": 0.5}},
+            "lrp.ratio is not a known key; allowed: type, training, clean_weight",
+        ),
+        (
+            "adversarial_train",
+            {"lrp": {"type": "madry"}},
+            "adversarial_train.mnist.lrp.inner is missing",
+        ),
         ("evaluate", {"whitebox": {"x": {"method": "cw"}}}, "should be 'fgsm' or 'pgd'"),
         ("report", {"grid_columns": 0}, "grid_columns: should be greater than or equal to 1"),
         ("prepare", {"val_size": -1}, "val_size: should be greater than or equal to 0"),
@@ -392,8 +400,12 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         (
             "adversarial_train.mnist.lpr",
-            {"type": "gf", "training": {"learning_rate": 0.1, "epochs": 1, "batch_size": 1}},
-            "adversarial_train.mnist.lpr: type gf trains on the set of the same name, which is not "
+            {
+                "type": "goodfellow",
+                "clean_weight": 0.5,
+                "training": {"learning_rate": 0.1, "epochs": 1, "batch_size": 1},
+            },
+            "adversarial_train.mnist.lpr: type goodfellow trains on the set of the same name, which is not "
             "there; allowed: lrp, nce, nce-ball, suspiciousness, fgsm, pgd, pgd20-study, pgd-study",
         ),
         ("relevance.mnist.k", 785, "relevance.mnist.k must be at most 784, found 785"),

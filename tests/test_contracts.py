@@ -20,6 +20,7 @@ from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.losses.base import ANALYSES
 from deepcustom.base.params import online_names
 from deepcustom.base.params_check import check
+from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -265,15 +266,14 @@ def test_evaluate_scores_all_networks_and_sets_there_are(pipeline: Pipeline, dat
     assert {one.name for one in [*hardened, *made("train_target")]} <= needed
 
 
-def test_a_network_of_type_gf_depends_on_the_set_of_its_name(pipeline: Pipeline) -> None:
+def test_a_network_that_reads_a_set_depends_on_that_of_its_name(pipeline: Pipeline) -> None:
     for one in pipeline.of("adversarial_train"):
         dataset, name = one.options["dataset"], one.options["network"]
         kind = PARAMS["adversarial_train"][dataset][name]["type"]
         sets = [dep for dep in one.deps if dep.startswith("data/adversarial/")]
-        assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if kind == "gf" else [])
-        code = {"gf": "gf", "default": "art", "madry": "madry"}[kind]
-        assert f"src/deepcustom/hardening/{code}.py" in one.deps
-        assert ("src/deepcustom/attacks/art.py" in one.deps) == (kind == "default")
+        assert sets == ([f"data/adversarial/{dataset}/train/{name}"] if way(kind).reads_set else [])
+        assert f"src/deepcustom/hardening/{kind}.py" in one.deps
+        assert ("src/deepcustom/attacks/art.py" in one.deps) == (kind == "art")
 
 
 def test_a_network_of_type_online_is_trained_by_its_own_stage_and_reads_its_loss(
@@ -341,7 +341,7 @@ def test_the_walk_through_adds_its_stages_and_no_others(
 ) -> None:
     after, params, faults = followed(tmp_path)
     assert faults == set()
-    check(params)
+    check(params, way_of)
     new = after.instances.keys() - pipeline.instances.keys()
     assert new == {
         "train_dgn@mnist-margin",

@@ -18,12 +18,20 @@ from pipeline_fixtures import by_name, walk_through
 from torch import Tensor, nn
 
 from deepcustom.attacks import losses
-from deepcustom.attacks.losses import REGISTRY, CustomLoss, LossContext, build_loss, find_loss
+from deepcustom.attacks.losses import (
+    REGISTRY,
+    CustomLoss,
+    LossContext,
+    build_loss,
+    contexts,
+    find_loss,
+)
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.base.params import Params, TrainDgnParams
 from deepcustom.training import nets
+from deepcustom.training.job import Job
 
 ROOT = Path(__file__).parents[1]
 MARGIN = "examples.margin_loss:MarginLoss"
@@ -428,15 +436,11 @@ def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
     two = y < 2
     bank, history = train_bank(
         "mnist",
-        target_net,
+        contexts(target_net, threat, {}, 2),
         (x[two], y[two]),
         (x[two], y[two]),
-        {},
         section(),
-        threat,
-        num_classes=2,
-        seed=0,
-        compute=compute,
+        Job(0, compute),
     )
     assert bank.loss == MARGIN
     assert {"loss", "margin", "mse", "val_target_accuracy"} <= set(history)

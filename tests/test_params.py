@@ -14,6 +14,9 @@ from pydantic import ValidationError
 from deepcustom.base import params as p
 from deepcustom.base import params_check
 from deepcustom.base.errors import ParamsError, UnknownNameError
+from deepcustom.hardening.base import WaySettings
+from deepcustom.hardening.goodfellow import GoodfellowSettings
+from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import profile
 from deepcustom.pipeline.workspace import Workspace
 
@@ -30,7 +33,7 @@ MODELS: dict[str, tuple[type[p.Params], bool]] = {
     "train_dgn": (p.TrainDgnParams, True),
     "generate": (p.GenerateParams, False),
     "attack": (p.AttackParams, True),
-    "adversarial_train": (p.AdversarialTrainParams, True),
+    "adversarial_train": (WaySettings, True),  # each of a way of its own
     "evaluate": (p.EvaluateParams, False),
     "report": (p.ReportParams, False),
 }
@@ -64,8 +67,9 @@ def test_every_section_of_every_profile_is_valid(name):
         assert "mnist" in tree[section]
         for dataset, values in tree[section].items():
             for key, part in values.items() if several else [(None, values)]:
-                chosen = p.hardening(part) if section == "adversarial_train" else model
-                p.validate(chosen, part, f"{section}.{dataset}.{key}")
+                where = f"{section}.{dataset}.{key}"
+                chosen = way_of(part, where).Settings if model is WaySettings else model
+                p.validate(chosen, part, where)
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -112,7 +116,7 @@ STUDY = {
     **{f"train_dgn.{loss}.training#": STAIRCASE for loss in ("lrp", "nce", "suspiciousness")},
     **{f"train_dgn.{loss}": {"output": "image"} for loss in ("lrp", "nce", "suspiciousness")},
     **{
-        f"adversarial_train.{name}": {"type": "gf", "clean_weight": 0.5}
+        f"adversarial_train.{name}": {"type": "goodfellow", "clean_weight": 0.5}
         for name in ("lrp", "nce", "suspiciousness", "fgsm", "pgd")
     },
 }
@@ -128,9 +132,8 @@ def test_paper_profile_is_the_study(place):
 @pytest.mark.parametrize("name", ["lrp", "nce", "suspiciousness", "fgsm", "pgd"])
 def test_paper_profile_hardens_at_a_constant_rate_with_plain_adam(name):
     tree = profile.settings(PROJECT, "paper")
-    own = p.validate(
-        p.AdversarialTrainParams, tree["adversarial_train"]["mnist"][name], name
-    ).training
+    values = tree["adversarial_train"]["mnist"][name]
+    own = p.validate(GoodfellowSettings, values, name).training
     assert (own.schedule, own.momentum, own.weight_decay) == ("constant", 0.9, 0.0)
 
 
@@ -147,9 +150,9 @@ def test_misspelt_key_is_named_with_the_allowed_ones():
 
 
 def test_misspelt_key_below_lists_what_is_allowed_there():
-    values = {"type": "gf", "training": {**TRAINING, "epoch": 3}}
+    values = {"type": "goodfellow", "training": {**TRAINING, "epoch": 3}}
     refused(
-        p.AdversarialTrainParams,
+        GoodfellowSettings,
         values,
         "here.training.epoch is not a known key; allowed: learning_rate, epochs, batch_size, "
         "schedule, decay_rate, decay_steps, momentum, weight_decay",
@@ -251,26 +254,6 @@ def test_pgd_without_random_start_is_allowed():
     assert p.AttackParams.model_validate({**PGD, "num_random_init": 0}).num_random_init == 0
 
 
-@pytest.mark.parametrize("extra", [{"ratio": 0.5}, {"attack": PGD}, {"ratio": 1, "attack": PGD}])
-def test_type_gf_refuses_what_is_arts(extra):
-    refused(
-        p.AdversarialTrainParams,
-        {"type": "gf", "training": TRAINING, **extra},
-        f"here: type gf does not take {', '.join(sorted(extra))}",
-    )
-
-
-def test_type_default_refuses_what_is_gfs_and_needs_an_attack():
-    default = {"type": "default", "training": TRAINING}
-    with_attack = {**default, "attack": PGD}
-    model = p.AdversarialTrainParams
-    refused(model, {**with_attack, "clean_weight": 0.5}, "default does not take clean_weight")
-    refused(model, default, "here: type default needs attack")
-    scheduled = {**with_attack, "training": {**TRAINING, "schedule": "one_cycle"}}
-    refused(model, scheduled, "schedule must be constant")
-    assert model.model_validate(with_attack).ratio == 0.5
-
-
 def test_params_are_frozen():
     params = p.ThreatParams(eps=0.3)
     with pytest.raises(ValidationError, match="frozen"):
@@ -338,7 +321,7 @@ def test_missing_file_says_where_to_run(tmp_path):
 @pytest.mark.parametrize("name", profile.names(PROJECT))
 def test_every_profile_passes_the_check(name):
     tree = profile.settings(PROJECT, name)
-    assert params_check.check(tree) == ["mnist", "cifar10"]
+    assert params_check.check(tree, way_of) == ["mnist", "cifar10"]
     profile.check_all(PROJECT, tree)
 
 
@@ -411,50 +394,28 @@ def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
         place = place[key]
     place[keys[-1]] = value
     with pytest.raises(ParamsError, match=message):
-        params_check.check(tree)
+        params_check.check(tree, way_of)
 
 
 # A network that learns together with a generator
 
-ONLINE = {"type": "online", "eps_step": 0.1, "max_iter": 1, "training": TRAINING}
-
-
-def test_type_online_has_settings_of_its_own():
-    own = p.validate(p.hardening(ONLINE), ONLINE, "here")
-    assert isinstance(own, p.OnlineTrainParams)
-    assert (own.generator, own.updates, own.reuse, own.begin, own.end) == (
-        "conditional",
-        1,
-        True,
-        0,
-        1,
-    )
-    refused(p.AdversarialTrainParams, ONLINE, "type online is trained by train_online")
-    madry = {"type": "madry", "inner": {"eps_step": 0.1, "max_iter": 1}, "training": TRAINING}
-    refused(p.OnlineTrainParams, madry, "type madry is trained by adversarial_train")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"generator": "none"}, "type online keeps a generator"),
-        ({"begin": 0.5, "end": 0.5}, "none of 2 epochs starts between begin 0.5 and end 0.5"),
-        ({"begin": 0.6, "end": 0.9}, "none of 2 epochs starts between begin 0.6 and end 0.9"),
-        ({"options": {"mse_weight": 1}}, "options go with a loss"),
-        ({"epochs": 3}, "here.epochs is not a known key"),
-        ({"updates": 0}, "here.updates: should be greater than or equal to 1"),
-        ({"clean_weight": 1.0}, "here.clean_weight: should be less than 1"),
-    ],
-)
-def test_what_type_online_refuses(change, message):
-    refused(p.OnlineTrainParams, ONLINE | change, message)
-
-
-@pytest.mark.parametrize("values", [None, [], "online", {"type": ["online"]}, {}, 3])
-def test_what_is_no_mapping_of_type_online_is_judged_as_any_other(values):
-    assert p.hardening(values) is p.AdversarialTrainParams
-    with pytest.raises(ParamsError):
-        p.validate(p.hardening(values), values, "here")
+ONLINE = {
+    "type": "online",
+    "generator": "conditional",
+    "learning_rate": 1e-3,
+    "updates": 1,
+    "begin": 0.0,
+    "end": 1.0,
+    "noise": 0.0,
+    "reuse": True,
+    "eps_step": 0.1,
+    "max_iter": 1,
+    "growth": 0.0,
+    "clean_weight": 0.0,
+    "loss": None,
+    "options": {},
+    "training": TRAINING,
+}
 
 
 @pytest.mark.parametrize("values", [None, [], "x"])

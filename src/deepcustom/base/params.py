@@ -164,120 +164,6 @@ class AttackParams(Params):
         return self
 
 
-class MadryParams(Params):
-    """The attack inside a training step: ``max_iter`` signed steps of ``eps_step`` from a random start.
-
-    The ball, and the step with it, grows evenly from epoch to epoch, up to its full radius at the share
-    ``growth`` of the epochs; 0: full from the first.
-    """
-
-    eps_step: float = Field(gt=0, le=1)
-    max_iter: int = Field(ge=1)
-    growth: float = Field(default=0.0, ge=0, le=1)
-
-
-class OnlineParams(Params):
-    """A generator that learns against the network while that learns from it.
-
-    In every step it offers images inside the ball, uniform noise moves each pixel by at most ``noise`` radii
-    and not out of the ball, ``updates`` times the generator learns from the gradient of its objective there
-    (Adam, ``learning_rate``), and with ``reuse`` that gradient moves the images by one signed step of
-    ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin``
-    to the share ``end`` of the epochs; before, and with ``generator: none`` always, the start is drawn
-    uniformly from the ball, afterwards it stays as it is, and the step that needs no update then follows
-    the network's cross entropy. ``clean_weight`` is the weight of the clean images in the network's loss.
-    The ball, and the step with it, grows as with :class:`MadryParams`.
-
-    ``loss``: what the generator minimises, a registered name or ``package.module:Class``, with its
-    ``options``; None: the negative of the network's own cross entropy.
-    """
-
-    generator: Literal["conditional", "per_class", "none"] = "conditional"
-    learning_rate: float = Field(default=1.0e-3, gt=0, le=1)
-    updates: int = Field(default=1, ge=1)
-    begin: float = Field(default=0.0, ge=0, le=1)
-    end: float = Field(default=1.0, ge=0, le=1)
-    noise: float = Field(default=0.0, ge=0, le=1)
-    reuse: bool = True
-    eps_step: float = Field(gt=0, le=1)
-    max_iter: int = Field(ge=0)
-    growth: float = Field(default=0.0, ge=0, le=1)
-    clean_weight: float = Field(default=0.0, ge=0, lt=1)
-    loss: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _options_are_of_a_loss(self) -> OnlineParams:
-        if self.loss is None and self.options:
-            raise ValueError("options go with a loss, and none is named")
-        return self
-
-
-class OnlineTrainParams(OnlineParams):
-    """Hardening a fresh network together with a generator; the keys are those of :class:`OnlineParams`."""
-
-    type: Literal["online"]
-    training: TrainingParams
-
-    @model_validator(mode="before")
-    @classmethod
-    def _others_are_another_stage(cls, values: Any) -> Any:
-        kind = values.get("type") if isinstance(values, Mapping) else None
-        if kind in ("gf", "default", "madry"):
-            raise ValueError(f"type {kind} is trained by adversarial_train")
-        return values
-
-    @model_validator(mode="after")
-    def _a_generator_learns(self) -> OnlineTrainParams:
-        if self.generator == "none":
-            raise ValueError("type online keeps a generator: conditional or per_class")
-        epochs = self.training.epochs
-        if not any(self.begin <= epoch / epochs < self.end for epoch in range(epochs)):
-            raise ValueError(
-                f"none of {epochs} epochs starts between begin {self.begin:g} and end {self.end:g}: "
-                "the generator should learn in one at least"
-            )
-        return self
-
-
-class AdversarialTrainParams(Params):
-    """Hardening a fresh network, but for ``type: online``, see :class:`OnlineTrainParams`.
-
-    ``type: gf`` trains on the set of the network's own name with the loss of Goodfellow et al. 2015,
-    ``clean_weight`` * CE(clean) + (1 - ``clean_weight``) * CE(adversarial). ``type: default`` is ART's
-    own AdversarialTrainer with ``attack``, replacing the share ``ratio`` of every batch. ``type: madry``
-    trains on nothing but the images that the attack ``inner`` makes of each batch (Madry et al. 2018).
-    """
-
-    type: Literal["gf", "default", "madry"]
-    training: TrainingParams
-    clean_weight: float = Field(default=0.5, ge=0, le=1)
-    ratio: float = Field(default=0.5, gt=0, le=1)
-    attack: AttackParams | None = None
-    inner: MadryParams | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _online_is_another_stage(cls, values: Any) -> Any:
-        if hardening(values) is OnlineTrainParams:
-            raise ValueError("type online is trained by train_online")
-        return values
-
-    @model_validator(mode="after")
-    def _each_type_has_its_own_settings(self) -> AdversarialTrainParams:
-        own = {"gf": {"clean_weight"}, "default": {"ratio", "attack"}, "madry": {"inner"}}
-        wrong = sorted((set().union(*own.values()) - own[self.type]) & self.model_fields_set)
-        if wrong:
-            raise ValueError(f"type {self.type} does not take {', '.join(wrong)}")
-        if self.type == "default" and self.attack is None:
-            raise ValueError("type default needs attack")
-        if self.type == "madry" and self.inner is None:
-            raise ValueError("type madry needs inner")
-        if self.type == "default" and self.training.schedule != "constant":
-            raise ValueError("type default trains at a constant rate: schedule must be constant")
-        return self
-
-
 class AutoAttackParams(Params):
     """The parts of AutoAttack: APGD's iterations, restarts and targets, and the queries of Square."""
 
@@ -396,17 +282,11 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
     return value
 
 
-def hardening(values: Any) -> type[AdversarialTrainParams | OnlineTrainParams]:
-    """The model of a robust network's section: ``type: online`` has one of its own."""
-    online = isinstance(values, Mapping) and values.get("type") == "online"
-    return OnlineTrainParams if online else AdversarialTrainParams
-
-
 def online_names(tree: Mapping[str, Any], dataset: str) -> list[str]:
     """The robust networks of a data set that learn together with a generator of the same name."""
     robust = section(tree, "adversarial_train", dataset)
     pairs = robust.items() if isinstance(robust, Mapping) else ()
-    return [name for name, values in pairs if hardening(values) is OnlineTrainParams]
+    return [name for name, v in pairs if isinstance(v, Mapping) and v.get("type") == "online"]
 
 
 def seed(tree: Mapping[str, Any]) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Protocol
 
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import (
-    AdversarialTrainParams,
     AttackParams,
     ComputeParams,
     EvaluateParams,
@@ -22,7 +21,6 @@ from deepcustom.base.params import (
     TrainDgnParams,
     TrainingParams,
     found_value,
-    hardening,
     online_names,
     section,
     seed,
@@ -42,15 +40,31 @@ _PER_DATASET: dict[str, type[Params]] = {
 _PER_ITEM: dict[str, type[Params]] = {
     "train_dgn": TrainDgnParams,
     "attack": AttackParams,
-    "adversarial_train": AdversarialTrainParams,
 }
-_SECTIONS = (*_PER_DATASET, *_PER_ITEM)
+_SECTIONS = (*_PER_DATASET, *_PER_ITEM, "adversarial_train")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
+class Hardening(Protocol):
+    """What is asked of a way of hardening, see :class:`deepcustom.hardening.base.Way`."""
+
+    @property
+    def Settings(self) -> type[Params]:  # noqa: N802  # the attribute's name there
+        """The model of a network's section."""
+
+    @property
+    def reads_set(self) -> bool:
+        """Whether it trains on the adversarial set of the network's name."""
+
+
+WayOf = Callable[[Any, str], Hardening]
+"""(values, where) → the way of hardening that a network's section, with its dotted place, names."""
+
+
 def check(
     tree: Mapping[str, Any],
+    way_of: WayOf,
     datasets: Collection[str] | None = None,
     known: Collection[str] | None = None,
 ) -> list[str]:
@@ -58,6 +72,7 @@ def check(
 
     Args:
         tree: all of it.
+        way_of: finds the way of hardening that a section names.
         datasets: the data sets in use, which every section must have; what is there for another is not
             read. None: all that any section names.
         known: the data sets there are; None: any name will do.
@@ -79,7 +94,7 @@ def check(
     used = _check_datasets(tree, datasets, known)
     for dataset in used:
         _check_settings(tree, dataset)
-        _check_names(tree, dataset)
+        _check_names(tree, dataset, _check_hardened(tree, dataset, way_of))
     return used
 
 
@@ -118,19 +133,36 @@ def _check_settings(tree: Mapping[str, Any], dataset: str) -> None:
     for name, model in _PER_DATASET.items():
         validate(model, section(tree, name, dataset), f"{name}.{dataset}")
     for name, model in _PER_ITEM.items():
-        for item, values in _mapping(tree, "named settings", name, dataset).items():
-            if not isinstance(item, str):
-                raise ParamsError(f"params.yaml: {name}.{dataset}.{item} must be text: quote it")
-            if not _NAME.fullmatch(item):
-                raise ParamsError(
-                    f"params.yaml: {name}.{dataset}.{item!r} names files: it must begin with a "
-                    "letter or digit and hold only these, '-', '_' and '.'"
-                )
-            chosen = hardening(values) if name == "adversarial_train" else model
-            validate(chosen, values, f"{name}.{dataset}.{item}")
+        for item, values in _items(tree, name, dataset):
+            validate(model, values, f"{name}.{dataset}.{item}")
 
 
-def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
+def _check_hardened(tree: Mapping[str, Any], dataset: str, way_of: WayOf) -> list[str]:
+    """The hardened networks that train on an adversarial set."""
+    reading = []
+    for name, values in _items(tree, "adversarial_train", dataset):
+        where = f"adversarial_train.{dataset}.{name}"
+        way = way_of(values, where)
+        validate(way.Settings, values, where)
+        if way.reads_set:
+            reading.append(name)
+    return reading
+
+
+def _items(tree: Mapping[str, Any], name: str, dataset: str) -> Iterator[tuple[str, Any]]:
+    """What a section holds by name; the names are checked."""
+    for item, values in _mapping(tree, "named settings", name, dataset).items():
+        if not isinstance(item, str):
+            raise ParamsError(f"params.yaml: {name}.{dataset}.{item} must be text: quote it")
+        if not _NAME.fullmatch(item):
+            raise ParamsError(
+                f"params.yaml: {name}.{dataset}.{item!r} names files: it must begin with a "
+                "letter or digit and hold only these, '-', '_' and '.'"
+            )
+        yield item, values
+
+
+def _check_names(tree: Mapping[str, Any], dataset: str, reading: Collection[str]) -> None:
     """What names a bank, an attack or a network must name one that is there."""
     robust = section(tree, "adversarial_train", dataset)
     sets = [*section(tree, "train_dgn", dataset), *section(tree, "attack", dataset)]
@@ -152,9 +184,10 @@ def _check_names(tree: Mapping[str, Any], dataset: str) -> None:
                 f"params.yaml: adversarial_train.{dataset}.{name}: type online trains a generator of its "
                 "own name, which a bank or an attack has already"
             )
-    for name, values in robust.items():
-        if values["type"] == "gf" and name not in sets:
+    for name in reading:
+        if name not in sets:
+            kind = robust[name]["type"]
             raise ParamsError(
-                f"params.yaml: adversarial_train.{dataset}.{name}: type gf trains on the set of the "
+                f"params.yaml: adversarial_train.{dataset}.{name}: type {kind} trains on the set of the "
                 f"same name, which is not there; allowed: {', '.join(sets)}"
             )

@@ -8,16 +8,16 @@ from typing import Any
 
 from deepcustom.attacks.conditional import conditional
 from deepcustom.base.params import (
-    AdversarialTrainParams,
     EvaluateParams,
-    OnlineTrainParams,
     Params,
     TrainDgnParams,
     TrainingParams,
 )
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import Result
+from deepcustom.hardening.online import OnlineSettings
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import way_of_network
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
@@ -35,7 +35,7 @@ def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -
     facts = {"data": _data(stage, spec), "threat model": _threat(stage)}
     cards = {}
     for name, model, settings in _models(stage, spec):
-        given = settings.model_dump(mode="json", exclude_unset=True)
+        given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True)
         cards[name] = card(model, spec.name, spec.title, results, facts=facts, settings=given)
     return cards
 
@@ -52,8 +52,9 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
                 stage.section(TrainingParams, "train_target", spec.name),
             )
         else:
-            hardened = _hardening(stage, spec, name)
-            title, settings = _hardened(name, hardened), hardened
+            way = way_of_network(stage, name)
+            settings = stage.section(way.Settings, "adversarial_train", spec.name, name)
+            title = way.title.format(name=name)
         path = workspace.network(spec.name, name)
         card_name = name if name == "target" else f"robust-{name}"
         yield card_name, _model(stage, "classifier", name, title, path, classifier), settings
@@ -68,29 +69,12 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
             yield f"dgn-{name}", _model(stage, "bank", name, title, path, generator), settings
     for name in evaluated.networks:
         if name in stage.online_names():
-            own = stage.section(OnlineTrainParams, "adversarial_train", spec.name, name)
+            own = stage.section(OnlineSettings, "adversarial_train", spec.name, name)
             per_class = own.generator == "per_class"
             net = conditional(spec.name, spec.num_classes, per_class=per_class)
             title, path = f"{name}, the DGN of the network", workspace.bank(spec.name, name)
             size = nets.parameter_count(net)
             yield f"dgn-{name}", _model(stage, "generator", name, title, path, size), own
-
-
-def _hardening(
-    stage: StageRun, spec: DatasetSpec, name: str
-) -> AdversarialTrainParams | OnlineTrainParams:
-    keys = ("adversarial_train", spec.name, name)
-    if name in stage.online_names():
-        return stage.section(OnlineTrainParams, *keys)
-    return stage.section(AdversarialTrainParams, *keys)
-
-
-def _hardened(name: str, settings: AdversarialTrainParams | OnlineTrainParams) -> str:
-    if settings.type == "online":
-        return f"{name}, hardened from a generator's proposal"
-    if settings.type == "madry":
-        return f"{name}, adversarial training as Madry et al. 2018"
-    return f"network hardened with {name}"
 
 
 def _model(stage: StageRun, kind: str, name: str, title: str, path: str, parameters: int) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.pipeline import workspace
@@ -15,8 +15,31 @@ if TYPE_CHECKING:
     from deepcustom.attacks.conditional import ConditionalDGN
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.hardening.base import Way
     from deepcustom.training.compute import Compute
     from deepcustom.training.nets import Classifier
+
+HARDENING = ("adversarial_train", "train_online")
+"""The stages that train hardened networks."""
+
+
+def way_of_network(stage: StageRun, name: str) -> type[Way[Any]]:
+    """The way that the network ``name`` of the stage's data set is hardened.
+
+    Raises:
+        ParamsError: ``params.yaml`` names none; or it does not train so in this stage, if it is one that
+            trains hardened networks.
+    """
+    from deepcustom.hardening.ways import way_of
+
+    keys = ("adversarial_train", stage.dataset, name)
+    where = ".".join(keys)
+    values = stage.expect(*keys)
+    way = way_of(values, where)
+    if way.stage != stage.stage and stage.stage in HARDENING:
+        kind = values["type"]
+        raise ParamsError(f"params.yaml: {where}: type {kind} is trained by {way.stage}")
+    return way
 
 
 def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:

@@ -25,7 +25,6 @@ from deepcustom.base.errors import (
     UnknownNameError,
 )
 from deepcustom.base.params import (
-    OnlineTrainParams,
     RelevanceParams,
     TrainDgnParams,
     online_names,
@@ -126,7 +125,9 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
         UnknownNameError: ``dvc.yaml`` lists a data set that there is not.
         ParamsError: in one line: the key, what it holds, and what is allowed.
     """
-    used = check(tree, _datasets(ws), SPECS)
+    from deepcustom.hardening.ways import way_of
+
+    used = check(tree, way_of, _datasets(ws), SPECS)
     for dataset in used:
         most = math.prod(SPECS[dataset].shape)
         k = validate(RelevanceParams, tree["relevance"][dataset], f"relevance.{dataset}").k
@@ -141,10 +142,10 @@ def check_all(ws: Workspace, tree: Mapping[str, Any]) -> None:
                 bank = validate(TrainDgnParams, values, where)
                 _check_loss(bank.loss, bank.options, where)
             for name in online_names(tree, dataset):
+                from deepcustom.hardening.online import OnlineSettings
+
                 where = f"adversarial_train.{dataset}.{name}"
-                online = validate(
-                    OnlineTrainParams, tree["adversarial_train"][dataset][name], where
-                )
+                online = validate(OnlineSettings, tree["adversarial_train"][dataset][name], where)
                 if online.loss is not None:
                     _check_loss(online.loss, online.options, where)
 

@@ -90,13 +90,13 @@ class StageRun:
         """This stage's section for the data set, or what lies below ``keys`` in it, checked."""
         return self.section(model, self.stage, self.dataset, *keys)
 
-    def expect(self, *keys: str) -> None:
-        """Check that ``params.yaml`` has these keys, of another stage.
+    def expect(self, *keys: str) -> Any:
+        """What ``params.yaml`` has below these keys, unchecked, and not for the record.
 
         Raises:
             ParamsError: it has not; the message lists what is there.
         """
-        settings.section(self._tree, *keys)
+        return settings.section(self._tree, *keys)
 
     def has(self, *keys: str) -> bool:
         """Whether ``params.yaml`` has these keys."""

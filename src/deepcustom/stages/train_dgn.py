@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from deepcustom.attacks.losses import find_loss
+from deepcustom.attacks.losses import contexts, find_loss
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import progress
@@ -15,6 +15,7 @@ from deepcustom.pipeline.load import load_analysis, load_classifier, load_split,
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
+from deepcustom.training.job import Job
 
 
 def run(ws: Workspace, dataset: str, name: str) -> None:
@@ -29,24 +30,13 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         val = to_device(load_split(stage, spec, "val"), compute)
         target_net = load_classifier(stage, spec, "target", compute)
         analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
+        classes = contexts(target_net, threat, analysis, spec.num_classes)
         checkpoint = stage.checkpoint(Path(inspect.getfile(loss)))
 
         total = params.training.epochs * spec.num_classes
         with progress(f"train_dgn@{dataset}-{name}", total) as advance:
-            bank, history = train_bank(
-                dataset,
-                target_net,
-                train,
-                val,
-                analysis,
-                params,
-                threat,
-                num_classes=spec.num_classes,
-                seed=stage.seed,
-                compute=compute,
-                advance=advance,
-                checkpoint=checkpoint,
-            )
+            job = Job(stage.seed, compute, advance, checkpoint)
+            bank, history = train_bank(dataset, classes, train, val, params, job)
 
         bank.save(stage.write(workspace.bank(dataset, name)))
 

@@ -6,17 +6,17 @@ import inspect
 from pathlib import Path
 
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
-from deepcustom.attacks.losses import find_loss
-from deepcustom.base.params import OnlineTrainParams
+from deepcustom.attacks.losses import contexts, find_loss
 from deepcustom.base.progress import progress
 from deepcustom.data import datasets
-from deepcustom.hardening.online import objectives, train_online
+from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_split, to_device, way_of_network
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
 from deepcustom.training import nets
+from deepcustom.training.job import Job
 from deepcustom.training.weights import save_network
 
 CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no loss is named
@@ -26,7 +26,8 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
     """Train the robust network ``name`` of ``dataset``, of ``type: online``, and its generator."""
     spec = datasets.spec(dataset)
     with StageRun(ws, "train_online", dataset, name) as stage:
-        params = stage.section(OnlineTrainParams, "adversarial_train", dataset, name)
+        way_of_network(stage, name)
+        params = stage.section(OnlineSettings, "adversarial_train", dataset, name)
         threat, compute = stage.threat(), stage.compute()
 
         train = to_device(load_split(stage, spec, "train"), compute)
@@ -39,24 +40,13 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         if params.loss is not None:
             loss = find_loss(params.loss)
             analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
-            losses = objectives(params, net, threat, analysis, spec.num_classes)
+            losses = objectives(params, contexts(net, threat, analysis, spec.num_classes))
             code = [Path(inspect.getfile(loss))]
 
         with progress(f"train_online@{dataset}-{name}", params.training.epochs) as advance:
-            history = train_online(
-                net,
-                generator,
-                train,
-                val,
-                params.training,
-                online=params,
-                losses=losses,
-                threat=threat,
-                seed=stage.seed,
-                compute=compute,
-                advance=advance,
-                checkpoint=stage.checkpoint(*code),
-            )
+            job = Job(stage.seed, compute, advance, stage.checkpoint(*code))
+            way = Online(params, threat, spec.num_classes, generator, losses)
+            history = way.train(net, train, val, job)
 
         about = {"kind": "classifier", "dataset": dataset, "network": name}
         save_network(stage.write(workspace.robust(dataset, name)), net, about)

@@ -12,6 +12,7 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
 from deepcustom.training import nets
 from deepcustom.training.fit import train_classifier
+from deepcustom.training.job import Job
 from deepcustom.training.weights import save_network
 
 
@@ -27,16 +28,8 @@ def run(ws: Workspace, dataset: str) -> None:
 
         net = compute.place(nets.classifier(dataset))
         with progress(f"train_target@{dataset}", params.epochs) as advance:
-            history = train_classifier(
-                net,
-                train,
-                val,
-                params,
-                seed=stage.seed,
-                compute=compute,
-                advance=advance,
-                checkpoint=stage.checkpoint(),
-            )
+            job = Job(stage.seed, compute, advance, stage.checkpoint())
+            history = train_classifier(net, train, val, params, job)
 
         about = {"kind": "classifier", "dataset": dataset, "network": "target"}
         save_network(stage.write(workspace.target(dataset)), net, about)

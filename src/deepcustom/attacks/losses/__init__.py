@@ -6,6 +6,7 @@ from deepcustom.attacks.losses.base import (
     CustomLoss,
     LossContext,
     build_loss,
+    contexts,
     find_loss,
     register_loss,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "CustomLoss",
     "LossContext",
     "build_loss",
+    "contexts",
     "find_loss",
     "lrp",
     "nce",
