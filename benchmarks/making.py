@@ -109,7 +109,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
     """``run_attack`` as the stage ``attack`` calls it."""
     import torch
 
-    from deepcustom.attacks.art import art_classifier, run_attack, sloped
+    from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
     from deepcustom.base.settings import AttackParams
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
@@ -118,7 +118,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
         own = {"eps_step": EPS_STEP[dataset], "max_iter": STEPS, "num_random_init": 0}
     params = AttackParams(method=method, **own)
     spec, threat = inputs.spec, inputs.threat
-    net = sloped(inputs.target_net(compute), compute)
+    net = for_gradients(inputs.target_net(compute), compute)
     estimator = art_classifier(net, spec.shape, spec.num_classes, compute.device)
 
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:

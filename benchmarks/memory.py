@@ -106,7 +106,7 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     """What the stage ``generate`` does between opening its inputs and recording: ``perturb_split``."""
     from torch import Tensor
 
-    from deepcustom.attacks.perturb import Effect, perturb_split
+    from deepcustom.attacks.perturb import Effect, SplitAttack, perturb_split
     from deepcustom.base.settings import GenerateParams
     from deepcustom.data.arrays import Split
 
@@ -123,18 +123,17 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
         return bank.generate(x, y, threat, compute=compute, batch_size=params.batch_size)
 
+    attack = SplitAttack(
+        perturb,
+        target_net,
+        threat,
+        compute,
+        only_changed=params.mis_classification_check,
+        chunk=spec.num_classes * params.batch_size,
+    )
+
     def call() -> Effect:
-        return perturb_split(
-            split,
-            spec,
-            perturb,
-            Path(folder) / "out",
-            target_net=target_net,
-            threat=threat,
-            compute=compute,
-            only_changed=params.mis_classification_check,
-            chunk=spec.num_classes * params.batch_size,
-        )
+        return perturb_split(split, spec, Path(folder) / "out", attack)
 
     def judge(effect: Effect) -> dict[str, Any]:
         if effect.images != len(split):

@@ -18,6 +18,7 @@ from deepcustom.tracking import store as tracking
 from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32, Compute
 from deepcustom.training.fit import train_classifier
+from deepcustom.training.job import Job
 
 Images = tuple[Tensor, Tensor]
 
@@ -68,7 +69,7 @@ def trained(train: Images, nothing: Images) -> nets.Classifier:
     torch.manual_seed(0)
     net = nets.classifier("mnist")
     budget = TrainingParams(learning_rate=3e-3, epochs=10, batch_size=32, schedule="one_cycle")
-    train_classifier(net, train, nothing, budget, seed=0, compute=FLOAT32)
+    train_classifier(net, train, nothing, budget, Job(0, FLOAT32))
     return net.eval().requires_grad_(False)
 
 

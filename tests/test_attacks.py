@@ -10,13 +10,16 @@ import torch
 from art.defences.trainer import AdversarialTrainer
 from torch import Tensor, nn
 
-from deepcustom.attacks.art import DGNAttack, art_attack, art_classifier, run_attack, sloped
+from deepcustom.attacks.art import art_attack, art_classifier, for_gradients, run_attack
 from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.dgn_attack import DGNAttack
+from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AttackParams, TrainDgnParams
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.nets import MixedPrecision
 from deepcustom.training.prediction import accuracy
 
@@ -37,15 +40,11 @@ def bank(train, trained) -> DGNBank:
     some = train[0][:300], train[1][:300]
     made, _ = train_bank(
         "mnist",
-        trained,
+        contexts(trained, ThreatModel(0.3), {}, 10),
         some,
         (some[0][:0], some[1][:0]),
-        {},
         params,
-        ThreatModel(0.3),
-        num_classes=10,
-        seed=0,
-        compute=FLOAT32,
+        Job(0, FLOAT32),
     )
     return made
 
@@ -211,6 +210,8 @@ def test_labels_may_be_indices_or_one_hot_or_are_predicted(target_net, bank, few
     assert by_index.tobytes() == expected.tobytes()
     assert attack.generate(x, np.eye(10)[y]).tobytes() == expected.tobytes()
     assert attack.generate(x=x, y=y.astype(np.uint8)).tobytes() == expected.tobytes()
+    for column in (y[:, None], y[:, None].astype(np.float32)):
+        assert attack.generate(x, column).tobytes() == expected.tobytes()
 
     predicted = target_net(few[0]).argmax(1)
     assert not torch.equal(predicted, few[1])
@@ -245,6 +246,25 @@ def test_dgn_attack_refuses_other_numbers_of_labels(target_net, bank, few, threa
     attack = DGNAttack(estimator_of(target_net), bank, threat)
     with pytest.raises(InputError, match="60 images need as many labels"):
         attack.generate(few[0].numpy(), few[1].numpy()[:5])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((60, 2)), r"labels must be \(N,\), \(N, 1\) or \(N, 10\).*found \(60, 2\)"),
+        (np.zeros((60, 11)), r"found \(60, 11\)"),
+        (np.zeros((60, 10, 1)), r"found \(60, 10, 1\)"),
+        (np.array(3), r"found \(\)"),
+        (np.full(60, 0.5), "whole numbers"),
+        (np.full((60, 1), np.nan), "whole numbers"),
+        (np.full((60, 1), 10), r"labels must lie in 0\.\.9, found 10\.\.10"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_dgn_attack_refuses_labels_that_pick_no_dgn(target_net, bank, few, threat, labels, message):
+    attack = DGNAttack(estimator_of(target_net), bank, threat)
+    with pytest.raises(InputError, match=message):
+        attack.generate(few[0].numpy(), labels)
 
 
 def test_dgn_attack_refuses_what_is_no_classifier(bank, threat):
@@ -294,6 +314,6 @@ def test_a_run_in_half_precision_attacks_about_as_hard(trained, held_out, precis
         x_adv = run_attack(estimator_of(net), params, threat, *held_out, seed=1)
         return accuracy(sure, torch.from_numpy(x_adv), held_out[1])
 
-    assert left(sloped(sure, compute)) == pytest.approx(left(sure), abs=0.03)
+    assert left(for_gradients(sure, compute)) == pytest.approx(left(sure), abs=0.03)
     if precision == "float16":
         assert left(MixedPrecision(sure, compute)) > left(sure) + 0.1

@@ -38,7 +38,7 @@ def text(
     kind: str, name: str, results: list[Result] = RESULTS, settings: dict[str, Any] | None = None
 ) -> str:
     model = Model(kind, name, f"the model {name}", f"models/{name}.safetensors", "ab" * 16, 27580)
-    settings = settings or {"type": "gf", "training": {"epochs": 7}}
+    settings = settings or {"type": "goodfellow", "training": {"epochs": 7}}
     return card(model, "mnist", "MNIST", results, facts={"data": "some"}, settings=settings)
 
 
@@ -97,7 +97,7 @@ def test_a_card_says_what_the_model_is() -> None:
         f"| md5 | `{'ab' * 16}` |",
         "| parameters | 27,580 |",
         "| data | some |",
-        "| settings | type gf, training.epochs 7 |",
+        "| settings | type goodfellow, training.epochs 7 |",
     ):
         assert row in found
     assert "| parameters | 27,580 a generator |" in text("bank", "nce")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepcustom.attacks import train_bank as dgn_training
 from deepcustom.attacks.bank import DGNBank, propose
-from deepcustom.attacks.losses import REGISTRY, CustomLoss
+from deepcustom.attacks.losses import REGISTRY, CustomLoss, contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError, LossError, ParamsError, UnknownNameError
@@ -21,6 +21,7 @@ from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_tensors, save_network, save_tensors
 
@@ -44,15 +45,11 @@ def bank_of(few, target_net, *, val=None, compute, seed=1, **changes):
     val = (x[y < CLASSES][:10], y[y < CLASSES][:10]) if val is None else val
     return train_bank(
         "mnist",
-        target_net,
+        contexts(target_net, ThreatModel(0.3), changes.pop("analysis", {}), CLASSES),
         few,
         val,
-        changes.pop("analysis", {}),
         params(**changes),
-        ThreatModel(0.3),
-        num_classes=CLASSES,
-        seed=seed,
-        compute=compute,
+        Job(seed, compute),
     )
 
 
@@ -182,15 +179,11 @@ def test_training_lowers_the_loss_and_the_target_accuracy(train, target_net, com
     training = {"learning_rate": 3e-3, "epochs": 8, "batch_size": 16}
     _, history = train_bank(
         "mnist",
-        Relabelled(target_net, 1),
+        contexts(Relabelled(target_net, 1), ThreatModel(0.3), {}, 1),
         val,
         val,
-        {},
         params(output="perturbation", training=training),
-        ThreatModel(0.3),
-        num_classes=1,
-        seed=0,
-        compute=compute,
+        Job(0, compute),
     )
     assert history["loss"][-1] < history["loss"][0]
     assert history["val_target_accuracy"][-1] < accuracy(target_net, x[rows], y[rows]) - 0.3
@@ -278,17 +271,11 @@ class Banking:
         seed_everything(0)
         bank, history = train_bank(
             "mnist",
-            self.target_net,
+            contexts(self.target_net, ThreatModel(0.3), {}, 5),
             self.few,
             self.few,
-            {},
             params(loss=loss, training=training),
-            ThreatModel(0.3),
-            num_classes=5,
-            seed=1,
-            compute=compute,
-            advance=advance,
-            checkpoint=place,
+            Job(1, compute, advance, place),
         )
         path = self.folder / "bank.safetensors"
         bank.save(path)
@@ -534,7 +521,7 @@ def test_nothing_in_nothing_out(made, nothing, threat, compute):
 def test_label_without_dgn_is_refused(made, few, threat, compute, label):
     labels = torch.zeros_like(few[1])
     labels[7] = label
-    with pytest.raises(InputError, match=r"labels must lie in 0\.\.2, one DGN a class"):
+    with pytest.raises(InputError, match=r"labels must lie in 0\.\.2, found "):
         made[0].generate(few[0], labels, threat, compute=compute)
 
 

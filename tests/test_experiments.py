@@ -66,7 +66,9 @@ def test_epochs_of_hardening_follow_from_val() -> None:
             assert f"from {100 * few:.1f} % to {100 * many:.1f} %" in section
     hardened = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]["cifar10"]
     fixed = {
-        name: net["training"]["epochs"] for name, net in hardened.items() if net["type"] == "gf"
+        name: net["training"]["epochs"]
+        for name, net in hardened.items()
+        if net["type"] == "goodfellow"
     }
     assert set(fixed.values()) == {12}
     assert len(fixed) == 6
@@ -245,5 +247,5 @@ def test_no_seed_makes_fixed_images_a_defence() -> None:
         }
     params = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]
     for (dataset, network, _), value in worst.items():
-        if params[dataset].get(network, {}).get("type") == "gf":
+        if params[dataset].get(network, {}).get("type") == "goodfellow":
             assert value <= 0.01

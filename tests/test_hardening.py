@@ -11,17 +11,20 @@ from pipeline_fixtures import interruptible
 
 from deepcustom.attacks.art import art_attack, art_classifier, run_attack
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import MadryParams
+from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AttackParams, TrainingParams
-from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.goodfellow import train_gf
-from deepcustom.hardening.madry import inner_pgd, train_madry
+from deepcustom.hardening.art import Art, ArtSettings
+from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
+from deepcustom.hardening.inner import GrowingBall, inner_pgd
+from deepcustom.hardening.madry import InnerParams, Madry, MadrySettings
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 
 FGSM = AttackParams(method="fgsm")
+BALL = ThreatModel(0.1)
 
 
 def params(**changes) -> TrainingParams:
@@ -33,6 +36,22 @@ def fresh(seed: int = 0) -> nets.Classifier:
     return nets.classifier("mnist")
 
 
+def goodfellow(clean_weight=0.5, **changes) -> Goodfellow:
+    settings = GoodfellowSettings(
+        type="goodfellow", training=params(**changes), clean_weight=clean_weight
+    )
+    return Goodfellow(settings, BALL, 10)
+
+
+def madry(inner: InnerParams, ball: ThreatModel = BALL, **changes) -> Madry:
+    return Madry(MadrySettings(type="madry", training=params(**changes), inner=inner), ball, 10)
+
+
+def art(attack: AttackParams = FGSM, ratio=0.5, **changes) -> Art:
+    settings = ArtSettings(type="art", training=params(**changes), ratio=ratio, attack=attack)
+    return Art(settings, BALL, 10)
+
+
 def noise_like(x, seed=0):
     return torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
 
@@ -40,16 +59,8 @@ def noise_like(x, seed=0):
 def hardened(train, adversarial, val, compute, *, clean_weight, **changes):
     """The trained weights as one vector, and the history."""
     net = fresh()
-    history = train_gf(
-        net,
-        train,
-        adversarial,
-        val,
-        params(**changes),
-        clean_weight=clean_weight,
-        seed=3,
-        compute=compute,
-    )
+    way = goodfellow(clean_weight, **changes)
+    history = way.train(net, train, val, Job(3, compute), adversarial)
     return torch.cat([p.detach().flatten() for p in net.parameters()]), history
 
 
@@ -120,9 +131,7 @@ def test_an_image_meets_its_own_adversarial_version(few, nothing, compute):
     net = fresh()
     seen = []
     net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    budget = params(epochs=1)
-    adversarial = (1 - x[row], row)
-    train_gf(net, (x, y), adversarial, nothing, budget, clean_weight=0.5, seed=0, compute=compute)
+    goodfellow(epochs=1).train(net, (x, y), nothing, Job(0, compute), (1 - x[row], row))
     assert len(seen) == 2 * math.ceil(60 / 16)
     for clean, adv in zip(seen[::2], seen[1::2], strict=True):
         assert torch.equal(adv, 1 - clean)
@@ -140,17 +149,9 @@ def test_adversarial_images_are_scored_by_their_own_labels(few, nothing, compute
 def test_history_and_words(few, held_out, compute):
     said = []
     net = fresh()
-    history = train_gf(
-        net,
-        few,
-        (few[0], torch.arange(60)),
-        held_out,
-        params(epochs=3),
-        clean_weight=0.5,
-        seed=0,
-        compute=compute,
-        advance=said.append,
-    )
+    adversarial = (few[0], torch.arange(60))
+    job = Job(0, compute, said.append)
+    history = goodfellow(epochs=3).train(net, few, held_out, job, adversarial)
     assert set(history) == {"loss", "clean", "adversarial", "val_accuracy"}
     assert {len(curve) for curve in history.values()} == {3}
     assert history["val_accuracy"][-1] == accuracy(net, *held_out)
@@ -168,22 +169,19 @@ def test_same_seed_same_weights(few, nothing, compute):
     assert first[1] == second[1]
 
 
-def test_gf_raises_accuracy_on_its_own_attack(train, held_out, target_net, threat, compute):
+def test_goodfellow_raises_accuracy_on_its_own_attack(train, held_out, target_net, threat, compute):
     estimator = art_classifier(target_net, (1, 28, 28), 10, compute.device)
     x_adv = torch.from_numpy(run_attack(estimator, FGSM, threat, *train))
     test_adv = torch.from_numpy(run_attack(estimator, FGSM, threat, *held_out))
     net = fresh()
-    train_gf(
-        net,
-        train,
-        (x_adv, torch.arange(len(x_adv))),
-        held_out,
-        params(epochs=6),
-        clean_weight=0.5,
-        seed=0,
-        compute=compute,
-    )
+    adversarial = (x_adv, torch.arange(len(x_adv)))
+    goodfellow(epochs=6).train(net, train, held_out, Job(0, compute), adversarial)
     assert accuracy(net, test_adv, held_out[1]) > accuracy(target_net, test_adv, held_out[1]) + 0.3
+
+
+def test_goodfellow_asks_for_a_set(few, nothing, compute):
+    with pytest.raises(InputError, match="type goodfellow trains on an adversarial set"):
+        goodfellow().train(fresh(), few, nothing, Job(0, compute))
 
 
 # ART's trainer
@@ -219,19 +217,8 @@ def trained_with_art(train, val, compute, ratio=0.5, **changes):
     seed_everything(0)
     net = fresh()
     said = []
-    history = train_with_art(
-        net,
-        train,
-        val,
-        params(**{"epochs": 6, **changes}),
-        attack=FGSM,
-        ratio=ratio,
-        threat=ThreatModel(0.1),
-        num_classes=10,
-        seed=0,
-        compute=compute,
-        advance=said.append,
-    )
+    way = art(ratio=ratio, **{"epochs": 6, **changes})
+    history = way.train(net, train, val, Job(0, compute, said.append))
     return net, history, said
 
 
@@ -306,20 +293,36 @@ def test_one_inner_step_against_the_formula(train, target_net):
 
 
 def test_the_ball_grows_to_its_full_radius(few, compute, nothing):
-    inner = MadryParams(eps_step=0.1, max_iter=1, growth=0.5)
-    settings = {"inner": inner, "threat": ThreatModel(0.2), "seed": 0, "compute": compute}
-    history = train_madry(fresh(), few, few, params(epochs=4), **settings)
+    inner = InnerParams(eps_step=0.1, max_iter=1, growth=0.5)
+    way = madry(inner, ThreatModel(0.2), epochs=4)
+    history = way.train(fresh(), few, few, Job(0, compute))
     assert history["eps"] == pytest.approx([0.1, 0.2, 0.2, 0.2])
     assert set(history) == {"loss", "adversarial", "eps", "val_accuracy", "val_adversarial"}
-    again = train_madry(fresh(), few, nothing, params(epochs=4), **settings)
+    again = way.train(fresh(), few, nothing, Job(0, compute))
     assert set(again) == {"loss", "adversarial", "eps"}
 
 
+@pytest.mark.parametrize(
+    ("growth", "radii"),
+    [
+        (0.0, [0.2, 0.2, 0.2, 0.2]),
+        (0.75, [0.2 / 3, 0.4 / 3, 0.2, 0.2]),
+        (1.0, [0.05, 0.1, 0.15, 0.2]),
+    ],
+)
+def test_ball_and_step_of_every_epoch(growth, radii):
+    ball = GrowingBall(ThreatModel(0.2, clip=False), 0.1, growth, epochs=4)
+    for epoch, eps in enumerate(radii, 1):
+        ball.begin(epoch)
+        assert ball.threat == ThreatModel(ball.eps, clip=False)
+        assert (ball.eps, ball.eps_step) == pytest.approx((eps, eps / 2))
+        assert ball.done == (epoch - 1) / 4
+
+
 def test_madry_withstands_what_brings_the_target_down(train, held_out, target_net, compute):
-    ball, net = ThreatModel(0.1), fresh()
-    inner = MadryParams(eps_step=0.04, max_iter=5, growth=0.5)
-    budget = params(epochs=15, learning_rate=5e-3)
-    train_madry(net, train, held_out, budget, inner=inner, threat=ball, seed=0, compute=compute)
+    ball, net = BALL, fresh()
+    inner = InnerParams(eps_step=0.04, max_iter=5, growth=0.5)
+    madry(inner, epochs=15, learning_rate=5e-3).train(net, train, held_out, Job(0, compute))
     x, y = held_out
     left = {}
     for name, one in {"target": target_net, "hardened": net}.items():
@@ -342,36 +345,24 @@ class Normed(nets.Classifier):
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])
-@pytest.mark.parametrize("kind", ["gf", "fgsm", "pgd", "madry"])
+@pytest.mark.parametrize("kind", ["goodfellow", "fgsm", "pgd", "madry"])
 def test_an_interrupted_hardening_ends_with_the_same_bytes(few, compute, tmp_path, kind, stop):
+    inner = InnerParams(eps_step=0.05, max_iter=2, growth=1.0)
     pgd = AttackParams(method="pgd", eps_step=0.05, max_iter=2, num_random_init=1)
+    way = {
+        "goodfellow": goodfellow(epochs=4),
+        "fgsm": art(FGSM, epochs=4),
+        "pgd": art(pgd, epochs=4),
+        "madry": madry(inner, epochs=4),
+    }[kind]
+    adversarial = (noise_like(few[0]), torch.arange(60)) if way.reads_set else None
 
     def run(place, stop=None):
         advance, said = interruptible(stop)
         seed_everything(len(str(stop)))  # what was drawn before must not matter
         torch.manual_seed(0)
         net = Normed()
-        budget = params(epochs=4)
-        same = {"seed": 3, "compute": compute, "advance": advance, "checkpoint": place}
-        if kind == "gf":
-            adversarial = (noise_like(few[0]), torch.arange(60))
-            history = train_gf(net, few, adversarial, few, budget, clean_weight=0.5, **same)
-        elif kind == "madry":
-            inner = MadryParams(eps_step=0.05, max_iter=2, growth=1.0)
-            ball = ThreatModel(0.1)
-            history = train_madry(net, few, few, budget, inner=inner, threat=ball, **same)
-        else:
-            history = train_with_art(
-                net,
-                few,
-                few,
-                budget,
-                attack=pgd if kind == "pgd" else FGSM,
-                ratio=0.5,
-                threat=ThreatModel(0.1),
-                num_classes=10,
-                **same,
-            )
+        history = way.train(net, few, few, Job(3, compute, advance, place), adversarial)
         assert not net.training
         state = {name: t.numpy().tobytes() for name, t in net.state_dict().items()}
         return state, list(history.items()), said

@@ -22,6 +22,7 @@ from deepcustom.attacks.losses import (
     CustomLoss,
     LossContext,
     build_loss,
+    contexts,
     find_loss,
     register_loss,
     registered,
@@ -35,6 +36,7 @@ from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.base.params import Params
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
+from deepcustom.training.job import Job
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = registered()
@@ -464,15 +466,11 @@ def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
     two = y < 2
     bank, history = train_bank(
         "mnist",
-        target_net,
+        contexts(target_net, threat, {}, 2),
         (x[two], y[two]),
         (x[two], y[two]),
-        {},
         section(),
-        threat,
-        num_classes=2,
-        seed=0,
-        compute=compute,
+        Job(0, compute),
     )
     assert bank.loss == MARGIN
     assert {"loss", "margin", "mse", "val_target_accuracy"} <= set(history)

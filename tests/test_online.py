@@ -10,25 +10,45 @@ from pipeline_fixtures import interruptible
 from torch import nn
 
 from deepcustom.attacks.conditional import ConditionalDGN, PerClass, conditional, perturbed
-from deepcustom.attacks.losses import LossContext, build_loss
+from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, UnknownNameError
-from deepcustom.base.params import OnlineParams
 from deepcustom.base.settings import TrainingParams
 from deepcustom.data.sources import find_source
-from deepcustom.hardening.online import _Partner, train_online
+from deepcustom.hardening.inner import inner_pgd
+from deepcustom.hardening.online import Online, OnlineSettings, _Partner, objectives
 from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
-from deepcustom.training.compute import Compute, seed_everything
+from deepcustom.training.compute import FLOAT32, Compute, seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_tensors
 
 BALL = ThreatModel(0.1)
-ONLINE = OnlineParams(eps_step=0.05, max_iter=1)
+BUDGET = TrainingParams(learning_rate=3e-3, epochs=2, batch_size=16)
+ONLINE = OnlineSettings(
+    type="online",
+    training=BUDGET,
+    generator="conditional",
+    learning_rate=1e-3,
+    updates=1,
+    begin=0.0,
+    end=1.0,
+    noise=0.0,
+    reuse=True,
+    eps_step=0.05,
+    max_iter=1,
+    growth=0.0,
+    clean_weight=0.0,
+    loss=None,
+    options={},
+)
 
 
-def budget(**changes) -> TrainingParams:
-    return TrainingParams(**{"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, **changes})
+def online_way(generator, settings=ONLINE, losses=None, **changes) -> Online:
+    """``changes`` are of the budget; settings that the check would refuse are taken."""
+    settings = settings.model_copy(update={"training": BUDGET.model_copy(update=changes)})
+    return Online(settings, BALL, 10, generator, losses)
 
 
 def fresh(seed: int = 0) -> nets.Classifier:
@@ -48,25 +68,9 @@ def weights(net: nn.Module) -> bytes:
 def trained(few, generator, online=ONLINE, *, val=None, losses=None, **changes):
     """The network's and the generator's bytes, and the history."""
     net = fresh()
-    history = train_online(
-        net,
-        generator,
-        few,
-        few if val is None else val,
-        budget(**changes),
-        online=online,
-        losses=losses and losses(net),
-        threat=BALL,
-        seed=3,
-        compute=torch_compute(),
-    )
+    way = online_way(generator, online, losses and losses(net), **changes)
+    history = way.train(net, few, few if val is None else val, Job(3, FLOAT32))
     return weights(net), generator and weights(generator), history
-
-
-def torch_compute():
-    from deepcustom.training.compute import FLOAT32
-
-    return FLOAT32
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
@@ -165,11 +169,8 @@ def test_each_update_learns_from_what_the_one_before_made(few, precision):
     generator.register_forward_hook(lambda module, given, made: offered.append(made.detach()))
     compute = Compute(torch.device("cpu"), precision)
     x, y = few[0][:16], few[1][:16]
-    settings = {"threat": BALL, "seed": 3, "compute": compute}
-    online = ONLINE.model_copy(update={"updates": 3})
-    train_online(
-        fresh(), generator, (x, y), (x[:0], y[:0]), budget(epochs=1), online=online, **settings
-    )
+    way = online_way(generator, ONLINE.model_copy(update={"updates": 3}), epochs=1)
+    way.train(fresh(), (x, y), (x[:0], y[:0]), Job(3, compute))
     assert len(offered) == 3
     assert not torch.equal(offered[0], offered[1])
     assert not torch.equal(offered[1], offered[2])
@@ -218,9 +219,10 @@ def test_the_share_of_clean_images_is_a_term(few):
 def test_a_custom_loss_is_what_the_generator_minimises(few):
     def nce(weight):
         options = {"mse_weight": weight, "cross_entropy_weight": 1.0}
-        return lambda net: {
-            label: build_loss("nce", options, LossContext(net, label, BALL)) for label in range(10)
-        }
+        named = ONLINE.model_copy(update={"loss": "nce", "options": options})
+        return lambda net: objectives(named, contexts(net, BALL, {}, 10))
+
+    assert objectives(ONLINE, contexts(fresh(), BALL, {}, 10)) is None
 
     own = trained(few, partner(), epochs=1)
     same = trained(few, partner(), losses=nce(0.0), epochs=1)
@@ -241,21 +243,10 @@ def test_a_custom_loss_is_what_the_generator_minimises(few):
 
 
 def test_it_withstands_what_brings_the_target_down(train, held_out, target_net):
-    from deepcustom.hardening.madry import inner_pgd
-
     net, generator = fresh(), partner()
-    online = OnlineParams(eps_step=0.05, max_iter=1, growth=0.5)
-    train_online(
-        net,
-        generator,
-        train,
-        held_out,
-        budget(epochs=15, learning_rate=5e-3),
-        online=online,
-        threat=BALL,
-        seed=0,
-        compute=torch_compute(),
-    )
+    growing = ONLINE.model_copy(update={"growth": 0.5})
+    way = online_way(generator, growing, epochs=15, learning_rate=5e-3)
+    way.train(net, train, held_out, Job(0, FLOAT32))
     x, y = held_out
     left = {}
     for name, one in {"target": target_net, "hardened": net}.items():
@@ -277,19 +268,8 @@ def test_an_interrupted_training_ends_with_the_same_bytes(few, tmp_path, stop):
         advance, said = interruptible(stop)
         seed_everything(len(str(stop)))  # what was drawn before must not matter
         net, generator = fresh(), partner()
-        history = train_online(
-            net,
-            generator,
-            few,
-            few,
-            budget(epochs=4),
-            online=ONLINE,
-            threat=BALL,
-            seed=3,
-            compute=torch_compute(),
-            advance=advance,
-            checkpoint=place,
-        )
+        job = Job(3, FLOAT32, advance, place)
+        history = online_way(generator, epochs=4).train(net, few, few, job)
         return weights(net), weights(generator), list(history.items()), said
 
     net, generator, history, said = run(NOWHERE)
@@ -305,17 +285,8 @@ def test_without_its_generator_a_training_starts_anew(few, tmp_path, how):
     def run(place, stop=None):
         advance, said = interruptible(stop)
         net, generator = fresh(), partner()
-        settings = {"online": ONLINE, "threat": BALL, "seed": 3, "compute": torch_compute()}
-        train_online(
-            net,
-            generator,
-            few,
-            few,
-            budget(epochs=4),
-            **settings,
-            advance=advance,
-            checkpoint=place,
-        )
+        job = Job(3, FLOAT32, advance, place)
+        online_way(generator, epochs=4).train(net, few, few, job)
         return weights(net), weights(generator), said
 
     whole = run(NOWHERE)
@@ -343,7 +314,7 @@ def test_a_generator_comes_back_from_its_file_and_attacks(few, tmp_path, per_cla
     made.save(tmp_path / "g.safetensors")
     back = ConditionalDGN.load(tmp_path / "g.safetensors", "mnist", 10, torch.device("cpu"))
     assert replace(back, generator=generator) == made
-    compute = torch_compute()
+    compute = FLOAT32
     x_adv = back.generate(x, y, BALL, compute=compute)
     assert torch.equal(x_adv, made.generate(x, y, BALL, compute=compute))
     BALL.verify(x_adv.numpy(), x.numpy())
@@ -367,8 +338,9 @@ def test_a_generator_refuses_labels_that_are_none(few, per_class):
     dgn = ConditionalDGN("mnist", "nce", per_class, partner(per_class=per_class))
     for labels, said in (
         (torch.zeros(3, dtype=torch.int64), "as many labels"),
+        (torch.zeros(len(x), 1, dtype=torch.int64), "as many labels"),
         (torch.full((len(x),), 10), r"0\.\.9"),
         (torch.full((len(x),), -1), r"0\.\.9"),
     ):
         with pytest.raises(InputError, match=said):
-            dgn.generate(x, labels, BALL, compute=torch_compute())
+            dgn.generate(x, labels, BALL, compute=FLOAT32)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.perturb import Effect, perturb_split
+from deepcustom.attacks.perturb import Effect, SplitAttack, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.progress import silent
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
 from deepcustom.training.nets import Classifier
@@ -42,7 +43,9 @@ def noise(x: Tensor, y: Tensor, start: int) -> Tensor:
 
 def made(split: Split, folder: Path, net: Classifier, compute, perturb=noise, **options) -> Effect:
     options = {"threat": ThreatModel(0.3), "only_changed": False, "chunk": 20, **options}
-    return perturb_split(split, MNIST, perturb, folder, target_net=net, compute=compute, **options)
+    advance = options.pop("advance", silent)
+    attack = SplitAttack(perturb, net, compute=compute, **options)
+    return perturb_split(split, MNIST, folder, attack, advance)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -233,7 +236,7 @@ PEAKS = """
     from deepcustom.data.sources import find_source
     from deepcustom.attacks.bank import DGNBank
     from deepcustom.training.nets import Classifier
-    from deepcustom.attacks.perturb import perturb_split
+    from deepcustom.attacks.perturb import SplitAttack, perturb_split
     from deepcustom.attacks.threat import ThreatModel
 
     class FirstPixels(Classifier):
@@ -255,11 +258,11 @@ PEAKS = """
                 file.write(rng.bytes(1000 * 3072))
         x = np.load(folder / "x.npy", mmap_mode="r")
         split = Split(x, rng.integers(0, 10, n, dtype=np.uint8), np.arange(n))
-        made = perturb_split(
-            split, cifar10, lambda x, y, start: bank.generate(x, y, threat, compute=FLOAT32),
-            folder / "set", target_net=FirstPixels(), threat=threat, compute=FLOAT32,
-            only_changed=False, chunk=250,
+        attack = SplitAttack(
+            lambda x, y, start: bank.generate(x, y, threat, compute=FLOAT32),
+            FirstPixels(), threat, FLOAT32, only_changed=False, chunk=250,
         )
+        made = perturb_split(split, cifar10, folder / "set", attack)
         assert made.images == len(AdversarialSet.load(folder / "set", cifar10)) == n
         # Not ru_maxrss: it begins with what the process that started this one held.
         (line,) = [s for s in open("/proc/self/status") if s.startswith("VmHWM")]

@@ -15,6 +15,7 @@ from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.fit import fit, train_classifier, watch_accuracy
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy, predict
 
 N = 11  # not a multiple of the batch sizes below: the last batch is short
@@ -94,7 +95,7 @@ def test_fit_is_adam_on_the_mean_of_the_summed_terms(changes, rate, compute):
     p = params(**changes)
     expected, means = adam_by_hand(net, x, y, p, 7, rate)
     before = parameters(net).clone()
-    history = fit(net, terms_of(net), [x, y], p, seed=7, compute=compute)
+    history = fit(net, terms_of(net), [x, y], p, Job(7, compute))
     torch.testing.assert_close(parameters(net).double(), parameters(expected), rtol=1e-5, atol=1e-6)
     assert not torch.allclose(parameters(net), before, atol=1e-3)
     for epoch, mean in enumerate(means):
@@ -105,7 +106,7 @@ def test_fit_is_adam_on_the_mean_of_the_summed_terms(changes, rate, compute):
 
 def test_history_has_one_number_per_epoch_and_term(compute):
     net, x, y = problem()
-    history = fit(net, terms_of(net), [x, y], params(epochs=4), seed=0, compute=compute)
+    history = fit(net, terms_of(net), [x, y], params(epochs=4), Job(0, compute))
     assert set(history) == {"loss", "square", "penalty"}
     assert {len(curve) for curve in history.values()} == {4}
     assert all(type(value) is float for curve in history.values() for value in curve)
@@ -117,7 +118,7 @@ def test_a_term_called_loss_is_not_counted_twice(compute):
     def one(x, y):
         return {"loss": torch.ones(len(x)) + 0 * net(x).sum(1)}
 
-    history = fit(net, one, [x, y], params(), seed=0, compute=compute)
+    history = fit(net, one, [x, y], params(), Job(0, compute))
     assert history == {"loss": [1.0, 1.0, 1.0]}
 
 
@@ -132,7 +133,7 @@ def rates(monkeypatch, compute, **changes):
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
     net, x, y = problem()
-    fit(net, terms_of(net), [x, y], params(**changes), seed=0, compute=compute)
+    fit(net, terms_of(net), [x, y], params(**changes), Job(0, compute))
     return seen
 
 
@@ -166,7 +167,7 @@ def test_every_row_once_an_epoch_in_a_fresh_order_and_a_short_last_batch(compute
         seen.append(row.tolist())
         return {"a": net(x).squeeze(1)}
 
-    fit(net, terms, [x, torch.arange(N)], params(epochs=2), seed=0, compute=compute)
+    fit(net, terms, [x, torch.arange(N)], params(epochs=2), Job(0, compute))
     assert [len(batch) for batch in seen] == [4, 4, 3, 4, 4, 3]
     first, second = [*chain(*seen[:3])], [*chain(*seen[3:])]
     assert sorted(first) == sorted(second) == list(range(N))
@@ -176,7 +177,7 @@ def test_every_row_once_an_epoch_in_a_fresh_order_and_a_short_last_batch(compute
 def trained_bytes(seed, compute, torch_seed):
     net, x, y = problem()
     torch.manual_seed(torch_seed)  # the order must not depend on the global generator
-    history = fit(net, terms_of(net), [x, y], params(), seed=seed, compute=compute)
+    history = fit(net, terms_of(net), [x, y], params(), Job(seed, compute))
     return parameters(net).numpy().tobytes(), history
 
 
@@ -194,16 +195,60 @@ def test_after_epoch_sees_the_net_in_eval_mode_and_joins_the_history(compute):
         modes.append(net.training)
         return {"square": (net(x).squeeze(1) - y) ** 2}
 
-    def after_epoch(epoch, means):
-        seen.append((epoch, net.training, set(means)))
+    def after_epoch(epoch):
+        seen.append((epoch, net.training))
         return {"extra": 10.0 * epoch}
 
-    history = fit(net, terms, [x, y], params(), seed=0, compute=compute, after_epoch=after_epoch)
-    assert seen == [(epoch, False, {"square", "loss"}) for epoch in (1, 2, 3)]
+    history = fit(net, terms, [x, y], params(), Job(0, compute), after_epoch=after_epoch)
+    assert seen == [(epoch, False) for epoch in (1, 2, 3)]
     assert history["extra"] == [10.0, 20.0, 30.0]
     assert all(modes)
     assert len(modes) == 9
     assert not net.training
+
+
+def test_each_epoch_is_begun_ended_and_told(compute):
+    net, x, y = problem()
+    told, calls = [], []
+
+    def terms(x, y):
+        calls.append("batch")
+        return {"a": 0 * net(x).squeeze(1) + 0.5}
+
+    def before_epoch(epoch):
+        calls.append(("begins", epoch))
+
+    def after_epoch(epoch):
+        calls.append(("ends", epoch))
+        return {"extra": 1.0}
+
+    one = params(epochs=2, batch_size=N)
+    hooks = {"before_epoch": before_epoch, "after_epoch": after_epoch}
+    fit(net, terms, [x, y], one, Job(0, compute, told.append), **hooks)
+    assert calls == [("begins", 1), "batch", ("ends", 1), ("begins", 2), "batch", ("ends", 2)]
+    assert told == ["a 0.5000  loss 0.5000  extra 1.0000"] * 2
+
+
+def test_the_epoch_that_begins_after_an_interrupt_is_the_one_that_was_not_finished(
+    compute, tmp_path
+):
+    begun = []
+
+    def run(stop):
+        net, x, y = problem()
+
+        def before_epoch(epoch):
+            begun.append(epoch)
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+        job = Job(0, compute, checkpoint=Checkpoint(tmp_path, "f"))
+        fit(net, terms_of(net), [x, y], params(epochs=4), job, before_epoch=before_epoch)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(3)
+    run(None)
+    assert begun == [1, 2, 3, 3, 4]
 
 
 def test_fit_computes_in_the_precision_asked_for():
@@ -216,7 +261,7 @@ def test_fit_computes_in_the_precision_asked_for():
         return {"a": (out.squeeze(1) - y) ** 2}
 
     mixed = Compute(torch.device("cpu"), torch.bfloat16)
-    history = fit(net, terms, [x, y], params(), seed=0, compute=mixed)
+    history = fit(net, terms, [x, y], params(), Job(0, mixed))
     assert set(seen) == {torch.bfloat16}
     assert net.weight.dtype is torch.float32
     assert all(math.isfinite(value) for value in history["loss"])
@@ -272,11 +317,11 @@ class Fitting:
         np.random.seed(len(str(stop)))
         epochs = []
 
-        def after_epoch(epoch, means):
+        def after_epoch(epoch):
             if epoch == stop:
                 raise KeyboardInterrupt
             epochs.append(epoch)
-            return {"extra": means["loss"] / 3}
+            return {"extra": float(parameters(net).sum())}
 
         place = Checkpoint(self.folder, fingerprint) if keep else NOWHERE
         history = fit(
@@ -284,10 +329,8 @@ class Fitting:
             noisy(net),
             [self.x, self.y],
             self.params,
-            seed=7,
-            compute=self.compute,
+            Job(7, self.compute, checkpoint=place),
             after_epoch=after_epoch,
-            checkpoint=place,
         )
         state = {name: t.numpy().tobytes() for name, t in net.state_dict().items()}
         return state, list(history.items()), epochs
@@ -318,7 +361,7 @@ def test_every_epoch_draws_numbers_of_its_own_and_the_seed_settles_them(compute)
             seen.append((float(torch.rand(1)), float(np.random.random())))
             return terms_of(net)(x, y)
 
-        fit(net, terms, [x, y], params(), seed=seed, compute=compute)
+        fit(net, terms, [x, y], params(), Job(seed, compute))
         return seen
 
     first = drawn(0)
@@ -394,13 +437,13 @@ def test_scaling_of_float16_goes_on(tmp_path):
         def terms(x, y):
             return {"a": (300 * net(x).squeeze(1).float() - y) ** 2}
 
-        def after_epoch(epoch, means):
+        def after_epoch(epoch):
             if epoch == stop:
                 raise KeyboardInterrupt
             return {}
 
-        kind = {"seed": 0, "compute": compute, "after_epoch": after_epoch, "checkpoint": place}
-        fit(net, terms, [x, y], params(), **kind)
+        job = Job(0, compute, checkpoint=place)
+        fit(net, terms, [x, y], params(), job, after_epoch=after_epoch)
         return parameters(net).numpy().tobytes()
 
     whole = run()
@@ -424,8 +467,8 @@ def test_train_classifier_says_where_it_goes_on(tmp_path, train, held_out, train
     def run(place):
         torch.manual_seed(1)
         net = type(trained)()
-        kind = {"seed": 0, "compute": compute, "advance": advance, "checkpoint": place}
-        history = train_classifier(net, (x, y), held_out, params(), **kind)
+        job = Job(0, compute, advance, place)
+        history = train_classifier(net, (x, y), held_out, params(), job)
         return parameters(net).numpy().tobytes(), history
 
     stop = None
@@ -473,12 +516,10 @@ def test_accuracy_by_hand():
     assert math.isnan(accuracy(Fixed(), x[:0], y[:0]))
 
 
-def test_watch_says_how_it_stands():
-    said = []
+def test_watch_accuracy_where_there_is_something_to_watch():
     x, y = named(1, 2, 3, 4), torch.tensor([1, 2, 0, 4])
-    assert watch_accuracy(Fixed(), (x, y), said.append)(1, {"loss": 0.5}) == {"val_accuracy": 0.75}
-    assert watch_accuracy(Fixed(), (x[:0], y[:0]), said.append)(2, {"loss": 0.25}) == {}
-    assert said == ["loss 0.5000  val_accuracy 0.7500", "loss 0.2500"]
+    assert watch_accuracy(Fixed(), (x, y))(1) == {"val_accuracy": 0.75}
+    assert watch_accuracy(Fixed(), (x[:0], y[:0]))(2) == {}
 
 
 # Classifiers
@@ -491,9 +532,8 @@ def test_train_classifier_learns_and_watches(train, held_out, trained, compute):
     untrained = accuracy(net, *held_out)
     said = []
     budget = params(epochs=5, batch_size=16, learning_rate=3e-3)
-    history = train_classifier(
-        net, (x, y), held_out, budget, seed=0, compute=compute, advance=said.append
-    )
+    job = Job(0, compute, said.append)
+    history = train_classifier(net, (x, y), held_out, budget, job)
     assert set(history) == {"loss", "cross_entropy", "val_accuracy"}
     assert history["val_accuracy"][-1] == accuracy(net, *held_out) > max(untrained, 0.2)
     assert history["loss"] == history["cross_entropy"]
@@ -511,7 +551,7 @@ def test_train_classifier_minimises_cross_entropy(train, nothing, trained, compu
         rows = zip(wide(x.double()).tolist(), y.tolist(), strict=True)
     each = [math.log(sum(math.exp(v) for v in logits)) - logits[k] for logits, k in rows]
     history = train_classifier(
-        net, (x, y), nothing, params(epochs=1, batch_size=50), seed=0, compute=compute
+        net, (x, y), nothing, params(epochs=1, batch_size=50), Job(0, compute)
     )
     assert history == {key: [pytest.approx(sum(each) / 50, rel=1e-5)] for key in history}
     assert set(history) == {"loss", "cross_entropy"}

@@ -20,6 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.hashes import dvc_md5
@@ -32,6 +33,7 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import save_figure
 from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_network, load_tensors
 
@@ -94,15 +96,11 @@ def curves(ws: Workspace) -> dict[Budget, list[float]]:
     for budget in BUDGETS:
         _, history = train_bank(
             DATASET,
-            target_net,
+            contexts(target_net, threat, analyses, spec.num_classes),
             train,
             val,
-            analyses,
             settings(ws, budget),
-            threat,
-            num_classes=spec.num_classes,
-            seed=1,
-            compute=Compute.of(load(ws.params, ComputeParams, "compute")),
+            Job(1, Compute.of(load(ws.params, ComputeParams, "compute"))),
         )
         found[budget] = history["val_target_accuracy"]
         print(budget, [round(value, 4) for value in found[budget]], flush=True)

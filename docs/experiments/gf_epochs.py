@@ -1,4 +1,4 @@
-"""How long to train on fixed adversarial sets (``gf``): accuracies on ``val`` for two numbers of epochs.
+"""How long to train on fixed adversarial sets (``goodfellow``): accuracies on ``val`` for two budgets.
 
 Everything is as in ``params.yaml`` but the number of epochs, the same for all networks. Run from the
 project's top folder after ``dvc repro``, or ``dvc pull`` and ``dvc repro generate``; it writes a CSV
@@ -16,15 +16,16 @@ import torch
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AdversarialTrainParams, load
+from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, ThreatParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
-from deepcustom.hardening.goodfellow import train_gf
+from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -54,19 +55,13 @@ def measure(ws: Workspace, name: str, epochs: int) -> Row:
     )
     made = arrays.AdversarialSet.load(ws.root / workspace.adversarial(DATASET, "train", name), spec)
     row = torch.from_numpy((train.index.searchsorted(made.index)).astype("int64"))
-    params = load(ws.params, AdversarialTrainParams, "adversarial_train", DATASET, name)
+    params = load(ws.params, GoodfellowSettings, "adversarial_train", DATASET, name)
+    budget = params.training.model_copy(update={"epochs": epochs})
+    way = Goodfellow(params.model_copy(update={"training": budget}), threat, spec.num_classes)
     torch.manual_seed(1)
     net = compute.place(nets.classifier(DATASET))
-    history = train_gf(
-        net,
-        train.tensors(),
-        (arrays.images(made.x_adv), row),
-        val.tensors(),
-        params.training.model_copy(update={"epochs": epochs}),
-        clean_weight=params.clean_weight,
-        seed=1,
-        compute=compute,
-    )
+    adversarial = arrays.images(made.x_adv), row
+    history = way.train(net, train.tensors(), val.tensors(), Job(1, compute), adversarial)
     bank = DGNBank.load(
         ws.root / workspace.bank(DATASET, name), DATASET, spec.num_classes, compute.device
     )

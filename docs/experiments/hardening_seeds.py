@@ -17,20 +17,15 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, median, stdev
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import conditional
-from deepcustom.attacks.losses import find_loss
-from deepcustom.base.params import (
-    AdversarialTrainParams,
-    OnlineTrainParams,
-    hardening,
-    read_params,
-    section,
-)
+from deepcustom.attacks.losses import contexts, find_loss
+from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
 from deepcustom.base.settings import EvaluateParams, ThreatParams
@@ -44,17 +39,18 @@ from deepcustom.evaluation.results import ALL, CLEAN, UNCLIPPED, read_csv
 from deepcustom.evaluation.subject import Subject
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.whitebox import spend_more
-from deepcustom.hardening.art import train_with_art
-from deepcustom.hardening.goodfellow import train_gf
-from deepcustom.hardening.madry import train_madry
-from deepcustom.hardening.online import objectives, train_online
+from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.madry import MadrySettings
+from deepcustom.hardening.online import Online, OnlineSettings, objectives
+from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.load import load_analysis, load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_split, to_device, way_of_network
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets
 from deepcustom.training.compute import derive_seed, seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import predict
 
 DATASETS = ("mnist", "cifar10")
@@ -124,31 +120,27 @@ def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Atta
     return Attackers(base, sets, surrogates, bank, train, val)
 
 
-def settings(
-    stage: StageRun, dataset: str, name: str
-) -> AdversarialTrainParams | OnlineTrainParams:
+def settings(stage: StageRun, dataset: str, name: str) -> WaySettings:
     """How a network is hardened."""
     keys = ("adversarial_train", dataset)
     if name != FEWER:
-        model = hardening(section(read_params(stage.ws.params), *keys, name))
-        return stage.section(model, *keys, name)
-    madry = stage.section(AdversarialTrainParams, *keys, "madry")
-    online = stage.section(OnlineTrainParams, *keys, "online")
-    assert madry.inner is not None
+        return stage.section(way_of_network(stage, name).Settings, *keys, name)
+    madry = stage.section(MadrySettings, *keys, "madry")
+    online = stage.section(OnlineSettings, *keys, "online")
     radius = stage.section(ThreatParams, "threat", dataset).eps
     steps = {"max_iter": gradients(online) - 1, "eps_step": radius}
     return madry.model_copy(update={"inner": madry.inner.model_copy(update=steps)})
 
 
-def gradients(params: AdversarialTrainParams | OnlineTrainParams) -> int:
+def gradients(params: WaySettings) -> int:
     """How many a training step computes of each image, the network's own with them.
 
     Raises:
         ValueError: it is attacked by something else than steps.
     """
-    if isinstance(params, OnlineTrainParams):
+    if isinstance(params, OnlineSettings):
         return max(params.updates, int(params.reuse)) + params.max_iter + 1
-    if params.inner is None:
+    if not isinstance(params, MadrySettings):
         raise ValueError(f"type {params.type} takes no steps of its own")
     return params.inner.max_iter + 1
 
@@ -160,72 +152,44 @@ def harden(
 
     ``epochs``: how many in place of the network's own number.
     """
-    base, (train, val) = known.base, (known.train, known.val)
-    dataset = base.spec.name
+    base = known.base
+    dataset, compute = base.spec.name, base.compute
     params = settings(stage, dataset, name)
-    online = isinstance(params, OnlineTrainParams)
-    own = derive_seed(seed, "train_online" if online else "adversarial_train", f"{dataset}-{name}")
-    seed_everything(own)
-    net = base.compute.place(nets.classifier(dataset))
-    compute = base.compute
     budget = params.training.model_copy(update={"epochs": epochs or params.training.epochs})
-    if isinstance(params, OnlineTrainParams):
-        classes, per_class = base.spec.num_classes, params.generator == "per_class"
-        generator = compute.place(conditional(dataset, classes, per_class=per_class))
-        requires = find_loss(params.loss).requires if params.loss else ()
-        analysis = {what: load_analysis(stage, base.spec, what, compute) for what in requires}
-        train_online(
-            net,
-            generator,
-            train,
-            val,
-            budget,
-            online=params,
-            losses=objectives(params, net, base.threat, analysis, classes),
-            threat=base.threat,
-            seed=own,
-            compute=compute,
-        )
-    elif params.inner is not None:
-        train_madry(
-            net,
-            train,
-            val,
-            budget,
-            inner=params.inner,
-            threat=base.threat,
-            seed=own,
-            compute=compute,
-        )
-    elif params.attack is not None:
-        train_with_art(
-            net,
-            train,
-            val,
-            budget,
-            attack=params.attack,
-            ratio=params.ratio,
-            threat=base.threat,
-            num_classes=base.spec.num_classes,
-            seed=own,
-            compute=compute,
-        )
-    else:
-        folder = stage.read(workspace.adversarial(dataset, "train", name))
-        made = arrays.AdversarialSet.load(folder, base.spec)
-        split = load_split(stage, base.spec, "train")
-        row = torch.from_numpy(split.index.searchsorted(made.index).astype("int64"))
-        train_gf(
-            net,
-            train,
-            (arrays.images(made.x_adv), row),
-            val,
-            budget,
-            clean_weight=params.clean_weight,
-            seed=own,
-            compute=compute,
-        )
+    params = params.model_copy(update={"training": budget})
+    chosen = way(params.type)
+    job = Job(derive_seed(seed, chosen.stage, f"{dataset}-{name}"), compute)
+    seed_everything(job.seed)
+    net = compute.place(nets.classifier(dataset))
+    ready: Way[Any] = (
+        with_generator(stage, base, params, net)
+        if isinstance(params, OnlineSettings)
+        else chosen(params, base.threat, base.spec.num_classes)
+    )
+    made = adversarial_set(stage, base, name) if chosen.reads_set else None
+    ready.train(net, known.train, known.val, job, made)
     return net.eval().requires_grad_(False)
+
+
+def with_generator(
+    stage: StageRun, base: Ground, params: OnlineSettings, net: nets.Classifier
+) -> Online:
+    """The way of ``net`` and a generator that learns with it."""
+    classes, per_class = base.spec.num_classes, params.generator == "per_class"
+    generator = conditional(base.spec.name, classes, per_class=per_class)
+    requires = find_loss(params.loss).requires if params.loss else ()
+    analysis = {what: load_analysis(stage, base.spec, what, base.compute) for what in requires}
+    losses = objectives(params, contexts(net, base.threat, analysis, classes))
+    return Online(params, base.threat, classes, base.compute.place(generator), losses)
+
+
+def adversarial_set(stage: StageRun, base: Ground, name: str) -> tuple[Tensor, Tensor]:
+    """The images of an adversarial train set, and the row of each in the split."""
+    folder = stage.read(workspace.adversarial(base.spec.name, "train", name))
+    made = arrays.AdversarialSet.load(folder, base.spec)
+    split = load_split(stage, base.spec, "train")
+    row = torch.from_numpy(split.index.searchsorted(made.index).astype("int64"))
+    return arrays.images(made.x_adv), row
 
 
 def worst_case(known: Attackers, name: str, net: nets.Classifier) -> tuple[Evaluation, Tensor]:

@@ -23,21 +23,22 @@ from typing import Any
 from torch import Tensor
 
 from deepcustom.attacks.conditional import conditional
-from deepcustom.attacks.losses import find_loss
+from deepcustom.attacks.losses import contexts, find_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import AdversarialTrainParams, OnlineParams, OnlineTrainParams, load
+from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams, TrainDgnParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
 from deepcustom.evaluation.subject import Subject, attempt
-from deepcustom.hardening.madry import train_madry
-from deepcustom.hardening.online import objectives, train_online
+from deepcustom.hardening.madry import Madry, MadrySettings
+from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.job import Job
 from deepcustom.training.weights import load_tensors
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -108,12 +109,8 @@ class Bench:
         self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
         self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", self.spec.name).eps)
         self.evaluate = load(ws.params, EvaluateParams, "evaluate", self.spec.name)
-        self.madry = load(
-            ws.params, AdversarialTrainParams, "adversarial_train", self.spec.name, "madry"
-        )
-        self.online = load(
-            ws.params, OnlineTrainParams, "adversarial_train", self.spec.name, "online"
-        )
+        self.madry = load(ws.params, MadrySettings, "adversarial_train", self.spec.name, "madry")
+        self.online = load(ws.params, OnlineSettings, "adversarial_train", self.spec.name, "online")
         self.train, self.val = (self._split(name) for name in ("train", "val"))
 
     def _split(self, name: str) -> tuple[Tensor, Tensor]:
@@ -149,35 +146,35 @@ class Bench:
 
     def _harden(self, net: nets.Classifier, variant: str, seed: int) -> int:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
-        budget, inner = self.madry.training, self.madry.inner
-        same = {"threat": self.threat, "seed": seed, "compute": self.compute}
+        classes, job = self.spec.num_classes, Job(seed, self.compute)
         if variant in STEPPED[self.spec.name]:
-            assert inner is not None
-            inner = inner.model_copy(update=STEPPED[self.spec.name][variant])
-            train_madry(net, self.train, self.val, budget, inner=inner, **same)
+            inner = self.madry.inner.model_copy(update=STEPPED[self.spec.name][variant])
+            steps = Madry(self.madry.model_copy(update={"inner": inner}), self.threat, classes)
+            steps.train(net, self.train, self.val, job)
             return inner.max_iter + 1
-        own = self.online.model_dump(exclude={"type", "training"})
-        online = OnlineParams(**{**own, **VARIANTS[self.spec.name][variant]})
-        classes, per_class = self.spec.num_classes, online.generator == "per_class"
+        # Unchecked: with the generator "none", and options of another section.
+        changes = {"training": self.madry.training, **VARIANTS[self.spec.name][variant]}
+        online = self.online.model_copy(update=changes)
+        per_class = online.generator == "per_class"
         generator = (
             None
-            if online.generator == "none"
+            if changes.get("generator") == "none"
             else self.compute.place(conditional(self.spec.name, classes, per_class=per_class))
         )
         analysis = {}
         if online.loss is not None:
+            requires = find_loss(online.loss).requires
             options = load(
                 self.ws.params, TrainDgnParams, "train_dgn", self.spec.name, online.loss
             ).options
             online = online.model_copy(update={"options": options})
             analysis = {
                 what: load_tensors(self.ws.root / workspace.analysis(self.spec.name, what))[0]
-                for what in find_loss(online.loss).requires
+                for what in requires
             }
-        losses = objectives(online, net, self.threat, analysis, classes)
-        train_online(
-            net, generator, self.train, self.val, budget, online=online, losses=losses, **same
-        )
+        losses = objectives(online, contexts(net, self.threat, analysis, classes))
+        way = Online(online, self.threat, classes, generator, losses)
+        way.train(net, self.train, self.val, job)
         learns = online.updates if generator is not None and online.end > 0 else 0
         return max(learns, int(online.reuse)) + online.max_iter + 1
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import load
@@ -25,6 +26,7 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.fit import train_classifier
+from deepcustom.training.job import Job
 
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)
@@ -56,24 +58,22 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     seed_everything(derive_seed(seed, "precision", dataset))
     net = compute.place(nets.classifier(dataset))
     budget = short(load(ws.params, TrainingParams, "train_target", dataset))
-    history = train_classifier(net, train, val, budget, seed=seed, compute=compute)
+    job = Job(seed, compute)
+    history = train_classifier(net, train, val, budget, job)
     rows = [Row(dataset, "target", seed, precision, history["val_accuracy"][-1])]
 
     net.eval().requires_grad_(False)
     first = [part[1] < CLASSES[dataset] for part in (train, val)]
     (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
     bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
+    threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
     _, history = train_bank(
         dataset,
-        net,
+        contexts(net, threat, {}, CLASSES[dataset]),
         (x, y),
         (x_val, y_val),
-        {},
         bank.model_copy(update={"training": short(bank.training)}),
-        ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps),
-        num_classes=CLASSES[dataset],
-        seed=seed,
-        compute=compute,
+        job,
     )
     return [*rows, Row(dataset, BANK, seed, precision, history["val_target_accuracy"][-1])]
 

@@ -1,23 +1,18 @@
-"""Attacks in the form of IBM's Adversarial Robustness Toolbox (ART): its FGSM and PGD, and our DGNs."""
+"""FGSM and PGD, made by IBM's Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
-
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
 from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
 from art.estimators.classification import PyTorchClassifier
-from art.estimators.classification.classifier import ClassifierMixin
-from art.estimators.estimator import BaseEstimator
 from torch import Tensor, nn
 
-from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
 from deepcustom.base.settings import AttackParams
-from deepcustom.training.compute import FLOAT32, Compute, derive_seed, seed_everything
+from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.nets import Classifier, MixedPrecision
 
 
@@ -48,8 +43,8 @@ def art_classifier(
     )
 
 
-def sloped(net: Classifier, compute: Compute) -> Classifier:
-    """``net`` in the run's precision, as far as its gradients bear that.
+def for_gradients(net: Classifier, compute: Compute) -> Classifier:
+    """``net`` in the run's precision where an attack can follow its gradients there, else in float32.
 
     Args:
         net: frozen classifier.
@@ -119,75 +114,3 @@ def run_attack(
         done[rows] = threat.project(torch.from_numpy(x_adv), clean).numpy()
         advance(steps=len(clean))
     return done
-
-
-class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
-    """A bank of DGNs as an ART evasion attack, usable wherever ART takes one.
-
-    The DGN of each image is picked by the label given to :meth:`generate`, or by the class that the
-    estimator predicts where none is given.
-    """
-
-    attack_params: ClassVar[list[str]] = [
-        *EvasionAttack.attack_params,
-        "bank",
-        "threat",
-        "batch_size",
-    ]
-    _estimator_requirements = (BaseEstimator, ClassifierMixin)
-
-    def __init__(
-        self,
-        estimator: Any,
-        bank: DGNBank,
-        threat: ThreatModel,
-        *,
-        batch_size: int = 500,
-        compute: Compute = FLOAT32,
-    ) -> None:
-        """Wrap ``bank``.
-
-        Args:
-            estimator: an ART classifier; asked for predictions only where no labels are given.
-            bank: one DGN per class.
-            threat: what the images are projected to.
-            batch_size: images per pass of a DGN.
-            compute: device and precision; the bank must be on its device.
-
-        Raises:
-            ValueError: ``batch_size`` is not positive.
-        """
-        super().__init__(estimator=estimator)
-        self.bank = bank
-        self.threat = threat
-        self.batch_size = batch_size
-        self.compute = compute
-        self._check_params()
-
-    def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
-        """Adversarial images.
-
-        Args:
-            x: clean images (N, C, H, W) in [0, 1]; left untouched.
-            y: labels (N,), or one-hot (N, classes); ``None``: what the estimator predicts.
-            kwargs: accepted for ART's interface, unused.
-
-        Returns:
-            (N, C, H, W) float32, inside the threat model.
-        """
-        labels = self.estimator.predict(x) if y is None else np.asarray(y)
-        if labels.ndim > 1:
-            labels = labels.argmax(axis=1)
-        images = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-        x_adv = self.bank.generate(
-            images,
-            torch.from_numpy(labels.astype(np.int64)),
-            self.threat,
-            compute=self.compute,
-            batch_size=self.batch_size,
-        )
-        return x_adv.numpy()
-
-    def _check_params(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be positive, found {self.batch_size}")

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from deepcustom.attacks.labels import check_labels
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.training import nets
@@ -25,15 +26,15 @@ def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> T
     Args:
         net: the generator, images to images in [0, 1].
         x: clean images (N, C, H, W) in [0, 1].
-        output: ``image``: the generator's output itself; ``perturbation``: clip(x + eps * (2 s - 1))
-            for its output s, which lies in the ball by construction.
+        output: ``image``: the generator's output itself; ``perturbation``: what
+            :meth:`~deepcustom.attacks.threat.ThreatModel.spread` makes of it.
         threat: gives eps.
 
     Returns:
         Images like ``x`` in [0, 1].
     """
     s: Tensor = net(x).float()
-    return s if output == "image" else (x + threat.eps * (2 * s - 1)).clamp(0.0, 1.0)
+    return s if output == "image" else threat.spread(s, x)
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,7 @@ class DGNBank:
         Raises:
             InputError: a label has no DGN, or there are not as many labels as images.
         """
-        if labels.shape != (len(x),):
-            raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
-        if len(labels) and not (0 <= int(labels.min()) <= int(labels.max()) < len(self.generators)):
-            raise InputError(f"labels must lie in 0..{len(self.generators) - 1}, one DGN a class")
+        check_labels(labels, len(x), len(self.generators))
         x_adv = torch.empty_like(x)
         for label, net in enumerate(self.generators):
             rows = torch.nonzero(labels == label).flatten()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deepcustom.attacks.labels import check_labels
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.training.compute import Compute
@@ -116,10 +117,9 @@ def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
         threat: the ball and the range.
 
     Returns:
-        x + eps * (2 s - 1), clipped to [0, 1]: inside ``threat`` up to rounding, which its ``project`` mends.
+        What :meth:`~deepcustom.attacks.threat.ThreatModel.spread` makes of s.
     """
-    s: Tensor = generator(x, y)
-    return (x + threat.eps * (2 * s - 1)).clamp(0.0, 1.0)
+    return threat.spread(generator(x, y), x)
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,7 @@ class ConditionalDGN:
         Raises:
             InputError: a label is no class, or there are not as many labels as images.
         """
-        if labels.shape != (len(x),):
-            raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
-        classes = self.generator.classes
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise InputError(f"labels must lie in 0..{classes - 1}")
+        check_labels(labels, len(x), self.generator.classes)
         made = []
         for images, own in zip(
             torch.split(x, batch_size), torch.split(labels, batch_size), strict=True

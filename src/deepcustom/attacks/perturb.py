@@ -23,6 +23,29 @@ Perturb = Callable[[Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
+class SplitAttack:
+    """An attack that is ready to run on a split, and which of its images are kept.
+
+    Attributes:
+        perturb: called with each chunk in turn, on ``compute.device``: images float32 in [0, 1], their
+            true labels int64, and the row that the chunk begins with. Returns as many images of
+            that shape, and leaves its arguments as they are.
+        target_net: whose predictions count; on ``compute.device``.
+        threat: verified for every image.
+        compute: where ``perturb`` and ``target_net`` run.
+        only_changed: keep only images whose predicted class the perturbation changed.
+        chunk: images at a time.
+    """
+
+    perturb: Perturb
+    target_net: Classifier
+    threat: ThreatModel
+    compute: Compute
+    only_changed: bool
+    chunk: int = 2000
+
+
+@dataclass(frozen=True)
 class Effect:
     """What an attack did to the predictions, and how far it moved the images.
 
@@ -49,30 +72,17 @@ class Effect:
 def perturb_split(
     split: Split,
     spec: DatasetSpec,
-    perturb: Perturb,
     folder: Path,
-    *,
-    target_net: Classifier,
-    threat: ThreatModel,
-    compute: Compute,
-    only_changed: bool,
-    chunk: int = 2000,
+    attack: SplitAttack,
     advance: Advance = silent,
 ) -> Effect:
-    """Make an adversarial set; the memory it takes depends on ``chunk``, not on the split.
+    """Make an adversarial set; the memory it takes depends on the attack's ``chunk``, not on the split.
 
     Args:
         split: the clean images; they may be mapped from files.
         spec: the data set.
-        perturb: called with each chunk in turn, on ``compute.device``: images float32 in [0, 1], their
-            true labels int64, and the row that the chunk begins with. Returns as many images of
-            that shape, and leaves its arguments as they are.
         folder: where the set's files are written.
-        target_net: whose predictions count; on ``compute.device``.
-        threat: verified for every image.
-        compute: where ``perturb`` and ``target_net`` run.
-        only_changed: keep only images whose predicted class the perturbation changed.
-        chunk: images at a time.
+        attack: makes the images.
         advance: called after every chunk with the number of its images.
 
     Returns:
@@ -81,18 +91,18 @@ def perturb_split(
     Raises:
         ThreatModelError: an image lies outside the threat model; ``folder`` has no file then.
     """
-    tally = _Tally()
+    tally, device = _Tally(), attack.compute.device
     with SetWriter(folder, spec) as writer:
-        for start in range(0, len(split), chunk):
-            clean = split.take(slice(start, start + chunk))
-            x, y = (tensor.to(compute.device) for tensor in clean.tensors())
+        for start in range(0, len(split), attack.chunk):
+            clean = split.take(slice(start, start + attack.chunk))
+            x, y = (tensor.to(device) for tensor in clean.tensors())
             x = x.to(memory_format=torch.channels_last)
-            x_adv = perturb(x, y, start).detach().to(compute.device, torch.float32)
+            x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
             stored = x_adv.cpu().contiguous().numpy()
-            threat.verify(stored, clean.x)
-            before, after = (predict(target_net, images).argmax(1) for images in (x, x_adv))
+            attack.threat.verify(stored, clean.x)
+            before, after = (predict(attack.target_net, images).argmax(1) for images in (x, x_adv))
             made = AdversarialSet(x=clean.x, x_adv=stored, y=clean.y, index=clean.index)
-            if only_changed:
+            if attack.only_changed:
                 made = made.take(np.flatnonzero((before != after).cpu().numpy()))
             writer.append(made)
             tally.add(len(made), x, x_adv, y, before, after)

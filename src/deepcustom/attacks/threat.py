@@ -27,6 +27,18 @@ class ThreatModel:
     eps: float
     clip: bool = True
 
+    def spread(self, s: Tensor, x: Tensor) -> Tensor:
+        """Images that a generator of perturbations offers; differentiable.
+
+        Args:
+            s: what it gives, in [0, 1]: 0 and 1 are the ends of the ball, 1/2 is ``x`` itself.
+            x: clean images in [0, 1], same shape.
+
+        Returns:
+            x + eps * (2 s - 1), clipped to [0, 1]: in the ball up to rounding, which ``project`` mends.
+        """
+        return (x + self.eps * (2 * s - 1)).clamp(0.0, 1.0)
+
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest image to ``x_adv`` that the threat model allows; differentiable.
 

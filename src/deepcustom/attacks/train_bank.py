@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,49 +11,37 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank, propose, ready, stored
 from deepcustom.attacks.losses import LossContext, build_loss
-from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, LossError
-from deepcustom.base.progress import Advance, silent
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training import nets
-from deepcustom.training.checkpoint import NOWHERE, Checkpoint
-from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, epochs_kept
 from deepcustom.training.fit import fit
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 
 
 def train_bank(
     dataset: str,
-    target_net: nets.Classifier,
+    contexts: Sequence[LossContext],
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
-    analysis: Mapping[str, Mapping[str, Tensor]],
     params: TrainDgnParams,
-    threat: ThreatModel,
-    *,
-    num_classes: int,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
+    job: Job,
 ) -> tuple[DGNBank, History]:
     """Train one DGN per class on that class's images.
 
     Args:
         dataset: fixes the architecture.
-        target_net: the network under attack, frozen, in eval mode.
-        train: images (N, C, H, W) in [0, 1] and labels (N,), on ``compute.device``.
+        contexts: what the loss may know, one for each class, as
+            :func:`deepcustom.attacks.losses.contexts` makes them: the network under attack, frozen, in
+            eval mode; what the images will be projected to; and, for the loss's ``requires``, analyses.
+        train: images (N, C, H, W) in [0, 1] and labels (N,), on the job's device.
         val: likewise, for the curve of what the target network still gets right; may be empty.
-        analysis: analysis → array → tensor with one row per class, for the loss's ``requires``.
         params: loss, its options, output and training budget.
-        threat: what the images will be projected to.
-        num_classes: how many DGNs.
-        seed: of initial weights and orders; every class has its own.
-        compute: device and precision.
-        advance: called after every epoch of every class with how it stands.
-        checkpoint: keeps the classes that are finished, and for the one under way what
-            :func:`deepcustom.training.fit.fit` keeps; training goes on from there, to the same bytes.
+        job: every class has a seed of its own from the job's, for initial weights and orders. The
+            checkpoint keeps the classes that are finished, and what
+            :func:`deepcustom.training.fit.fit` keeps of the one under way.
 
     Returns:
         The bank as its file will hold it, and the history: per class under ``class_<k>/``, and the
@@ -63,115 +51,92 @@ def train_bank(
         UnknownNameError, LossError, ParamsError: as :func:`deepcustom.attacks.losses.build_loss`.
         InputError: a class has no train image.
     """
-    contexts = [
-        LossContext(target_net, label, threat, _rows(analysis, label))
-        for label in range(num_classes)
-    ]
-    counts = torch.bincount(train[1], minlength=num_classes)
+    counts = torch.bincount(train[1], minlength=len(contexts))
     if (counts == 0).any():
         raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
     for context in contexts:  # every mistake shows before the first DGN is trained
         build_loss(params.loss, params.options, context)
-    finished = _finished(checkpoint, dataset, num_classes, compute)
-    _tell_resumed(checkpoint, len(finished), params.training.epochs, advance)
+    finished = _finished(dataset, len(contexts), job)
+    _tell_resumed(len(finished), params.training.epochs, job)
     for context in contexts[len(finished) :]:
         own = f"class_{context.label}"
+        part = job.checkpoint.part(own)
         net, history = train_dgn(
             dataset,
             context,
             train[0][train[1] == context.label],
             val[0][val[1] == context.label],
             params,
-            seed=derive_seed(seed, str(context.label)),
-            compute=compute,
-            advance=advance,
-            checkpoint=checkpoint.part(own),
+            replace(job, seed=derive_seed(job.seed, str(context.label)), checkpoint=part),
         )
-        checkpoint.save(own, net.state_dict(), {"history": list(history.items())})
-        checkpoint.part(own).clear()
+        job.checkpoint.save(own, net.state_dict(), {"history": list(history.items())})
+        part.clear()
         finished.append((net, history))
     generators = [net for net, _ in finished]
     merged = _merge([history for _, history in finished])
     return DGNBank(dataset, params.loss, params.output, generators), merged
 
 
-def _finished(
-    checkpoint: Checkpoint, dataset: str, num_classes: int, compute: Compute
-) -> list[tuple[nn.Module, History]]:
-    """What :func:`train_dgn` gave for the first classes, as far as ``checkpoint`` holds them."""
+def _finished(dataset: str, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
+    """What :func:`train_dgn` gave for the first classes, as far as the checkpoint holds them."""
     found: list[tuple[nn.Module, History]] = []
     for label in range(num_classes):
-        kept = checkpoint.load(f"class_{label}")
+        kept = job.checkpoint.load(f"class_{label}")
         if kept is None:
             break
         net = nets.generator(dataset)
         net.load_state_dict(kept[0])
-        found.append((ready(net, compute.device), dict(kept[1]["history"])))
+        found.append((ready(net, job.compute.device), dict(kept[1]["history"])))
     return found
 
 
-def _tell_resumed(checkpoint: Checkpoint, classes: int, epochs: int, advance: Advance) -> None:
-    """Say to ``advance`` where training goes on, if it does: ``classes`` of ``epochs`` are finished."""
-    more = epochs_kept(checkpoint.part(f"class_{classes}"))
+def _tell_resumed(classes: int, epochs: int, job: Job) -> None:
+    """Say where training goes on, if it does: ``classes`` of ``epochs`` are finished."""
+    more = epochs_kept(job.checkpoint.part(f"class_{classes}"))
     if classes or more:
         last = f"class {classes}, epoch {more}" if more else f"class {classes - 1}"
-        advance(f"resumed after {last}", steps=classes * epochs + more, resumed=True)
+        job.advance(f"resumed after {last}", steps=classes * epochs + more, resumed=True)
 
 
 def train_dgn(
-    dataset: str,
-    context: LossContext,
-    x: Tensor,
-    x_val: Tensor,
-    params: TrainDgnParams,
-    *,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
+    dataset: str, context: LossContext, x: Tensor, x_val: Tensor, params: TrainDgnParams, job: Job
 ) -> tuple[nn.Module, History]:
-    """Train the DGN of one class; arguments as in :func:`train_bank`, ``checkpoint`` as in ``fit``.
+    """Train the DGN of one class on ``x``; other arguments as in :func:`train_bank`.
 
     Returns:
         The generator with its weights as they will be stored, and its history: ``loss``, the loss's
         terms and, where ``x_val`` is not empty, ``val_target_accuracy``: the share of projected
         validation images that the target network still gets right (at last by the stored weights).
     """
-    seed_everything(seed)
-    net = compute.place(nets.generator(dataset))
-    attacked = nets.MixedPrecision(context.target_net, compute)
+    seed_everything(job.seed)
+    net = job.compute.place(nets.generator(dataset))
+    attacked = nets.MixedPrecision(context.target_net, job.compute)
     loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
     y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
     def terms(batch: Tensor) -> Mapping[str, Tensor]:
         g = propose(net, batch, params.output, context.threat)
-        with torch.autocast(compute.device.type, enabled=False):
+        with torch.autocast(job.compute.device.type, enabled=False):
             return _checked(loss(batch, g), len(batch), params.loss)
 
-    def kept() -> float:
+    def left() -> float:
         bank = DGNBank(dataset, params.loss, params.output, [net])
-        x_adv = bank.generate(x_val, torch.zeros_like(y_val), context.threat, compute=compute)
+        labels = torch.zeros_like(y_val)
+        x_adv = bank.generate(x_val, labels, context.threat, compute=job.compute)
         return accuracy(context.target_net, x_adv, y_val)
 
-    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {"val_target_accuracy": kept()} if len(x_val) else {}
-        advance(_note(context.label, {**means, **seen}))
-        return seen
+    def watch(epoch: int) -> Mapping[str, float]:
+        return {"val_target_accuracy": left()} if len(x_val) else {}
 
-    history = fit(
-        net,
-        terms,
-        [x],
-        params.training,
-        seed=seed,
-        compute=compute,
-        after_epoch=watch,
-        checkpoint=checkpoint,
-    )
+    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        job.advance(f"class {context.label}  {note}", steps, resumed=resumed)
+
+    own = replace(job, advance=advance)
+    history = fit(net, terms, [x], params.training, own, after_epoch=watch)
     net.load_state_dict({k: stored(t).to(t.dtype) for k, t in net.state_dict().items()})
     if len(x_val):
-        history["val_target_accuracy"][-1] = kept()
-    return ready(net, compute.device), history
+        history["val_target_accuracy"][-1] = left()
+    return ready(net, job.compute.device), history
 
 
 def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
@@ -183,18 +148,6 @@ def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
             shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
             raise LossError(f"loss {loss!r}: term {name!r} is {shape}, expected a ({n},) tensor")
     return terms
-
-
-def _rows(analysis: Mapping[str, Mapping[str, Tensor]], label: int) -> dict[str, dict[str, Tensor]]:
-    """One class's row of every array."""
-    return {
-        name: {key: array[label] for key, array in arrays.items()}
-        for name, arrays in analysis.items()
-    }
-
-
-def _note(label: int, means: Mapping[str, float]) -> str:
-    return f"class {label}  " + "  ".join(f"{name} {value:.4f}" for name, value in means.items())
 
 
 def _merge(histories: list[History]) -> History:

@@ -14,6 +14,7 @@ from deepcustom.base.settings import AdaptiveParams
 from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.fit import Terms, fit
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import predict
 
 PROTOCOL = "adaptive"
@@ -58,7 +59,7 @@ def adapt(
         images = train[0][train[1] == label][: params.images_per_class]
         seed = derive_seed(subject.seed, PROTOCOL, str(label))
         if len(images):
-            fit(generator, terms, [images], params.training, seed=seed, compute=compute)
+            fit(generator, terms, [images], params.training, Job(seed, compute))
         adapted.append(ready(generator, compute.device))
         subject.advance(f"adaptive: class {label}", steps=0)
     return replace(bank, generators=adapted)

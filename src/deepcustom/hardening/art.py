@@ -1,80 +1,81 @@
-"""Training by ART's own AdversarialTrainer."""
+"""Training by the AdversarialTrainer of IBM's Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.progress import Advance, silent
-from deepcustom.base.settings import AttackParams, TrainingParams
-from deepcustom.training.checkpoint import NOWHERE, Checkpoint
-from deepcustom.training.compute import Compute, derive_seed, seed_everything
-from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed
+from deepcustom.base.settings import AttackParams
+from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.training.compute import derive_seed, seed_everything
+from deepcustom.training.epochs import History, load_epoch, save_epoch
+from deepcustom.training.job import Job
 from deepcustom.training.nets import Classifier
 from deepcustom.training.prediction import accuracy
 
 
-def train_with_art(
-    net: Classifier,
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
-    params: TrainingParams,
-    *,
-    attack: AttackParams,
-    ratio: float,
-    threat: ThreatModel,
-    num_classes: int,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
-) -> History:
-    """Train with ART's own AdversarialTrainer, which attacks the network as it learns.
+class ArtSettings(WaySettings):
+    """The share ``ratio`` of every batch is replaced by what ``attack`` makes of it."""
 
-    Args:
-        net: a fresh network, trained in place.
-        train: clean images (N, C, H, W) in [0, 1] and labels (N,).
-        val: clean images and labels to watch; may be empty.
-        params: the training budget; ART keeps the learning rate constant.
-        attack: made on the network at every step.
-        ratio: share of each batch that is replaced by adversarial images, in (0, 1].
-        threat: ball and range of the attack.
-        num_classes: how many classes.
-        seed: of the batches and of what is attacked in them; every epoch has its own.
-        compute: device; ART computes in float32.
-        advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit.fit`.
+    type: Literal["art"]
+    ratio: float = Field(gt=0, le=1)
+    attack: AttackParams
 
-    Returns:
-        The history: ``val_accuracy`` per epoch (ART reports no loss).
-    """
-    from art.defences.trainer import AdversarialTrainer
+    @model_validator(mode="after")
+    def _at_a_constant_rate(self) -> ArtSettings:
+        if self.training.schedule != "constant":
+            raise ValueError("type art trains at a constant rate: schedule must be constant")
+        return self
 
-    from deepcustom.attacks.art import art_attack, art_classifier
 
-    optimizer = torch.optim.Adam(
-        net.parameters(),
-        lr=params.learning_rate,
-        betas=(params.momentum, 0.999),
-        weight_decay=params.weight_decay,
-    )
-    shape = tuple(train[0].shape[1:])
-    estimator = art_classifier(net, shape, num_classes, compute.device, optimizer)
-    trainer = AdversarialTrainer(estimator, art_attack(estimator, attack, threat), ratio=ratio)
-    x, y = train[0].cpu().numpy(), np.eye(num_classes, dtype=np.float32)[train[1].cpu().numpy()]
-    tell_resumed(checkpoint, advance)
-    done, history, _ = load_epoch(checkpoint, net, optimizer)
-    for epoch in range(done + 1, params.epochs + 1):
-        seed_everything(derive_seed(seed, "epoch", str(epoch)))
-        trainer.fit(x, y, batch_size=params.batch_size, nb_epochs=1)
-        note = ""
-        if len(val[0]):
-            history.setdefault("val_accuracy", []).append(accuracy(net, *val))
-            note = f"val_accuracy {history['val_accuracy'][-1]:.4f}"
-        advance(note)
-        if epoch < params.epochs:
-            save_epoch(checkpoint, net, optimizer, epoch, history)
-    net.eval()
-    return history
+class Art(Way[ArtSettings]):
+    """ART attacks the network as it learns."""
+
+    Settings = ArtSettings
+
+    def train(
+        self,
+        net: Classifier,
+        train: tuple[Tensor, Tensor],
+        val: tuple[Tensor, Tensor],
+        job: Job,
+        adversarial: tuple[Tensor, Tensor] | None = None,
+    ) -> History:
+        """As :meth:`Way.train`, but that ART computes in float32; every epoch has a seed of its own.
+
+        Returns:
+            ``val_accuracy`` where ``val`` is not empty (ART reports no loss).
+        """
+        from art.defences.trainer import AdversarialTrainer
+
+        from deepcustom.attacks.art import art_attack, art_classifier
+
+        budget, classes = self.settings.training, self.num_classes
+        optimizer = torch.optim.Adam(
+            net.parameters(),
+            lr=budget.learning_rate,
+            betas=(budget.momentum, 0.999),
+            weight_decay=budget.weight_decay,
+        )
+        shape = tuple(train[0].shape[1:])
+        estimator = art_classifier(net, shape, classes, job.compute.device, optimizer)
+        attack = art_attack(estimator, self.settings.attack, self.threat)
+        trainer = AdversarialTrainer(estimator, attack, ratio=self.settings.ratio)
+        x, y = train[0].cpu().numpy(), np.eye(classes, dtype=np.float32)[train[1].cpu().numpy()]
+        job.tell_resumed()
+        done, history, _ = load_epoch(job.checkpoint, net, optimizer)
+        for epoch in range(done + 1, budget.epochs + 1):
+            seed_everything(derive_seed(job.seed, "epoch", str(epoch)))
+            trainer.fit(x, y, batch_size=budget.batch_size, nb_epochs=1)
+            seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
+            for name, value in seen.items():
+                history.setdefault(name, []).append(value)
+            job.tell(seen)
+            if epoch < budget.epochs:
+                save_epoch(job.checkpoint, net, optimizer, epoch, history)
+        net.eval()
+        return history

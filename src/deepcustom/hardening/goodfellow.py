@@ -1,73 +1,70 @@
-"""Training on clean and pre-made adversarial images at once."""
+"""Training on clean and pre-made adversarial images at once (Goodfellow et al. 2015, section 6)."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from deepcustom.base.progress import Advance, silent
-from deepcustom.base.settings import TrainingParams
-from deepcustom.training.checkpoint import NOWHERE, Checkpoint
-from deepcustom.training.compute import Compute
-from deepcustom.training.epochs import History, tell_resumed
+from deepcustom.base.errors import InputError
+from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.job import Job
 from deepcustom.training.nets import Classifier
 
 
-def train_gf(
-    net: Classifier,
-    train: tuple[Tensor, Tensor],
-    adversarial: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
-    params: TrainingParams,
-    *,
-    clean_weight: float,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
-) -> History:
-    """Train on clean and adversarial images at once (Goodfellow et al. 2015, section 6).
+class GoodfellowSettings(WaySettings):
+    """On the adversarial set of the network's own name.
 
-    The loss is r * CE(clean) + (1 - r) * CE(adversarial), with r = ``clean_weight``.
-
-    Args:
-        net: a fresh network, trained in place.
-        train: clean images (N, C, H, W) in [0, 1] and labels (N,).
-        adversarial: images (N, C, H, W) and, for each, its row in ``train``; it may hold fewer than
-            ``train``, which are then used in turn.
-        val: clean images and labels to watch; may be empty.
-        params: the training params.
-        clean_weight: r, in [0, 1].
-        seed: of the order of the images.
-        compute: device and precision.
-        advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit.fit`.
-
-    Returns:
-        The history: ``loss``, ``clean`` and ``adversarial`` (weighted), ``val_accuracy``.
+    The loss is ``clean_weight`` * CE(clean) + (1 - ``clean_weight``) * CE(adversarial).
     """
-    (x, y), (x_adv, row) = train, adversarial
-    partner = _partners(row, len(x))
 
-    def terms(clean: Tensor, labels: Tensor, at: Tensor) -> Terms:
-        cross_entropy = torch.nn.functional.cross_entropy
-        on_clean = cross_entropy(net(clean), labels, reduction="none")
-        on_adv = cross_entropy(net(x_adv[at]), y[row[at]], reduction="none")
-        return {"clean": clean_weight * on_clean, "adversarial": (1 - clean_weight) * on_adv}
+    type: Literal["goodfellow"]
+    clean_weight: float = Field(ge=0, le=1)
 
-    data = [x, y, partner]
-    tell_resumed(checkpoint, advance)
-    return fit(
-        net,
-        terms,
-        data,
-        params,
-        seed=seed,
-        compute=compute,
-        after_epoch=watch_accuracy(net, val, advance),
-        checkpoint=checkpoint,
-    )
+
+class Goodfellow(Way[GoodfellowSettings]):
+    """On the images of a set that stays as it is."""
+
+    Settings = GoodfellowSettings
+    reads_set = True
+
+    def train(
+        self,
+        net: Classifier,
+        train: tuple[Tensor, Tensor],
+        val: tuple[Tensor, Tensor],
+        job: Job,
+        adversarial: tuple[Tensor, Tensor] | None = None,
+    ) -> History:
+        """As :meth:`Way.train`.
+
+        An adversarial set that holds fewer images than ``train`` is used in turn.
+
+        Returns:
+            ``loss``, ``clean`` and ``adversarial`` (weighted), and, where ``val`` is not empty,
+            ``val_accuracy``.
+
+        Raises:
+            InputError: no adversarial set is given.
+        """
+        if adversarial is None:
+            raise InputError("type goodfellow trains on an adversarial set, and none is given")
+        (x, y), (x_adv, row), weight = train, adversarial, self.settings.clean_weight
+
+        def terms(clean: Tensor, labels: Tensor, at: Tensor) -> Terms:
+            cross_entropy = torch.nn.functional.cross_entropy
+            on_clean = cross_entropy(net(clean), labels, reduction="none")
+            on_adv = cross_entropy(net(x_adv[at]), y[row[at]], reduction="none")
+            return {"clean": weight * on_clean, "adversarial": (1 - weight) * on_adv}
+
+        data = [x, y, _partners(row, len(x))]
+        watch = watch_accuracy(net, val)
+        job.tell_resumed()
+        return fit(net, terms, data, self.settings.training, job, after_epoch=watch)
 
 
 def _partners(row: Tensor, count: int) -> Tensor:

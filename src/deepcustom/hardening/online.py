@@ -12,184 +12,202 @@ gradient of the clean image, this one the label. To use one gradient twice is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from deepcustom.attacks.conditional import Conditional, perturbed
 from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import OnlineParams
-from deepcustom.base.progress import Advance, silent
-from deepcustom.base.settings import TrainingParams
-from deepcustom.hardening.madry import inner_pgd
-from deepcustom.training.checkpoint import NOWHERE, Checkpoint
-from deepcustom.training.compute import Compute
-from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch, tell_resumed
+from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.inner import (
+    SCALE,
+    GrowingBall,
+    accuracy_under,
+    along,
+    nearby,
+    scaled_gradient,
+    signed_step,
+)
+from deepcustom.training.checkpoint import Checkpoint
+from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch
 from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.job import Job
 from deepcustom.training.nets import Classifier
 
 _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD from random starts
-_SCALE = 2.0**10  # lifts gradients above float16's smallest number; divided out again
 
 
-def train_online(
-    net: Classifier,
-    generator: Conditional | None,
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
-    params: TrainingParams,
-    *,
-    online: OnlineParams,
-    losses: Mapping[int, CustomLoss] | None = None,
-    threat: ThreatModel,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
-) -> History:
-    """Train a network and, against it, a generator, both in place.
+class OnlineSettings(WaySettings):
+    """A generator that learns against the network while that learns from it.
 
-    Args:
-        net: a fresh network.
-        generator: a fresh one; None: the start is drawn uniformly from the ball.
-        train: clean images (N, C, H, W) in [0, 1] and labels (N,).
-        val: clean images and labels to watch; may be empty.
-        params: the network's training budget.
-        online: steps, the generator's updates, and how the ball grows.
-        losses: label → what the generator minimises on that class's images, built on ``net``; None: the
-            negative of the network's own cross entropy.
-        threat: the full ball, and the range.
-        seed: of the order of the images and of random starts.
-        compute: device and precision.
-        advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`deepcustom.training.fit.fit`; the generator is kept with the network.
+    In every step it offers images inside the ball, uniform noise moves each pixel by at most ``noise`` radii
+    and not out of the ball, ``updates`` times the generator learns from the gradient of its objective there
+    (Adam, ``learning_rate``), and with ``reuse`` that gradient moves the images by one signed step of
+    ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin`` to the share ``end``
+    of the epochs; before, the start is drawn uniformly from the ball, afterwards it stays as it is, and the
+    step that needs no update then follows the network's cross entropy. ``clean_weight`` is the weight of
+    the clean images in the network's loss. The ball, and the step with it, grows evenly from epoch to
+    epoch, up to its full radius at the share ``growth`` of the epochs; 0: full from the first.
 
-    Returns:
-        The history: ``loss`` and its terms, ``eps`` of the ball, and, where ``val`` is not empty,
-        ``val_accuracy`` on clean images and ``val_adversarial`` on the first of them under ten steps of
-        PGD from random starts, which ask the generator nothing.
+    ``loss``: what the generator minimises, a registered name or ``package.module:Class``, with its
+    ``options``; None: the negative of the network's own cross entropy.
     """
-    partner = (
-        None if generator is None else _Partner.of(generator, online, losses, compute.precision)
-    )
-    watch = watch_accuracy(net, val, silent)
-    kept = epochs_kept(checkpoint)
-    if partner is not None and kept and not partner.load(checkpoint, kept):
-        checkpoint.clear()  # the network goes on with the generator that it learned with, or not at all
-        kept = 0
-    epoch = [kept + 1]  # the one under way: fit tells only when one is over
 
-    def share_done() -> float:
-        return (epoch[0] - 1) / params.epochs
+    type: Literal["online"]
+    generator: Literal["conditional", "per_class"]
+    learning_rate: float = Field(gt=0, le=1)
+    updates: int = Field(ge=1)
+    begin: float = Field(ge=0, le=1)
+    end: float = Field(ge=0, le=1)
+    noise: float = Field(ge=0, le=1)
+    reuse: bool
+    eps_step: float = Field(gt=0, le=1)
+    max_iter: int = Field(ge=0)
+    growth: float = Field(ge=0, le=1)
+    clean_weight: float = Field(ge=0, lt=1)
+    loss: str | None
+    options: dict[str, Any]
 
-    def ball() -> float:
-        growing = online.growth * params.epochs
-        return threat.eps * (min(1.0, epoch[0] / growing) if growing else 1.0)
+    @model_validator(mode="after")
+    def _options_are_of_a_loss(self) -> OnlineSettings:
+        if self.loss is None and self.options:
+            raise ValueError("options go with a loss, and none is named")
+        return self
 
-    def terms(x: Tensor, y: Tensor) -> Terms:
-        eps = ball()
-        now = replace(threat, eps=eps)
-        step = online.eps_step * eps / threat.eps
-        if partner is None or share_done() < online.begin:
-            start = now.project(x + eps * (2 * torch.rand_like(x) - 1), x)
-            start = _signed_step(net, start, x, y, now, step) if online.reuse else start
-        else:
-            start = partner.start(net, x, y, now, step, learning=share_done() < online.end)
-        for _ in range(online.max_iter):
-            start = _signed_step(net, start, x, y, now, step)
-        adversarial = F.cross_entropy(net(start), y, reduction="none")
-        if not online.clean_weight:
-            return {"adversarial": adversarial}
-        clean = F.cross_entropy(net(x), y, reduction="none")
-        weight = online.clean_weight
-        return {"clean": weight * clean, "adversarial": (1 - weight) * adversarial}
+    @model_validator(mode="after")
+    def _a_generator_learns(self) -> OnlineSettings:
+        epochs = self.training.epochs
+        if not any(self.begin <= epoch / epochs < self.end for epoch in range(epochs)):
+            raise ValueError(
+                f"none of {epochs} epochs starts between begin {self.begin:g} and end {self.end:g}: "
+                "the generator should learn in one at least"
+            )
+        return self
 
-    def after_epoch(number: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {"eps": ball(), **watch(number, means)}
-        if len(val[0]):
-            x, y = val[0][:_WATCHED], val[1][:_WATCHED]
-            x_adv = inner_pgd(net, x, y, threat, eps_step=threat.eps / 4, max_iter=10)
-            with torch.no_grad():
-                seen["val_adversarial"] = float((net(x_adv).argmax(1) == y).double().mean())
-        if partner is not None:
-            partner.save(checkpoint, number)
-        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
-        epoch[0] = number + 1
-        return seen
 
-    tell_resumed(checkpoint, advance)
-    return fit(
-        net,
-        terms,
-        train,
-        params,
-        seed=seed,
-        compute=compute,
-        after_epoch=after_epoch,
-        checkpoint=checkpoint,
-    )
+class Online(Way[OnlineSettings]):
+    """A network and, against it, a generator, both trained in place."""
+
+    Settings = OnlineSettings
+    stage = "train_online"
+    title = "{name}, hardened from a generator's proposal"
+
+    def __init__(
+        self,
+        settings: OnlineSettings,
+        threat: ThreatModel,
+        num_classes: int,
+        generator: Conditional | None = None,
+        losses: Mapping[int, CustomLoss] | None = None,
+    ) -> None:
+        """Ready to train.
+
+        Args:
+            settings: how.
+            threat: the full ball, and the range.
+            num_classes: how many labels there are.
+            generator: a fresh one; None: the start is drawn uniformly from the ball.
+            losses: label → what the generator minimises on that class's images, built on the network that
+                will be trained, see :func:`objectives`; None: the negative of its own cross entropy.
+        """
+        super().__init__(settings, threat, num_classes)
+        self.generator = generator
+        self.losses = losses
+
+    def train(
+        self,
+        net: Classifier,
+        train: tuple[Tensor, Tensor],
+        val: tuple[Tensor, Tensor],
+        job: Job,
+        adversarial: tuple[Tensor, Tensor] | None = None,
+    ) -> History:
+        """As :meth:`Way.train`; the job's checkpoint keeps the generator with the network.
+
+        Returns:
+            ``loss`` and its terms, ``eps`` of the ball, and, where ``val`` is not empty, ``val_accuracy`` on
+            clean images and ``val_adversarial`` on the first of them under ten steps of PGD from random
+            starts, which ask the generator nothing.
+        """
+        partner = self._partner(job)
+        budget, watch = self.settings.training, watch_accuracy(net, val)
+        ball = GrowingBall(self.threat, self.settings.eps_step, self.settings.growth, budget.epochs)
+
+        def terms(x: Tensor, y: Tensor) -> Terms:
+            start = self._start(net, partner, x, y, ball)
+            for _ in range(self.settings.max_iter):
+                start = signed_step(net, start, x, y, ball.threat, ball.eps_step)
+            adversarial = F.cross_entropy(net(start), y, reduction="none")
+            weight = self.settings.clean_weight
+            if not weight:
+                return {"adversarial": adversarial}
+            clean = F.cross_entropy(net(x), y, reduction="none")
+            return {"clean": weight * clean, "adversarial": (1 - weight) * adversarial}
+
+        def after_epoch(epoch: int) -> Mapping[str, float]:
+            seen = {"eps": ball.eps, **watch(epoch)}
+            if len(val[0]):
+                some = val[0][:_WATCHED], val[1][:_WATCHED]
+                seen["val_adversarial"] = accuracy_under(
+                    net, some, self.threat, eps_step=self.threat.eps / 4, max_iter=10
+                )
+            if partner is not None:
+                partner.save(job.checkpoint, epoch)
+            return seen
+
+        job.tell_resumed()
+        return fit(net, terms, train, budget, job, before_epoch=ball.begin, after_epoch=after_epoch)
+
+    def _partner(self, job: Job) -> _Partner | None:
+        """The generator, as the checkpoint holds it."""
+        if self.generator is None:
+            return None
+        partner = _Partner.of(self.generator, self.settings, self.losses, job.compute.precision)
+        kept = epochs_kept(job.checkpoint)
+        if kept and not partner.load(job.checkpoint, kept):
+            # The network goes on with the generator that it learned with, or not at all.
+            job.checkpoint.clear()
+        return partner
+
+    def _start(
+        self, net: Classifier, partner: _Partner | None, x: Tensor, y: Tensor, ball: GrowingBall
+    ) -> Tensor:
+        """Where the further steps begin, (n, C, H, W), without a gradient."""
+        threat, step = ball.threat, ball.eps_step
+        if partner is not None and ball.done >= self.settings.begin:
+            learning = ball.done < self.settings.end
+            return partner.start(net, x, y, threat, step, learning=learning)
+        start = nearby(x, x, threat, threat.eps)
+        return signed_step(net, start, x, y, threat, step) if self.settings.reuse else start
 
 
 def objectives(
-    online: OnlineParams,
-    net: Classifier,
-    threat: ThreatModel,
-    analysis: Mapping[str, Mapping[str, Tensor]],
-    num_classes: int,
+    settings: OnlineSettings, contexts: Sequence[LossContext]
 ) -> dict[int, CustomLoss] | None:
-    """Label → what the generator minimises on that class's images, as :func:`train_online` takes them.
+    """Label → what the generator minimises on that class's images, as :class:`Online` takes them.
 
     Args:
-        online: ``loss`` and its ``options``.
-        net: the network that will be trained, to which the losses look.
-        threat: the full ball.
-        analysis: of the losses that need one: name of the analysis → array name → one row per class.
-        num_classes: how many labels there are.
+        settings: ``loss`` and its ``options``.
+        contexts: one for each class, as :func:`deepcustom.attacks.losses.contexts` makes them; their
+            network is the one that will be trained, their threat model the full ball.
 
     Returns:
-        None where ``online`` names no loss.
+        None where ``settings`` name no loss.
 
     Raises:
         UnknownNameError, LossError, ParamsError: as :func:`deepcustom.attacks.losses.build_loss`.
     """
-    if online.loss is None:
+    if settings.loss is None:
         return None
     return {
-        label: build_loss(
-            online.loss,
-            online.options,
-            LossContext(
-                net,
-                label,
-                threat,
-                {
-                    what: {name: rows[label] for name, rows in arrays.items()}
-                    for what, arrays in analysis.items()
-                },
-            ),
-        )
-        for label in range(num_classes)
+        context.label: build_loss(settings.loss, settings.options, context) for context in contexts
     }
-
-
-def _signed_step(
-    net: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, step: float
-) -> Tensor:
-    """One step of PGD, without a gradient."""
-    return threat.project(x_adv + step * _gradient(net, x_adv, y).sign(), x)
-
-
-def _gradient(net: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
-    """Of each image's cross entropy with respect to it, scaled, (n, C, H, W)."""
-    x_adv = x_adv.detach().requires_grad_()
-    with torch.enable_grad():
-        loss = _SCALE * F.cross_entropy(net(x_adv).float(), y, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, x_adv)
-    return gradient
 
 
 @dataclass(frozen=True)
@@ -198,7 +216,7 @@ class _Partner:
 
     generator: Conditional
     optimizer: torch.optim.Adam
-    online: OnlineParams
+    settings: OnlineSettings
     losses: Mapping[int, CustomLoss] | None
     half: bool
 
@@ -206,14 +224,14 @@ class _Partner:
     def of(
         cls,
         generator: Conditional,
-        online: OnlineParams,
+        settings: OnlineSettings,
         losses: Mapping[int, CustomLoss] | None,
         precision: torch.dtype = torch.float32,
     ) -> _Partner:
         optimizer = torch.optim.Adam(
-            generator.parameters(), lr=online.learning_rate, betas=(0.5, 0.999), fused=True
+            generator.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999), fused=True
         )
-        return cls(generator, optimizer, online, losses, precision is torch.float16)
+        return cls(generator, optimizer, settings, losses, precision is torch.float16)
 
     def start(
         self,
@@ -226,7 +244,7 @@ class _Partner:
         learning: bool,
     ) -> Tensor:
         """Where the steps begin: what the generator offers, moved by the gradient that it learns from."""
-        for number in range(self.online.updates if learning else 0):
+        for number in range(self.settings.updates if learning else 0):
             if number:
                 torch.clear_autocast_cache()  # of the weights before the last update
             offered = perturbed(self.generator, x, y, threat)
@@ -236,38 +254,36 @@ class _Partner:
         if not learning:
             with torch.no_grad():
                 start = self._nearby(perturbed(self.generator, x, y, threat), x, threat)
-            if not self.online.reuse:
+            if not self.settings.reuse:
                 return start
-            up = _gradient(net, start, y)
-        start = start.detach()
-        return threat.project(start + step * up.sign(), x) if self.online.reuse else start
+            up = scaled_gradient(net, start, y)
+        return along(start, up, x, threat, step) if self.settings.reuse else start.detach()
 
     def _nearby(self, offered: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
         """With the noise around it, inside the ball."""
         offered = threat.project(offered, x)
-        if not self.online.noise:
+        if not self.settings.noise:
             return offered
-        radius = self.online.noise * threat.eps
-        return threat.project(offered + radius * (2 * torch.rand_like(x) - 1), x)
+        return nearby(offered, x, threat, self.settings.noise * threat.eps)
 
     def _learn(self, offered: Tensor, gradient: Tensor) -> None:
         """One step of Adam along a scaled gradient of the offer; none where one in float16 overflowed."""
         self.optimizer.zero_grad(set_to_none=True)
         if not self.half:
-            offered.backward(gradient / _SCALE)  # type: ignore[no-untyped-call]
+            offered.backward(gradient / SCALE)  # type: ignore[no-untyped-call]
             self.optimizer.step()
             return
         offered.backward(gradient)  # type: ignore[no-untyped-call]
         found = [p.grad for p in self.generator.parameters() if p.grad is not None]
         if torch.stack([one.isfinite().all() for one in found]).all():
             for one in found:
-                one /= _SCALE
+                one /= SCALE
             self.optimizer.step()
 
     def _uphill(self, net: Classifier, x: Tensor, y: Tensor, offered: Tensor) -> Tensor:
         """Minus the gradient of the generator's objective with respect to what it offers, scaled."""
         if self.losses is None:
-            return _gradient(net, offered, y)
+            return scaled_gradient(net, offered, y)
         offered = offered.requires_grad_()
         with torch.enable_grad():
             total = torch.zeros((), device=x.device)
@@ -275,7 +291,7 @@ class _Partner:
                 rows = torch.nonzero(y == label).flatten()
                 terms = self.losses[label](x[rows], offered[rows])
                 total = total + torch.stack(list(terms.values())).sum()
-        (gradient,) = torch.autograd.grad(_SCALE * total, offered)
+        (gradient,) = torch.autograd.grad(SCALE * total, offered)
         return -gradient
 
     def save(self, checkpoint: Checkpoint, epoch: int) -> None:

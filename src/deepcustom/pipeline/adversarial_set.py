@@ -14,8 +14,7 @@ from deepcustom.pipeline.run import StageRun
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from deepcustom.attacks.perturb import Perturb
-    from deepcustom.attacks.threat import ThreatModel
+    from deepcustom.attacks.perturb import SplitAttack
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
@@ -26,27 +25,16 @@ def make_set(
     stage: StageRun,
     spec: DatasetSpec,
     split: Split,
-    perturb: Perturb,
-    *,
-    target_net: Classifier,
-    threat: ThreatModel,
-    compute: Compute,
-    only_changed: bool,
-    chunk: int,
+    attack: SplitAttack,
     advance: Advance = silent,
 ) -> None:
     """Perturb a split, save and record.
 
     Args:
-        stage: the running stage; its parts are the attack and the split's name.
+        stage: the running stage; its parts are the attack's name and the split's.
         spec: the data set.
         split: the clean images.
-        perturb: makes the images, as in :func:`deepcustom.attacks.perturb.perturb_split`.
-        target_net: whose predictions count; on ``compute.device``.
-        threat: verified for every image.
-        compute: where to perturb and predict.
-        only_changed: keep only images whose predicted class the perturbation changed.
-        chunk: images at a time.
+        attack: makes the images.
         advance: called after every chunk with the number of its images.
 
     Raises:
@@ -55,25 +43,15 @@ def make_set(
     from deepcustom.attacks.perturb import perturb_split
     from deepcustom.data.arrays import AdversarialSet
 
-    attack, split_name = stage.parts
-    folder = stage.write(workspace.adversarial(stage.row.subject, split_name, attack))
-    effect = perturb_split(
-        split,
-        spec,
-        perturb,
-        folder,
-        target_net=target_net,
-        threat=threat,
-        compute=compute,
-        only_changed=only_changed,
-        chunk=chunk,
-        advance=advance,
-    )
+    name, split_name = stage.parts
+    folder = stage.write(workspace.adversarial(stage.row.subject, split_name, name))
+    effect = perturb_split(split, spec, folder, attack, advance)
 
     stage.log(asdict(effect))
     made = AdversarialSet.load(folder, spec)
-    title = f"{attack} against the target network, {split_name}"
-    stage.figure("images", set_grid(made, spec, target_net, compute, threat.eps, title))
+    title = f"{name} against the target network, {split_name}"
+    grid = set_grid(made, spec, attack.target_net, attack.compute, attack.threat.eps, title)
+    stage.figure("images", grid)
 
 
 def set_grid(

@@ -13,8 +13,8 @@ from deepcustom.base.rows import row, rows
 from deepcustom.base.settings import TrainDgnParams, TrainingParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import Result
-from deepcustom.hardening.online import OnlineSettings
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.online import Online, OnlineSettings
+from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
@@ -63,12 +63,16 @@ def _classifiers(stage: StageRun) -> Found:
     target = row(stage.tree, "train_target", subject)
     yield "target", model("target", "target network"), stage.settings_of(target, TrainingParams)
     for one in rows(stage.tree, "adversarial_train", subject):
-        kind = way(str(one.settings.get("type")))
+        kind = way_of(one.settings, one.place)
         name = one.about["network"]
-        yield f"robust-{name}", model(name, kind.title(name)), stage.settings_of(one, kind.Settings)
+        yield (
+            f"robust-{name}",
+            model(name, kind.title.format(name=name)),
+            stage.settings_of(one, kind.Settings),
+        )
     for one in rows(stage.tree, "train_online", subject):
         name = one.about["network"]
-        title = f"{name}, hardened from a generator's proposal"
+        title = Online.title.format(name=name)
         yield f"robust-{name}", model(name, title), stage.settings_of(one, OnlineSettings)
 
 

@@ -39,7 +39,7 @@ from deepcustom.base.settings import (
 from deepcustom.data.datasets import load_spec
 from deepcustom.data.sources import find_source, source_names
 from deepcustom.hardening.online import OnlineSettings
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files
 
@@ -224,10 +224,11 @@ def hardening(one: Row) -> Params:
         if online.loss is not None:
             check_loss(online.loss, online.options, one.place)
         return online
-    try:
-        kind = way(str(one.settings.get("type")))
-    except UnknownNameError as error:
-        raise ParamsError(f"params.yaml: {one.place}.type: {error}") from None
+    kind = way_of(one.settings, one.place)
+    if kind.stage != one.stage:
+        raise ParamsError(
+            f"params.yaml: {one.place}: type {one.settings['type']} is trained by {kind.stage}"
+        )
     return validate(kind.Settings, one.settings, one.place)
 
 

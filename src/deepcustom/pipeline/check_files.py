@@ -10,7 +10,7 @@ from typing import Any
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.rows import Row, adversarial_sets, rows
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import PREFIX, closure, closure_of, loaded_package
 
@@ -59,15 +59,15 @@ def _check_loss(root: Path, one: Row, loss: str, otherwise: str) -> None:
 
 def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
     """A robust network: the file of its way of hardening, and the set or the code that it reads."""
-    kind = way(str(one.settings["type"]))
+    kind = way_of(one.settings, one.place)
     _is(one, "code", _path(root, kind), f"the file of type {one.settings['type']}")
     network = one.about["network"]
     if kind.reads_set:
         sets = adversarial_sets(tree, one.subject, "train")
         if network not in sets:
             raise ParamsError(
-                f"params.yaml: {one.place}: type {one.settings['type']} trains on the set of its own name, and "
-                f"no row of generate or attack makes {network} of train; there are: {', '.join(sets)}"
+                f"params.yaml: {one.place}: type {one.settings['type']} trains on the set of its own name, "
+                f"and no row of generate or attack makes {network} of train; there are: {', '.join(sets)}"
             )
         wanted = workspace.adversarial(one.subject, "train", network)
         _is(one, "reads", wanted, "the set that it trains on")

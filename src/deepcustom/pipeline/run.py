@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
-from deepcustom.base.hashes import dvc_md5, file_md5
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
@@ -104,11 +104,11 @@ class StageRun:
         """What DVC calls it, such as ``train_dgn@mnist-lrp``."""
         return f"{self.stage}@{self.row.name}"
 
-    def job(self, compute: Compute, advance: Advance, *code: Path) -> Job:
-        """What travels with the stage's long computation; ``code`` as in :meth:`checkpoint`."""
+    def job(self, compute: Compute, advance: Advance) -> Job:
+        """What travels with the stage's long computation."""
         from deepcustom.training.job import Job
 
-        return Job(self.seed, compute, advance, self.checkpoint(*code))
+        return Job(self.seed, compute, advance, self.checkpoint())
 
     def settings(self, model: type[P]) -> P:
         """The row's settings, checked, for the record too."""
@@ -180,14 +180,11 @@ class StageRun:
         self._pending[path] = partial
         return partial
 
-    def checkpoint(self, *code: Path) -> Checkpoint:
+    def checkpoint(self) -> Checkpoint:
         """Where the stage's training keeps what it has finished, until the stage ends well.
 
         Call it after every input and section has been asked for: what is kept serves a later run only
         where seed, settings, inputs, code, versions of packages, and machine are the same.
-
-        Args:
-            code: files that decide the result, next to those that DVC hashes for the stage.
 
         Raises:
             InputError: the stage has loaded code that DVC does not hash for it.
@@ -202,7 +199,6 @@ class StageRun:
             "params": self._used,
             "inputs": self._hashes(self._inputs),
             "code": self._code.digest,
-            "more code": {str(path): file_md5(path) for path in code},
             "machine": self._machine,
             "processor": provenance.processor(),
             "packages": provenance.packages(),

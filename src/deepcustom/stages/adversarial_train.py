@@ -8,7 +8,7 @@ from torch import Tensor
 from deepcustom.base.progress import progress
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
 from deepcustom.pipeline.run import StageRun
@@ -21,20 +21,20 @@ from deepcustom.training.weights import save_network
 def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the robust network ``name`` of ``subject``."""
     with StageRun(ws, "adversarial_train", subject, name) as stage:
-        kind = way(str(stage.row.settings.get("type")))
-        params = stage.settings(kind.Settings)
+        way = way_of(stage.row.settings, stage.row.place)
+        params = stage.settings(way.Settings)
         threat, compute = stage.threat(), stage.compute()
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, "train")
         train = to_device(split, compute)
         val = to_device(load_split(stage, spec, "val"), compute)
-        made = _adversarial_set(stage, spec, split, name, compute) if kind.reads_set else None
+        made = _adversarial_set(stage, spec, split, name, compute) if way.reads_set else None
 
         net = new_classifier(stage, compute)
-        hardening = kind(params, threat, spec.num_classes)
         with progress(stage.name, params.training.epochs) as advance:
-            history = hardening.train(net, train, val, stage.job(compute, advance), made)
+            job = stage.job(compute, advance)
+            history = way(params, threat, spec.num_classes).train(net, train, val, job, made)
 
         about = {"kind": "classifier", "dataset": subject, "network": name}
         save_network(stage.write(workspace.robust(subject, name)), net, about)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.art import art_classifier, run_attack, sloped
+from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
+from deepcustom.attacks.perturb import SplitAttack
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import AttackSetParams
 from deepcustom.pipeline.adversarial_set import make_set
@@ -23,7 +24,7 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
         spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, "target", compute)
-        attacked = sloped(target_net, compute)
+        attacked = for_gradients(target_net, compute)
         estimator = art_classifier(attacked, spec.shape, spec.num_classes, compute.device)
 
         with progress(stage.name, len(split)) as advance:
@@ -34,14 +35,12 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
                 )
                 return torch.from_numpy(x_adv)
 
-            make_set(
-                stage,
-                spec,
-                split,
+            ready = SplitAttack(
                 perturb,
-                target_net=target_net,
-                threat=threat,
-                compute=compute,
+                target_net,
+                threat,
+                compute,
                 only_changed=params.mis_classification_check,
                 chunk=max(2000 // params.batch_size, 1) * params.batch_size,
             )
+            make_set(stage, spec, split, ready)

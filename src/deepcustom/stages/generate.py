@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from deepcustom.attacks.perturb import SplitAttack
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import GenerateParams
 from deepcustom.pipeline.adversarial_set import make_set
@@ -31,16 +32,13 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
             labels = y if params.label == "true" else predict(target_net, x).argmax(1)
             return dgn.generate(x, labels, threat, compute=compute, batch_size=params.batch_size)
 
+        attack = SplitAttack(
+            perturb,
+            target_net,
+            threat,
+            compute,
+            only_changed=params.mis_classification_check,
+            chunk=spec.num_classes * params.batch_size,  # a full pass of each DGN
+        )
         with progress(stage.name, len(split)) as advance:
-            make_set(
-                stage,
-                spec,
-                split,
-                perturb,
-                target_net=target_net,
-                threat=threat,
-                compute=compute,
-                only_changed=params.mis_classification_check,
-                chunk=spec.num_classes * params.batch_size,  # a full pass of each DGN
-                advance=advance,
-            )
+            make_set(stage, spec, split, attack, advance)

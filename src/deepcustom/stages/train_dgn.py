@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepcustom.attacks.losses.base import find_loss
+from deepcustom.attacks.losses.base import contexts, find_loss
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TrainDgnParams
@@ -32,18 +32,12 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         target_net = load_classifier(stage, "target", compute)
         analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
 
+        classes = contexts(target_net, threat, analysis, spec.num_classes)
+
         total = params.training.epochs * spec.num_classes
         with progress(stage.name, total) as advance:
-            bank, history = train_bank(
-                stage.subject.generator,
-                target_net,
-                train,
-                val,
-                analysis,
-                params,
-                threat,
-                stage.job(compute, advance),
-            )
+            job = stage.job(compute, advance)
+            bank, history = train_bank(subject, classes, train, val, params, job)
 
         bank.save(stage.write(workspace.bank(subject, name)))
 

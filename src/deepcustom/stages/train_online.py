@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
-
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
-from deepcustom.attacks.losses import find_loss
-from deepcustom.base.params import OnlineTrainParams
+from deepcustom.attacks.losses.base import contexts, find_loss
 from deepcustom.base.progress import progress
-from deepcustom.hardening.online import objectives, train_online
+from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_dataset, load_split, to_device
+from deepcustom.pipeline.load import (
+    load_analysis,
+    load_dataset,
+    load_split,
+    new_classifier,
+    to_device,
+)
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
-from deepcustom.training import nets
 from deepcustom.training.weights import save_network
 
 CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no loss is named
 
 
-def run(ws: Workspace, dataset: str, name: str) -> None:
-    """Train the robust network ``name`` of ``dataset``, of ``type: online``, and its generator."""
-    with StageRun(ws, "train_online", dataset, name) as stage:
-        params = stage.section(OnlineTrainParams, "adversarial_train", dataset, name)
+def run(ws: Workspace, subject: str, name: str) -> None:
+    """Train the robust network ``name`` of ``subject`` together with its generator."""
+    with StageRun(ws, "train_online", subject, name) as stage:
+        params = stage.settings(OnlineSettings)
         threat, compute = stage.threat(), stage.compute()
 
         spec = load_dataset(stage)
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = compute.place(nets.classifier(dataset))
+        net = new_classifier(stage, compute)
         per_class = params.generator == "per_class"
-        generator = compute.place(conditional(dataset, spec.num_classes, per_class=per_class))
-        losses, code = None, []
+        generator = compute.place(
+            conditional(stage.subject.conditional, spec.num_classes, per_class=per_class)
+        )
+        losses = None
         if params.loss is not None:
-            loss = find_loss(params.loss)
-            analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
-            losses = objectives(params, net, threat, analysis, spec.num_classes)
-            code = [Path(inspect.getfile(loss))]
+            wanted = find_loss(params.loss).requires
+            analysis = {what: load_analysis(stage, spec, what, compute) for what in wanted}
+            losses = objectives(params, contexts(net, threat, analysis, spec.num_classes))
 
-        with progress(f"train_online@{dataset}-{name}", params.training.epochs) as advance:
-            history = train_online(
-                net,
-                generator,
-                train,
-                val,
-                params.training,
-                online=params,
-                losses=losses,
-                threat=threat,
-                seed=stage.seed,
-                compute=compute,
-                advance=advance,
-                checkpoint=stage.checkpoint(*code),
-            )
+        way = Online(params, threat, spec.num_classes, generator, losses)
+        with progress(stage.name, params.training.epochs) as advance:
+            history = way.train(net, train, val, stage.job(compute, advance))
 
-        about = {"kind": "classifier", "dataset": dataset, "network": name}
-        save_network(stage.write(workspace.robust(dataset, name)), net, about)
-        dgn = ConditionalDGN(dataset, params.loss or CROSS_ENTROPY, per_class, generator)
-        dgn.save(stage.write(workspace.bank(dataset, name)))
+        about = {"kind": "classifier", "dataset": subject, "network": name}
+        save_network(stage.write(workspace.robust(subject, name)), net, about)
+        dgn = ConditionalDGN(subject, params.loss or CROSS_ENTROPY, per_class, generator)
+        dgn.save(stage.write(workspace.bank(subject, name)))
 
         stage.log({key: curve[-1] for key, curve in history.items()}, history)
         stage.figure("curves", loss_curves(history, f"{spec.title}: network hardened with {name}"))

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcustom.base.progress import Advance
 from deepcustom.training.checkpoint import Checkpoint
 
 History = dict[str, list[float]]
@@ -75,13 +74,6 @@ def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
     if moment.shape != parameter.shape:
         return moment
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
-
-
-def tell_resumed(checkpoint: Checkpoint, advance: Advance) -> None:
-    """Say to ``advance`` how many epochs a training that is about to start finds finished."""
-    epochs = epochs_kept(checkpoint)
-    if epochs:
-        advance(f"resumed after epoch {epochs}", steps=epochs, resumed=True)
 
 
 def epochs_kept(checkpoint: Checkpoint) -> int:

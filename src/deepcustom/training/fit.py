@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from deepcustom.base.errors import DivergenceError
-from deepcustom.base.progress import Advance, silent
 from deepcustom.base.settings import TrainingParams
-from deepcustom.training.checkpoint import NOWHERE, Checkpoint
+from deepcustom.training.checkpoint import Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
-from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed
+from deepcustom.training.epochs import History, load_epoch, save_epoch
+from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 
 Terms = Mapping[str, Tensor]
@@ -26,11 +26,10 @@ def fit(
     terms: Callable[..., Terms],
     tensors: Sequence[Tensor],
     params: TrainingParams,
+    job: Job,
     *,
-    seed: int,
-    compute: Compute,
-    after_epoch: Callable[[int, Mapping[str, float]], Mapping[str, float]] | None = None,
-    checkpoint: Checkpoint = NOWHERE,
+    before_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], Mapping[str, float]] | None = None,
 ) -> History:
     """Train ``net`` in place.
 
@@ -38,17 +37,17 @@ def fit(
     would have drawn.
 
     Args:
-        net: what Adam adjusts, already on ``compute.device``; left in eval mode.
+        net: what Adam adjusts, already on the job's device; left in eval mode.
         terms: called with a batch of each of ``tensors``, returns term name → (n,) tensor, weighted and
             signed; the loop minimises the mean over the batch of their sum.
-        tensors: training data, first dimension N alike, on ``compute.device``.
+        tensors: training data, first dimension N alike, on the job's device.
         params: learning rate, epochs, batch size and schedule.
-        seed: of the order of the images, and of what ``terms`` and ``net`` draw.
-        compute: device and precision of the forward pass.
-        after_epoch: called with the epoch (from 1) and its means, with ``net`` in eval mode; what it
-            returns joins the history.
-        checkpoint: keeps every epoch but the last when it is finished; training goes on after the one
-            that it holds, to the same bytes. What ``terms`` remembers from batch to batch is not kept.
+        job: its seed is that of the order of the images, and of what ``terms`` and ``net`` draw. What
+            ``terms`` remembers from batch to batch its checkpoint does not keep.
+        before_epoch: called with the epoch that begins, from 1, or from the one after those in the
+            checkpoint.
+        after_epoch: called with the epoch that ended, with ``net`` in eval mode; what it returns joins
+            the history, and what the job is told.
 
     Returns:
         Per epoch: the mean ``loss``, the mean of every term, and what ``after_epoch`` gave.
@@ -57,17 +56,19 @@ def fit(
         DivergenceError: the loss of an epoch is not finite.
     """
     count = len(tensors[0])
-    descent = _Descent.of(net, params, math.ceil(count / params.batch_size), compute)
-    order = torch.Generator().manual_seed(seed)
-    done, history = descent.load(checkpoint)
+    descent = _Descent.of(net, params, math.ceil(count / params.batch_size), job.compute)
+    order = torch.Generator().manual_seed(job.seed)
+    done, history = descent.load(job.checkpoint)
     for _ in range(done):
         torch.randperm(count, generator=order)  # which these epochs used up
     for epoch in range(done + 1, params.epochs + 1):
-        seed_everything(derive_seed(seed, "epoch", str(epoch)))
+        seed_everything(derive_seed(job.seed, "epoch", str(epoch)))
+        if before_epoch:
+            before_epoch(epoch)
         net.train()
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=compute.device))
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=job.compute.device))
         for batch in _batches(tensors, params.batch_size, order):
-            with compute.autocast():
+            with job.compute.autocast():
                 parts = terms(*batch)
             loss = torch.stack([part.float() for part in parts.values()]).sum(0).mean()
             descent.step(loss)
@@ -80,10 +81,12 @@ def fit(
                 "lower learning_rate or the weights of the loss's terms"
             )
         net.eval()
-        for name, mean in {**means, **(after_epoch(epoch, means) if after_epoch else {})}.items():
+        measured = {**means, **(after_epoch(epoch) if after_epoch else {})}
+        for name, mean in measured.items():
             history.setdefault(name, []).append(mean)
+        job.tell(measured)
         if epoch < params.epochs:
-            descent.save(checkpoint, epoch, history)
+            descent.save(job.checkpoint, epoch, history)
     return history
 
 
@@ -160,16 +163,10 @@ def _scheduler(
 
 
 def watch_accuracy(
-    net: nn.Module, val: tuple[Tensor, Tensor], advance: Advance
-) -> Callable[[int, Mapping[str, float]], Mapping[str, float]]:
-    """For ``fit``'s ``after_epoch``: ``val_accuracy`` where ``val`` is not empty, said to ``advance``."""
-
-    def watch(epoch: int, means: Mapping[str, float]) -> Mapping[str, float]:
-        seen = {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
-        advance("  ".join(f"{name} {value:.4f}" for name, value in {**means, **seen}.items()))
-        return seen
-
-    return watch
+    net: nn.Module, val: tuple[Tensor, Tensor]
+) -> Callable[[int], Mapping[str, float]]:
+    """For ``fit``'s ``after_epoch``: ``val_accuracy``, 0 to 1, where ``val`` is not empty."""
+    return lambda epoch: {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
 
 
 def train_classifier(
@@ -177,11 +174,7 @@ def train_classifier(
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
     params: TrainingParams,
-    *,
-    seed: int,
-    compute: Compute,
-    advance: Advance = silent,
-    checkpoint: Checkpoint = NOWHERE,
+    job: Job,
 ) -> History:
     """Train a classifier with cross entropy on ``train``, watching its accuracy on ``val``.
 
@@ -190,10 +183,7 @@ def train_classifier(
         train: images (N, C, H, W) in [0, 1] and labels (N,).
         val: likewise; may be empty.
         params: as in :func:`fit`.
-        seed: of the order of the images.
-        compute: device and precision.
-        advance: called after every epoch with how it stands.
-        checkpoint: as in :func:`fit`.
+        job: as in :func:`fit`.
 
     Returns:
         The history, with ``val_accuracy`` in 0..1 per epoch where ``val`` is not empty.
@@ -202,14 +192,5 @@ def train_classifier(
     def cross_entropy(x: Tensor, y: Tensor) -> Terms:
         return {"cross_entropy": nn.functional.cross_entropy(net(x), y, reduction="none")}
 
-    tell_resumed(checkpoint, advance)
-    return fit(
-        net,
-        cross_entropy,
-        train,
-        params,
-        seed=seed,
-        compute=compute,
-        after_epoch=watch_accuracy(net, val, advance),
-        checkpoint=checkpoint,
-    )
+    job.tell_resumed()
+    return fit(net, cross_entropy, train, params, job, after_epoch=watch_accuracy(net, val))

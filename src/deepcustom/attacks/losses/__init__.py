@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from deepcustom.attacks.losses.base import CustomLoss as CustomLoss
     from deepcustom.attacks.losses.base import LossContext as LossContext
     from deepcustom.attacks.losses.base import build_loss as build_loss
+    from deepcustom.attacks.losses.base import contexts as contexts
     from deepcustom.attacks.losses.base import find_loss as find_loss
     from deepcustom.attacks.losses.base import register_loss as register_loss
     from deepcustom.attacks.losses.base import registered as registered
@@ -17,6 +18,7 @@ HOMES = {
     "CustomLoss": "deepcustom.attacks.losses.base",
     "LossContext": "deepcustom.attacks.losses.base",
     "build_loss": "deepcustom.attacks.losses.base",
+    "contexts": "deepcustom.attacks.losses.base",
     "find_loss": "deepcustom.attacks.losses.base",
     "register_loss": "deepcustom.attacks.losses.base",
     "registered": "deepcustom.attacks.losses.base",

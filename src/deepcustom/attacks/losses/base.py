@@ -47,6 +47,34 @@ class LossContext:
     analysis: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
+def contexts(
+    target_net: Classifier,
+    threat: ThreatModel,
+    analysis: Mapping[str, Mapping[str, Tensor]],
+    num_classes: int,
+) -> list[LossContext]:
+    """One for each class.
+
+    Args:
+        target_net: as in :class:`LossContext`.
+        threat: as in :class:`LossContext`.
+        analysis: analysis → array → tensor with one row per class.
+        num_classes: how many labels there are.
+    """
+    return [
+        LossContext(
+            target_net,
+            label,
+            threat,
+            {
+                name: {key: array[label] for key, array in arrays.items()}
+                for name, arrays in analysis.items()
+            },
+        )
+        for label in range(num_classes)
+    ]
+
+
 class CustomLoss(ABC):
     """Base of every loss.
 

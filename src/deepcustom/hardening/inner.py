@@ -1,0 +1,127 @@
+"""What hardening by gradient steps shares: the steps, a start for them, and a ball that grows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.training.nets import Classifier
+
+SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are
+_ROWS = 1000  # images at a time, where nothing is learned
+
+
+@dataclass
+class GrowingBall:
+    """The ball of the epoch under way, and the step in it: both grow evenly from epoch to epoch.
+
+    Attributes:
+        full: the threat model at its full radius.
+        step: length of a signed step at the full radius, in units of the pixel range.
+        growth: the share of the epochs at which the radius is full, 0 to 1; 0: from the first.
+        epochs: how many there are.
+        epoch: the one under way, from 1.
+    """
+
+    full: ThreatModel
+    step: float
+    growth: float
+    epochs: int
+    epoch: int = 1
+
+    def begin(self, epoch: int) -> None:
+        """Another epoch is under way."""
+        self.epoch = epoch
+
+    @property
+    def eps(self) -> float:
+        """Its radius."""
+        growing = self.growth * self.epochs
+        return self.full.eps * (min(1.0, self.epoch / growing) if growing else 1.0)
+
+    @property
+    def threat(self) -> ThreatModel:
+        """The threat model at this radius."""
+        return replace(self.full, eps=self.eps)
+
+    @property
+    def eps_step(self) -> float:
+        """Length of a step in it."""
+        return self.step * self.eps / self.full.eps
+
+    @property
+    def done(self) -> float:
+        """Share of the epochs that are over."""
+        return (self.epoch - 1) / self.epochs
+
+
+def inner_pgd(
+    net: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, eps_step: float, max_iter: int
+) -> Tensor:
+    """Images of high loss within the ball: signed gradient steps from a uniform random start.
+
+    The inner maximisation of Madry et al. 2018, equation 2.1, on the device and in the precision of the
+    training step that it belongs to, which ART's PGD, made for NumPy arrays, is not.
+
+    Args:
+        net: the network to fool.
+        x: clean images (n, C, H, W) in [0, 1].
+        y: true labels (n,).
+        threat: the ball and the range.
+        eps_step: length of a step, in units of the pixel range.
+        max_iter: how many steps.
+
+    Returns:
+        (n, C, H, W), inside ``threat``, without a gradient.
+    """
+    x_adv = nearby(x, x, threat, threat.eps)
+    for _ in range(max_iter):
+        x_adv = signed_step(net, x_adv, x, y, threat, eps_step)
+    return x_adv
+
+
+def nearby(start: Tensor, x: Tensor, threat: ThreatModel, radius: float) -> Tensor:
+    """``start`` with each pixel moved by up to ``radius``, drawn uniformly, inside the ball around ``x``."""
+    return threat.project(start + radius * (2 * torch.rand_like(x) - 1), x)
+
+
+def signed_step(
+    net: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, step: float
+) -> Tensor:
+    """``x_adv`` moved by ``step`` up the sign of its cross entropy's gradient; without a gradient."""
+    return along(x_adv, scaled_gradient(net, x_adv, y), x, threat, step)
+
+
+def along(x_adv: Tensor, uphill: Tensor, x: Tensor, threat: ThreatModel, step: float) -> Tensor:
+    """``x_adv`` moved by ``step`` in the direction of each sign of ``uphill``, inside the ball."""
+    return threat.project(x_adv.detach() + step * uphill.sign(), x)
+
+
+def scaled_gradient(net: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
+    """Of each image's cross entropy with respect to it, (n, C, H, W), times ``SCALE``."""
+    x_adv = x_adv.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = SCALE * F.cross_entropy(net(x_adv).float(), y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x_adv)
+    return gradient
+
+
+def accuracy_under(
+    net: Classifier,
+    images: tuple[Tensor, Tensor],
+    threat: ThreatModel,
+    *,
+    eps_step: float,
+    max_iter: int,
+) -> float:
+    """Share of ``images``, 0 to 1, that ``net`` gets right under :func:`inner_pgd`; in float32."""
+    hits = 0
+    for x, y in zip(*(torch.split(part, _ROWS) for part in images), strict=True):
+        x_adv = inner_pgd(net, x, y, threat, eps_step=eps_step, max_iter=max_iter)
+        with torch.no_grad():
+            hits += int((net(x_adv).argmax(1) == y).sum())
+    return hits / len(images[1])
