@@ -69,6 +69,21 @@ def test_cleared_it_is_gone_with_its_parts(kept: Checkpoint) -> None:
     kept.clear()
 
 
+def test_a_folder_that_another_run_clears_is_made_again(
+    kept: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same stage, started twice: the other run ends while this one is at work."""
+
+    def write_and_clear(*given: object) -> None:
+        save_tensors(*given)
+        monkeypatch.setattr(module, "save_tensors", save_tensors)
+        kept.clear()
+
+    monkeypatch.setattr(module, "save_tensors", write_and_clear)
+    kept.save("epoch", {}, {"epoch": 5})
+    assert kept.load("epoch") == ({}, {"epoch": 5})
+
+
 def test_another_fingerprint_counts_as_absent(kept: Checkpoint, file: Path) -> None:
     other = Checkpoint(kept.folder, "g")
     assert other.load("epoch") is None

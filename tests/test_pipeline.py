@@ -45,6 +45,7 @@ import deepcustom
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.base.files import partial_of
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.data.arrays import AdversarialSet
@@ -237,14 +238,44 @@ def test_outputs_replace_older_ones_and_a_failure_leaves_those(ws: Workspace) ->
 
 @pytest.mark.usefixtures("unsent")
 def test_what_a_killed_run_left_is_replaced(ws: Workspace) -> None:
-    left = ws.root / "data/.b.partial"
-    left.mkdir(parents=True)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = partial_of(ws.root / "data/b")
+    left = left.with_name(left.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    left.mkdir()
     (left / "half").write_text("half")
     with StageRun(ws, "prepare", DATASET) as stage:
         folder = stage.write("data/b")
         folder.mkdir()
         (folder / "whole").write_text("whole")
     assert [file.name for file in (ws.root / "data").rglob("*")] == ["b", "whole"]
+
+
+TWICE = """
+import sys
+from pathlib import Path
+import deepcustom.pipeline.run as module
+from deepcustom.pipeline.workspace import Workspace
+module.send = lambda *given: ""
+for turn in range(15):
+    with module.StageRun(Workspace(Path(sys.argv[1])), "prepare", "mnist") as stage:
+        folder = stage.write("data/b")
+        folder.mkdir()
+        for name in ("x", "y"):
+            (folder / name).write_text(name * 1000)
+        stage.write("models/a.bin").write_text("a")
+        stage.log({"value": 1.0})
+"""
+
+
+def test_the_same_stage_started_twice_ends_well_both_times(ws: Workspace) -> None:
+    command = [sys.executable, "-c", TWICE, str(ws.root)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(run.communicate()[1], run.returncode) for run in both] == [("", 0), ("", 0)]
+    assert {file.name for file in (ws.root / "data/b").iterdir()} == {"x", "y"}
+    record = RunRecord.read(ws.root / "reports/runs/mnist/prepare")
+    assert record.outputs["data/b"] == dvc_md5(ws.root / "data/b")
+    assert not [path for path in ws.root.rglob(".*") if ".partial" in path.name]
 
 
 @pytest.mark.usefixtures("unsent")

@@ -17,7 +17,6 @@ from deepcustom.evaluation.results import (
     own_attacks,
     pivot,
     read_csv,
-    replace_file,
     trained_on,
     weak_whitebox,
     write_csv,
@@ -172,22 +171,6 @@ def test_malformed_files(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8 text"):
         read_csv(path)
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("old")
-
-    def fail(self: Path, _: Path) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, b"new")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
-    assert path.read_text() == "old"
 
 
 def test_pivot_keeps_order_and_one_protocol() -> None:

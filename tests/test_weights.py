@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import partial_of
 from deepcustom.training import nets
 from deepcustom.training.weights import (
     load_network,
@@ -146,3 +149,20 @@ def test_a_refused_file_leaves_the_network_as_it_was(path):
 def test_files_are_plain_safetensors(path):
     save_network(path, small(), {"kind": "x"})
     assert set(load_file(path)) == set(small().state_dict())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    place = partial_of(tmp_path / "nce.safetensors")
+    place.symlink_to("/dev/full")
+    with pytest.raises(OutputError) as caught:
+        save_tensors(place, {"weight": torch.zeros(2)}, {})
+    why = "No space left on device"
+    assert str(caught.value) == f"{tmp_path}/nce.safetensors cannot be written: {why}"
+
+
+def test_the_bytes_are_those_of_the_formats_own_writer(tmp_path: Path) -> None:
+    state = {**small().state_dict(), "half": torch.rand(3).half(), "none": torch.zeros(0, 2)}
+    save_tensors(tmp_path / "ours", state, {"kind": "classifier"})
+    save_file(state, tmp_path / "theirs", metadata={"deepcustom": '{"kind": "classifier"}'})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()

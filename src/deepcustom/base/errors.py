@@ -35,6 +35,10 @@ class InputError(UserError):
     """A file that a command needs is missing, corrupted, or of another shape than expected."""
 
 
+class OutputError(DeepCustomError):
+    """A file could not be written; the message says which, and why."""
+
+
 class SourceError(UserError):
     """A data set could not be had from any of its sources; the message names each and why."""
 

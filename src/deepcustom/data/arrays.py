@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import mode
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import beside
 from deepcustom.data.datasets import DatasetSpec
 
 if TYPE_CHECKING:
@@ -54,12 +55,9 @@ class _Arrays:
         """
         arrays = self._arrays()
         self._check(folder, arrays["x"].shape[1:])
-        folder.mkdir(parents=True, exist_ok=True)
         for name, array in arrays.items():
-            part = folder / f"{name}.npy.part"
-            with part.open("wb") as file:
+            with beside(folder / f"{name}.npy") as partial, partial.open("wb") as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-            part.replace(folder / f"{name}.npy")
 
     def _check(self, folder: Path, image: tuple[int, ...]) -> None:
         """Whether each array belongs in its file in ``folder``; ``image`` is the shape of one."""
@@ -141,17 +139,16 @@ class SetWriter:
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         """Write to ``folder``, made if need be, images of the shape that ``spec`` says."""
         self._folder, self._shape = folder, spec.shape
-        self._parts = {name: folder / f"{name}.npy.part" for name in _DTYPES}
+        self._files: dict[str, BinaryIO] = {}
         self._count = 0
 
     def __enter__(self) -> Self:
-        self._folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opened:
-            self._files = {
-                name: opened.enter_context(part.open("wb")) for name, part in self._parts.items()
-            }
+            for name in _DTYPES:
+                partial = opened.enter_context(beside(self._folder / f"{name}.npy"))
+                self._files[name] = opened.enter_context(partial.open("wb"))
+            self._write_headers()
             self._opened = opened.pop_all()
-        self._write_headers()
         return self
 
     def append(self, rows: AdversarialSet) -> None:
@@ -171,16 +168,13 @@ class SetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            with self._opened:
-                if kind is None:
-                    self._write_headers()
-            if kind is None:
-                for name, part in self._parts.items():
-                    part.replace(self._folder / f"{name}.npy")
-        finally:
-            for part in self._parts.values():
-                part.unlink(missing_ok=True)
+        if kind is not None:
+            self._opened.__exit__(kind, error, trace)
+            return
+        with self._opened:
+            self._write_headers()
+            for file in self._files.values():  # all whole, before the first takes its name
+                file.close()
 
     def _write_headers(self) -> None:
         """At the start of each file. NumPy pads a header so that the length in it can grow."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.files import replace_file
 
 PROTOCOLS = {
     "transfer": (
@@ -239,17 +239,6 @@ def csv_text(results: Iterable[Result]) -> str:
     writer.writerow(COLUMNS)
     writer.writerows([_cell(getattr(r, name)) for name in COLUMNS] for r in results)
     return text.getvalue()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and rename it there, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_csv(path: Path) -> list[Result]:

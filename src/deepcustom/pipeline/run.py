@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import sys
 import time
 import uuid
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
+from deepcustom.base.files import beside, partial_of, remove, settle
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
@@ -97,7 +97,7 @@ class StageRun:
                 self._finish()
         finally:
             for partial in self._pending.values():
-                _remove(partial)
+                remove(partial)
 
     @property
     def name(self) -> str:
@@ -173,10 +173,7 @@ class StageRun:
         Raises:
             InputError: it leads out of the project.
         """
-        full = self.ws.path(path)
-        full.parent.mkdir(parents=True, exist_ok=True)
-        partial = full.with_name(f".{full.name}.partial")
-        _remove(partial)
+        partial = partial_of(self.ws.path(path))
         self._pending[path] = partial
         return partial
 
@@ -234,12 +231,14 @@ class StageRun:
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
         self.write(workspace.metrics(*item)).write_text(text)
+        # Before they take their names: another run of this stage may then put its own there.
+        outputs = {path: provenance.dvc_md5(place) for path, place in self._pending.items()}
         for path, partial in self._pending.items():
-            _replace(partial, self.ws.root / path)
+            settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)
-        _remove(folder)
-        self._record().write(folder)
-        self._save_figures(folder)
+        with beside(folder) as record:
+            self._record(outputs).write(record)
+            self._save_figures(record)
         if self._checkpoint:
             self._checkpoint.clear()
         try:
@@ -253,7 +252,7 @@ class StageRun:
         for name, figure in self._figures.items():
             save_figure(figure, folder / name)
 
-    def _record(self) -> RunRecord:
+    def _record(self, outputs: dict[str, str]) -> RunRecord:
         commit, dirty = self._git
         return RunRecord(
             schema_version=1,
@@ -268,7 +267,7 @@ class StageRun:
             metrics=self._metrics,
             history=self._history,
             inputs=self._hashes(self._inputs),
-            outputs=self._hashes(self._pending),
+            outputs=outputs,
             git_commit=commit,
             git_dirty=dirty,
             code=self._code.digest,
@@ -282,22 +281,3 @@ class StageRun:
 
     def _hashes(self, paths: Iterable[str]) -> dict[str, str]:
         return {path: dvc_md5(self.ws.root / path) for path in paths}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _replace(partial: Path, final: Path) -> None:
-    """Give ``partial`` its name; an older folder of that name makes way in one rename."""
-    if final.is_dir():
-        old = final.with_name(f".{final.name}.partial-old")
-        _remove(old)
-        final.rename(old)
-        partial.rename(final)
-        _remove(old)
-    else:
-        partial.replace(final)

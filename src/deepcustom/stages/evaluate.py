@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepcustom.base.files import replace_file
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.own_network import load_own
-from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
+from deepcustom.evaluation.results import PROTOCOLS, csv_text
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import load_dataset

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import replace_file
 
 RUN_FILE = "run.json"
 
@@ -83,11 +84,8 @@ class RunRecord(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Writes ``folder/run.json`` whole or not at all; keys are sorted."""
-        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(json.loads(self.model_dump_json()), indent=2, sort_keys=True) + "\n"
-        partial = folder / f".{RUN_FILE}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / RUN_FILE)
+        replace_file(folder / RUN_FILE, text.encode())
 
     @classmethod
     def read(cls, folder: Path) -> RunRecord:

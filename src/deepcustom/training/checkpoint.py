@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import beside
 from deepcustom.training.weights import load_tensors, save_tensors
 
 SUFFIX = ".safetensors"
@@ -40,11 +41,12 @@ class Checkpoint:
         """Keep ``tensors`` and ``about`` (anything JSON can hold) in place of what ``name`` held."""
         if self.folder is None:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}{SUFFIX}"
-        partial = path.with_name(f".{path.name}.partial")
-        save_tensors(partial, tensors, self._sealed(tensors, about))
-        partial.replace(path)
+        path, sealed = self.folder / f"{name}{SUFFIX}", self._sealed(tensors, about)
+        try:
+            _write(path, tensors, sealed)
+        except (OutputError, FileNotFoundError):
+            # The same stage, started twice: the other run has ended and cleared this folder.
+            _write(path, tensors, sealed)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What ``save`` kept under ``name``, on the CPU; ``None`` where there is nothing to rely on."""
@@ -72,6 +74,11 @@ class Checkpoint:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
         return {"fingerprint": self.fingerprint, "digest": digest.hexdigest(), "about": about}
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    with beside(path) as partial:
+        save_tensors(partial, tensors, metadata)
 
 
 NOWHERE = Checkpoint(None, "")

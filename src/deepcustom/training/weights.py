@@ -9,18 +9,29 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import final_of
 
 _METADATA_KEY = "deepcustom"  # one key only: the format does not keep the order of several
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write ``tensors`` with ``metadata`` (anything JSON can hold); same input, same bytes."""
+    """Write ``tensors`` with ``metadata`` (anything JSON can hold); same input, same bytes.
+
+    Raises:
+        OutputError: the file cannot be written, as where the disk is full.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata={_METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    told = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
+    # Not by save_file, which writes under a name of its own, left there where the process is killed.
+    content = save(plain, metadata=told)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{final_of(path)} cannot be written: {error.strerror}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcustom.evaluation.results import replace_file
+from deepcustom.base.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
