@@ -283,12 +283,12 @@ def trace(
 
 @app.command("upgrade", rich_help_panel=HELPERS)
 def upgrade() -> None:
-    """Write deepcustom.lock for the installed package; say what will run again."""
-    from deepcustom.pipeline import code_lock, dvc
+    """Write dvc.yaml, and deepcustom.lock where it is needed, for the code of now; say what will run."""
+    from deepcustom.pipeline import dvc, template
 
     root = _here().root
-    changed = code_lock.upgrade(root)
-    print(f"{code_lock.LOCK}: {', '.join(changed) or 'no stage'} has other code than before")
+    changed = template.upgrade(root)
+    print(f"other code than before: {', '.join(changed) or 'no stage'}")
     again = dvc.status(root, dvc.stage_names(root))
     print(f"will run again: {', '.join(again) or 'nothing'}")
 

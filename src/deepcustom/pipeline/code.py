@@ -29,6 +29,7 @@ CUT: Mapping[str, str] = {
     "cli": "hands the words of the command line on to a stage",
     "base.progress": "says how far the work is",
     "pipeline.code": "says which code a stage runs",
+    "pipeline.template": "writes dvc.yaml",
     "pipeline.code_lock": "says which code a stage ran when the lock was written",
     "pipeline.loaded": "compares the code that runs with the code that DVC hashes",
     "pipeline.provenance": "describes the commit and the machine, for the record",

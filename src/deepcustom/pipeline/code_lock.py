@@ -11,6 +11,7 @@ import yaml
 
 import deepcustom
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import replace_file
 from deepcustom.pipeline.code import (
     PREFIX,
     closure,
@@ -71,9 +72,7 @@ def write_lock(root: Path) -> None:
     """Write the file for the package that Python loaded, whole or not at all."""
     digests = {stage: stage_digest(stage) for stage in stage_names(loaded_package())}
     tree = {"version": deepcustom.__version__, "stages": digests}
-    partial = root / f".{LOCK}.partial"
-    partial.write_text(FIRST_LINE + yaml.safe_dump(tree, sort_keys=False))
-    partial.replace(root / LOCK)
+    replace_file(root / LOCK, (FIRST_LINE + yaml.safe_dump(tree, sort_keys=False)).encode())
 
 
 def read_lock(root: Path) -> CodeLock:

@@ -20,6 +20,7 @@ from deepcustom.pipeline.code import (
     runs_nothing,
 )
 from deepcustom.pipeline.code_lock import LOCK, check_lock, has_sources, may_run
+from deepcustom.pipeline.template import listed
 
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -58,6 +59,7 @@ class RunningCode:
         self._more = tuple(path for path in more if is_code(path))
         self._before = set(sys.modules)
         self._compare()
+        self._listed()
         self._files = self._hashed()
         self.digest = code_digest(self._files)
 
@@ -81,6 +83,22 @@ class RunningCode:
             raise InputError(
                 f"{self._stage} runs {_first(unseen)}, and DVC would not see a change of it: "
                 "name it as code or reads in its row of params.yaml"
+            )
+
+    def _listed(self) -> None:
+        """Hold what the stage imports against what ``dvc.yaml`` says that it depends on.
+
+        Raises:
+            InputError: they differ.
+        """
+        if not has_sources(self._root):
+            return
+        wanted = {PREFIX + path for path in closure(self._stage)}
+        differing = wanted ^ set(listed(self._root, self._stage))
+        if differing:
+            raise InputError(
+                f"dvc.yaml does not list the code that {self._stage} runs, {_first(differing)}: "
+                "`deepcustom upgrade` writes it anew"
             )
 
     def _package_files(self) -> Iterator[str]:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.files import replace_file
+from deepcustom.pipeline import code_lock
 from deepcustom.pipeline.code import PREFIX, closure
+from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 TEMPLATE = Path(__file__).with_name("dvc_template.yaml")
 MARK = "      - CODE\n"
-LOCK = "deepcustom.lock"
 
 
 def render(root: Path) -> str:
@@ -18,9 +23,46 @@ def render(root: Path) -> str:
     Where the package's sources lie in the project, each stage depends on those that it runs; elsewhere on
     its own line of ``deepcustom.lock``, which holds their digest.
     """
-    sources = (root / PREFIX).is_dir()
+    sources = has_sources(root)
     stages = TEMPLATE.read_text().split("\n\n")
     return "\n\n".join(_with_sources(s, root) if sources else _with_lock(s) for s in stages)
+
+
+def upgrade(root: Path) -> list[str]:
+    """Write ``dvc.yaml`` anew, and ``deepcustom.lock`` where the project has not the package's sources.
+
+    Returns:
+        The stages whose code is not what the files said before.
+    """
+    before = {name: listed(root, name) for name in _names()} if _there(root) else {}
+    changed = [] if has_sources(root) else code_lock.upgrade(root)
+    replace_file(root / "dvc.yaml", render(root).encode())
+    return changed or [name for name in _names() if before.get(name) != listed(root, name)]
+
+
+def listed(root: Path, stage: str) -> list[str]:
+    """The package's files that a stage depends on by the project's ``dvc.yaml``; none without sources.
+
+    Raises:
+        InputError: the file cannot be read, or has no such stage.
+    """
+    try:
+        tree = yaml.safe_load((root / "dvc.yaml").read_text())
+        entry = tree["stages"][stage]
+        deps = entry.get("do", entry)["deps"]
+        return [dep for dep in deps if isinstance(dep, str) and dep.startswith(PREFIX)]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"dvc.yaml has no stage {stage} with dependencies: `deepcustom upgrade` writes it anew"
+        ) from None
+
+
+def _there(root: Path) -> bool:
+    return (root / "dvc.yaml").is_file()
+
+
+def _names() -> list[str]:
+    return [_name(stage) for stage in TEMPLATE.read_text().split("\n\n")]
 
 
 def _with_sources(stage: str, root: Path) -> str:
