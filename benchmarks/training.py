@@ -44,6 +44,7 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     from deepcustom.attacks.losses import LossContext
     from deepcustom.attacks.train_bank import train_dgn
     from deepcustom.base.params import TrainDgnParams, TrainingParams
+    from deepcustom.pipeline.load import NETWORKS
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     x = _images(inputs, images).to(compute.device)
@@ -52,8 +53,10 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     analysis = {"relevance": {"pixels": _relevant(inputs)}}
     context = LossContext(inputs.target_net(compute), LABEL, inputs.threat, analysis)
 
+    generator = NETWORKS[dataset].generator
+
     def call() -> float:
-        _, history = train_dgn(dataset, context, x, x[:0], params, seed=0, compute=compute)
+        _, history = train_dgn(generator, context, x, x[:0], params, seed=0, compute=compute)
         return history["loss"][-1]
 
     return Work(call, len(x), lambda mean: {"loss": mean, **compute.describe()})

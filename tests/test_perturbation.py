@@ -19,7 +19,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 MNIST = find_source("mnist").spec
 FILES = ["index.npy", "x.npy", "x_adv.npy", "y.npy"]
@@ -232,7 +232,7 @@ PEAKS = """
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.sources import find_source
     from deepcustom.attacks.bank import DGNBank
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
     from deepcustom.attacks.perturb import perturb_split
     from deepcustom.attacks.threat import ThreatModel
 

@@ -22,12 +22,13 @@ from deepcustom.data.sources import find_source
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.prediction import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"
+GENERATOR = "deepcustom.training.nets.cifar10:Cifar10Generator"
 NETWORKS = ("suspiciousness", "nce")
 EPOCHS = (8, 12)
 
@@ -55,7 +56,7 @@ def measure(ws: Workspace, name: str, epochs: int) -> Row:
     row = torch.from_numpy((train.index.searchsorted(made.index)).astype("int64"))
     params = load(ws.params, AdversarialTrainParams, "adversarial_train", DATASET, name)
     torch.manual_seed(1)
-    net = compute.place(nets.classifier(DATASET))
+    net = compute.place(Cifar10Classifier())
     history = train_gf(
         net,
         train.tensors(),
@@ -67,7 +68,11 @@ def measure(ws: Workspace, name: str, epochs: int) -> Row:
         compute=compute,
     )
     bank = DGNBank.load(
-        ws.root / workspace.bank(DATASET, name), DATASET, spec.num_classes, compute.device
+        ws.root / workspace.bank(DATASET, name),
+        GENERATOR,
+        DATASET,
+        spec.num_classes,
+        compute.device,
     )
     x, y = val.tensors()
     x_adv = bank.generate(x, y, threat, compute=compute)

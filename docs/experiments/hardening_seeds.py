@@ -51,11 +51,11 @@ from deepcustom.hardening.madry import train_madry
 from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.load import load_analysis, load_split, to_device
+from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import derive_seed, seed_everything
+from deepcustom.training.nets.base import Classifier, build_classifier
 from deepcustom.training.prediction import predict
 
 DATASETS = ("mnist", "cifar10")
@@ -118,7 +118,9 @@ def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Atta
         for network in known
     }
     path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
-    bank = DGNBank.load(path, dataset, spec.num_classes, base.compute.device)
+    bank = DGNBank.load(
+        path, NETWORKS[dataset].generator, dataset, spec.num_classes, base.compute.device
+    )
     train, val = (
         to_device(load_split(stage, spec, split), base.compute) for split in ("train", "val")
     )
@@ -156,7 +158,7 @@ def gradients(params: AdversarialTrainParams | OnlineTrainParams) -> int:
 
 def harden(
     stage: StageRun, known: Attackers, name: str, seed: int, epochs: int | None = None
-) -> nets.Classifier:
+) -> Classifier:
     """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``.
 
     ``epochs``: how many in place of the network's own number.
@@ -167,12 +169,14 @@ def harden(
     online = isinstance(params, OnlineTrainParams)
     own = derive_seed(seed, "train_online" if online else "adversarial_train", f"{dataset}-{name}")
     seed_everything(own)
-    net = base.compute.place(nets.classifier(dataset))
+    net = base.compute.place(build_classifier(NETWORKS[dataset].network))
     compute = base.compute
     budget = params.training.model_copy(update={"epochs": epochs or params.training.epochs})
     if isinstance(params, OnlineTrainParams):
         classes, per_class = base.spec.num_classes, params.generator == "per_class"
-        generator = compute.place(conditional(dataset, classes, per_class=per_class))
+        generator = compute.place(
+            conditional(NETWORKS[dataset].conditional, classes, per_class=per_class)
+        )
         requires = find_loss(params.loss).requires if params.loss else ()
         analysis = {what: load_analysis(stage, base.spec, what, compute) for what in requires}
         train_online(
@@ -229,7 +233,7 @@ def harden(
     return net.eval().requires_grad_(False)
 
 
-def worst_case(known: Attackers, name: str, net: nets.Classifier) -> tuple[Evaluation, Tensor]:
+def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
     """What is found of a network, and (n,) bool, which images stand against everything."""
     params, compute = known.base.params, known.base.compute
     subject = known.base.subject(Network(name, "", net), silent)

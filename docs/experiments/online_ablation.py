@@ -43,9 +43,10 @@ from deepcustom.evaluation.subject import Subject, attempt
 from deepcustom.hardening.madry import train_madry
 from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.nets.base import Classifier, build_classifier
 from deepcustom.training.weights import load_tensors
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -131,7 +132,7 @@ class Bench:
     def measure(self, variant: str, seed: int) -> Row:
         """Train and attack."""
         seed_everything(derive_seed(seed, "online"))
-        net = self.compute.place(nets.classifier(self.spec.name))
+        net = self.compute.place(build_classifier(NETWORKS[self.spec.name].network))
         began = time.monotonic()
         gradients = self._harden(net, variant, seed)
         seconds = time.monotonic() - began
@@ -155,7 +156,7 @@ class Bench:
             seconds,
         )
 
-    def _harden(self, net: nets.Classifier, variant: str, seed: int) -> int:
+    def _harden(self, net: Classifier, variant: str, seed: int) -> int:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
         budget, inner = self.madry.training, self.madry.inner
         same = {"threat": self.threat, "seed": seed, "compute": self.compute}
@@ -167,10 +168,11 @@ class Bench:
         own = self.online.model_dump(exclude={"type", "training"})
         online = OnlineParams(**{**own, **VARIANTS[self.spec.name][variant]})
         classes, per_class = self.spec.num_classes, online.generator == "per_class"
+        made = NETWORKS[self.spec.name].conditional
         generator = (
             None
             if online.generator == "none"
-            else self.compute.place(conditional(self.spec.name, classes, per_class=per_class))
+            else self.compute.place(conditional(made, classes, per_class=per_class))
         )
         analysis = {}
         if online.loss is not None:

@@ -26,10 +26,11 @@ from deepcustom.base.params import (
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.fit import train_classifier
+from deepcustom.training.nets.base import build_classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)
@@ -59,7 +60,7 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     """Train a target network, and DGNs against it; each pair of precisions starts from equal weights."""
     train, val = images(ws, dataset, "train"), images(ws, dataset, "val")
     seed_everything(derive_seed(seed, "precision", dataset))
-    net = compute.place(nets.classifier(dataset))
+    net = compute.place(build_classifier(NETWORKS[dataset].network))
     budget = short(load(ws.params, TrainingParams, "train_target", dataset))
     history = train_classifier(net, train, val, budget, seed=seed, compute=compute)
     rows = [Row(dataset, "target", seed, precision, history["val_accuracy"][-1])]
@@ -69,6 +70,7 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
     bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
     _, history = train_bank(
+        NETWORKS[dataset].generator,
         dataset,
         net,
         (x, y),

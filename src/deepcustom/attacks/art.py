@@ -18,7 +18,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import AttackParams
 from deepcustom.base.progress import Advance, silent
 from deepcustom.training.compute import FLOAT32, Compute, derive_seed, seed_everything
-from deepcustom.training.nets import Classifier, MixedPrecision
+from deepcustom.training.nets.base import Classifier, MixedPrecision
 
 
 def art_classifier(

@@ -15,17 +15,18 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, LossError
 from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import Advance, silent
-from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History, epochs_kept
 from deepcustom.training.fit import fit
+from deepcustom.training.nets.base import Classifier, MixedPrecision, build
 from deepcustom.training.prediction import accuracy
 
 
 def train_bank(
+    generator: str,
     dataset: str,
-    target_net: nets.Classifier,
+    target_net: Classifier,
     train: tuple[Tensor, Tensor],
     val: tuple[Tensor, Tensor],
     analysis: Mapping[str, Mapping[str, Tensor]],
@@ -41,7 +42,8 @@ def train_bank(
     """Train one DGN per class on that class's images.
 
     Args:
-        dataset: fixes the architecture.
+        generator: their class, ``package.module:Class``.
+        dataset: name of the subject that they attack.
         target_net: the network under attack, frozen, in eval mode.
         train: images (N, C, H, W) in [0, 1] and labels (N,), on ``compute.device``.
         val: likewise, for the curve of what the target network still gets right; may be empty.
@@ -72,12 +74,12 @@ def train_bank(
         raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
     for context in contexts:  # every mistake shows before the first DGN is trained
         build_loss(params.loss, params.options, context)
-    finished = _finished(checkpoint, dataset, num_classes, compute)
+    finished = _finished(checkpoint, generator, num_classes, compute)
     _tell_resumed(checkpoint, len(finished), params.training.epochs, advance)
     for context in contexts[len(finished) :]:
         own = f"class_{context.label}"
         net, history = train_dgn(
-            dataset,
+            generator,
             context,
             train[0][train[1] == context.label],
             val[0][val[1] == context.label],
@@ -96,7 +98,7 @@ def train_bank(
 
 
 def _finished(
-    checkpoint: Checkpoint, dataset: str, num_classes: int, compute: Compute
+    checkpoint: Checkpoint, generator: str, num_classes: int, compute: Compute
 ) -> list[tuple[nn.Module, History]]:
     """What :func:`train_dgn` gave for the first classes, as far as ``checkpoint`` holds them."""
     found: list[tuple[nn.Module, History]] = []
@@ -104,7 +106,7 @@ def _finished(
         kept = checkpoint.load(f"class_{label}")
         if kept is None:
             break
-        net = nets.generator(dataset)
+        net = build(generator)
         net.load_state_dict(kept[0])
         found.append((ready(net, compute.device), dict(kept[1]["history"])))
     return found
@@ -119,7 +121,7 @@ def _tell_resumed(checkpoint: Checkpoint, classes: int, epochs: int, advance: Ad
 
 
 def train_dgn(
-    dataset: str,
+    generator: str,
     context: LossContext,
     x: Tensor,
     x_val: Tensor,
@@ -138,8 +140,8 @@ def train_dgn(
         validation images that the target network still gets right (at last by the stored weights).
     """
     seed_everything(seed)
-    net = compute.place(nets.generator(dataset))
-    attacked = nets.MixedPrecision(context.target_net, compute)
+    net = compute.place(build(generator))
+    attacked = MixedPrecision(context.target_net, compute)
     loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
     y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
@@ -149,7 +151,7 @@ def train_dgn(
             return _checked(loss(batch, g), len(batch), params.loss)
 
     def kept() -> float:
-        bank = DGNBank(dataset, params.loss, params.output, [net])
+        bank = DGNBank("", params.loss, params.output, [net])  # for this call alone
         x_adv = bank.generate(x_val, torch.zeros_like(y_val), context.threat, compute=compute)
         return accuracy(context.target_net, x_adv, y_val)
 

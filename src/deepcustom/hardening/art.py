@@ -12,7 +12,7 @@ from deepcustom.base.progress import Advance, silent
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch, tell_resumed
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import accuracy
 
 

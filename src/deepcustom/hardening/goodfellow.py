@@ -11,7 +11,7 @@ from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.epochs import History, tell_resumed
 from deepcustom.training.fit import Terms, fit, watch_accuracy
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 def train_gf(

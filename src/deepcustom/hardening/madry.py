@@ -16,7 +16,7 @@ from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.epochs import History, epochs_kept, tell_resumed
 from deepcustom.training.fit import Terms, fit, watch_accuracy
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 _ROWS = 1000  # images at a time, where nothing is learned
 _SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepcustom.attacks.conditional import Conditional, perturbed
+from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import OnlineParams, TrainingParams
@@ -29,7 +29,7 @@ from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch, tell_resumed
 from deepcustom.training.fit import Terms, fit, watch_accuracy
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier, Conditional
 
 _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD from random starts
 _SCALE = 2.0**10  # lifts gradients above float16's smallest number; divided out again

@@ -18,10 +18,11 @@ from deepcustom.base.params import (
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import Result
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import architectures
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
-from deepcustom.training import nets
+from deepcustom.training.nets.base import build, build_classifier, parameter_count
 
 
 def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -> dict[str, str]:
@@ -43,7 +44,7 @@ def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -
 def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Params]]:
     """Name of the card, the model, and its section of ``params.yaml``."""
     evaluated = stage.section(EvaluateParams, "evaluate", spec.name)
-    classifier = nets.parameter_count(nets.classifier(spec.name))
+    classifier = parameter_count(build_classifier(architectures(spec.name).network))
     settings: Params
     for name in evaluated.networks:
         if name == "target":
@@ -57,7 +58,7 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
         path = workspace.network(spec.name, name)
         card_name = name if name == "target" else f"robust-{name}"
         yield card_name, _model(stage, "classifier", name, title, path, classifier), settings
-    generator = nets.parameter_count(nets.generator(spec.name))
+    generator = parameter_count(build(architectures(spec.name).generator))
     for name in evaluated.attacks:
         if stage.has("train_dgn", spec.name, name):
             settings = stage.section(TrainDgnParams, "train_dgn", spec.name, name)
@@ -70,9 +71,11 @@ def _models(stage: StageRun, spec: DatasetSpec) -> Iterator[tuple[str, Model, Pa
         if name in stage.online_names():
             own = stage.section(OnlineTrainParams, "adversarial_train", spec.name, name)
             per_class = own.generator == "per_class"
-            net = conditional(spec.name, spec.num_classes, per_class=per_class)
+            net = conditional(
+                architectures(spec.name).conditional, spec.num_classes, per_class=per_class
+            )
             title, path = f"{name}, the DGN of the network", workspace.bank(spec.name, name)
-            size = nets.parameter_count(net)
+            size = parameter_count(net)
             yield f"dgn-{name}", _model(stage, "generator", name, title, path, size), own
 
 

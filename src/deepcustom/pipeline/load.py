@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
@@ -16,7 +17,48 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
+
+
+@dataclass(frozen=True)
+class Architectures:
+    """Classes as ``package.module:Class``.
+
+    Attributes:
+        network: of the classifier under attack, and of the hardened ones.
+        generator: of the DGN of one class.
+        conditional: of a DGN that is told the label.
+    """
+
+    network: str
+    generator: str
+    conditional: str
+
+
+NETWORKS = {
+    "mnist": Architectures(
+        "deepcustom.training.nets.mnist:MnistClassifier",
+        "deepcustom.training.nets.mnist:MnistGenerator",
+        "deepcustom.training.nets.mnist:MnistConditional",
+    ),
+    "cifar10": Architectures(
+        "deepcustom.training.nets.cifar10:Cifar10Classifier",
+        "deepcustom.training.nets.cifar10:Cifar10Generator",
+        "deepcustom.training.nets.cifar10:Cifar10Conditional",
+    ),
+}
+"""What each subject is attacked and hardened with."""
+
+
+def architectures(subject: str) -> Architectures:
+    """The classes of a subject's networks.
+
+    Raises:
+        UnknownNameError: no networks are known for it.
+    """
+    if subject not in NETWORKS:
+        raise UnknownNameError("subject", subject, NETWORKS)
+    return NETWORKS[subject]
 
 
 def load_dataset(stage: StageRun) -> DatasetSpec:
@@ -49,10 +91,10 @@ def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
 
 def load_classifier(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Classifier:
     """A network by its name in the tables, frozen, in eval mode."""
-    from deepcustom.training import nets
+    from deepcustom.training.nets.base import build_classifier
     from deepcustom.training.weights import load_network
 
-    net = nets.classifier(spec.name)
+    net = build_classifier(architectures(spec.name).network)
     load_network(stage.read(workspace.network(spec.name, name)), net)
     return compute.place(net)
 
@@ -76,9 +118,11 @@ def load_dgn(
         except ParamsError as error:
             more = f"; with a generator of type online: {', '.join(online)}" if online else ""
             raise ParamsError(f"{error}{more}") from None
-    kind = ConditionalDGN if name in online else DGNBank
-    path = stage.read(workspace.bank(spec.name, name))
-    return kind.load(path, spec.name, spec.num_classes, compute.device)
+    path, made = stage.read(workspace.bank(spec.name, name)), architectures(spec.name)
+    about = (spec.name, spec.num_classes, compute.device)
+    if name in online:
+        return ConditionalDGN.load(path, made.conditional, *about)
+    return DGNBank.load(path, made.generator, *about)
 
 
 def load_analysis(

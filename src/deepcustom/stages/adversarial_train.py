@@ -15,12 +15,12 @@ from deepcustom.hardening.art import train_with_art
 from deepcustom.hardening.goodfellow import train_gf
 from deepcustom.hardening.madry import train_madry
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset, load_split, to_device
+from deepcustom.pipeline.load import architectures, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.nets.base import build_classifier
 from deepcustom.training.weights import save_network
 
 
@@ -36,7 +36,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         train = to_device(split, compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = compute.place(nets.classifier(dataset))
+        net = compute.place(build_classifier(architectures(dataset).network))
         with progress(f"adversarial_train@{dataset}-{name}", params.training.epochs) as advance:
             seed, budget = stage.seed, params.training
             if params.inner is not None:

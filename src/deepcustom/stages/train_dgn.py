@@ -11,6 +11,7 @@ from deepcustom.base.params import TrainDgnParams
 from deepcustom.base.progress import progress
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import (
+    architectures,
     load_analysis,
     load_classifier,
     load_dataset,
@@ -39,6 +40,7 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         total = params.training.epochs * spec.num_classes
         with progress(f"train_dgn@{dataset}-{name}", total) as advance:
             bank, history = train_bank(
+                architectures(dataset).generator,
                 dataset,
                 target_net,
                 train,

@@ -11,11 +11,17 @@ from deepcustom.base.params import OnlineTrainParams
 from deepcustom.base.progress import progress
 from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_dataset, load_split, to_device
+from deepcustom.pipeline.load import (
+    architectures,
+    load_analysis,
+    load_dataset,
+    load_split,
+    to_device,
+)
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
-from deepcustom.training import nets
+from deepcustom.training.nets.base import build_classifier
 from deepcustom.training.weights import save_network
 
 CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no loss is named
@@ -31,9 +37,12 @@ def run(ws: Workspace, dataset: str, name: str) -> None:
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = compute.place(nets.classifier(dataset))
+        made = architectures(dataset)
+        net = compute.place(build_classifier(made.network))
         per_class = params.generator == "per_class"
-        generator = compute.place(conditional(dataset, spec.num_classes, per_class=per_class))
+        generator = compute.place(
+            conditional(made.conditional, spec.num_classes, per_class=per_class)
+        )
         losses, code = None, []
         if params.loss is not None:
             loss = find_loss(params.loss)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from deepcustom.base.params import TrainingParams
 from deepcustom.base.progress import progress
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset, load_split, to_device
+from deepcustom.pipeline.load import architectures, load_dataset, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
-from deepcustom.training import nets
 from deepcustom.training.fit import train_classifier
+from deepcustom.training.nets.base import build_classifier, parameter_count
 from deepcustom.training.weights import save_network
 
 
@@ -24,7 +24,7 @@ def run(ws: Workspace, dataset: str) -> None:
         train = to_device(load_split(stage, spec, "train"), compute)
         val = to_device(load_split(stage, spec, "val"), compute)
 
-        net = compute.place(nets.classifier(dataset))
+        net = compute.place(build_classifier(architectures(dataset).network))
         with progress(f"train_target@{dataset}", params.epochs) as advance:
             history = train_classifier(
                 net,
@@ -41,5 +41,5 @@ def run(ws: Workspace, dataset: str) -> None:
         save_network(stage.write(workspace.target(dataset)), net, about)
 
         final = {name: curve[-1] for name, curve in history.items()}
-        stage.log({**final, "parameters": nets.parameter_count(net)}, history)
+        stage.log({**final, "parameters": parameter_count(net)}, history)
         stage.figure("curves", loss_curves(history, f"{spec.title}: target network"))
