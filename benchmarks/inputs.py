@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
 
 BANK = "nce"
 EPS = {"mnist": 0.3, "cifar10": 0.0313}
@@ -98,9 +98,11 @@ class Inputs:
     def bank(self, compute: Compute) -> DGNBank:
         """The DGNs."""
         from deepcustom.attacks.bank import DGNBank
+        from deepcustom.pipeline.load import NETWORKS
 
         path = self.read(workspace.bank(self.name, BANK))
-        return DGNBank.load(path, self.name, self.spec.num_classes, compute.device)
+        generator = NETWORKS[self.name].generator
+        return DGNBank.load(path, generator, self.name, self.spec.num_classes, compute.device)
 
 
 def own_compute() -> Compute:

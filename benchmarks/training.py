@@ -44,6 +44,7 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     from deepcustom.attacks.losses import LossContext
     from deepcustom.attacks.train_bank import train_dgn
     from deepcustom.base.settings import TrainDgnParams, TrainingParams
+    from deepcustom.pipeline.load import NETWORKS
     from deepcustom.training.job import Job
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
@@ -53,8 +54,10 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     analysis = {"relevance": {"pixels": _relevant(inputs)}}
     context = LossContext(inputs.target_net(compute), LABEL, inputs.threat, analysis)
 
+    generator = NETWORKS[dataset].generator
+
     def call() -> float:
-        _, history = train_dgn(dataset, context, x, x[:0], params, Job(0, compute))
+        _, history = train_dgn(generator, context, x, x[:0], params, Job(0, compute))
         return history["loss"][-1]
 
     return Work(call, len(x), lambda mean: {"loss": mean, **compute.describe()})

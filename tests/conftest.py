@@ -15,10 +15,11 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import TrainingParams
 from deepcustom.data.arrays import Split
 from deepcustom.tracking import store as tracking
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32, Compute
 from deepcustom.training.fit import train_classifier
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.mnist import MnistClassifier
 
 Images = tuple[Tensor, Tensor]
 
@@ -64,17 +65,17 @@ def nothing(train: Images) -> Images:
 
 
 @pytest.fixture(scope="session")
-def trained(train: Images, nothing: Images) -> nets.Classifier:
+def trained(train: Images, nothing: Images) -> Classifier:
     """A classifier that gets about nine in ten of ``train`` right; use ``target_net``."""
     torch.manual_seed(0)
-    net = nets.classifier("mnist")
+    net = MnistClassifier()
     budget = TrainingParams(learning_rate=3e-3, epochs=10, batch_size=32, schedule="one_cycle")
     train_classifier(net, train, nothing, budget, Job(0, FLOAT32))
     return net.eval().requires_grad_(False)
 
 
 @pytest.fixture
-def target_net(trained: nets.Classifier) -> nets.Classifier:
+def target_net(trained: Classifier) -> Classifier:
     """A copy of the trained classifier, frozen, for this test alone."""
     return copy.deepcopy(trained)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from art.defences.trainer import AdversarialTrainer
+from networks import GENERATOR
 from torch import Tensor, nn
 
 from deepcustom.attacks.art import art_attack, art_classifier, for_gradients, run_attack
@@ -20,7 +21,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AttackParams, TrainDgnParams
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
 from deepcustom.training.job import Job
-from deepcustom.training.nets import MixedPrecision
+from deepcustom.training.nets.base import MixedPrecision
 from deepcustom.training.prediction import accuracy
 
 SHAPE = (1, 28, 28)
@@ -39,6 +40,7 @@ def bank(train, trained) -> DGNBank:
     params = TrainDgnParams.model_validate(values)
     some = train[0][:300], train[1][:300]
     made, _ = train_bank(
+        GENERATOR["mnist"],
         "mnist",
         contexts(trained, ThreatModel(0.3), {}, 10),
         some,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import GENERATOR, NETWORK
 from pipeline_fixtures import ROOT
 from torch import Tensor, nn
 
@@ -28,8 +29,9 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AttackParams
 from deepcustom.data.arrays import Split
 from deepcustom.data.sources import find_source
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.base import Classifier, build, parameter_count
+from deepcustom.training.nets.mnist import MnistClassifier, MnistGenerator
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_network
 
@@ -177,16 +179,16 @@ runpy.run_module("benchmarks", run_name="__main__")
 def test_plain_networks_compute_what_the_projects_do(dataset: str) -> None:
     torch.manual_seed(1)
     x = torch.rand(3, *find_source(dataset).spec.shape)
-    for ours, ports in ((nets.classifier, plain.classifier), (nets.generator, plain.generator)):
-        net = ours(dataset)
+    for ours, ports in ((NETWORK, plain.classifier), (GENERATOR, plain.generator)):
+        net = build(ours[dataset])
         net(x)  # batch norm has seen something
         net.eval()
         port = plain.port(ports(dataset), net)
-        assert nets.parameter_count(port) == nets.parameter_count(net)
+        assert parameter_count(port) == parameter_count(net)
         torch.testing.assert_close(port(x), net(x), rtol=1e-5, atol=1e-5)
 
 
-def test_plain_pgd_is_arts(target_net: nets.Classifier, few: tuple[Tensor, Tensor]) -> None:
+def test_plain_pgd_is_arts(target_net: Classifier, few: tuple[Tensor, Tensor]) -> None:
     x, y = few
     threat = ThreatModel(0.1)
     port = plain.port(plain.classifier("mnist"), target_net)
@@ -202,7 +204,7 @@ def test_plain_pgd_is_arts(target_net: nets.Classifier, few: tuple[Tensor, Tenso
         assert accuracy(port, x_adv, y) < accuracy(port, x, y)
 
 
-def test_plain_losses_are_the_projects(target_net: nets.Classifier) -> None:
+def test_plain_losses_are_the_projects(target_net: Classifier) -> None:
     torch.manual_seed(2)
     x, g = torch.rand(2, 5, 1, 28, 28).unbind()
     port = plain.port(plain.classifier("mnist"), target_net)
@@ -378,8 +380,8 @@ def root(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     (tmp_path / "models/target").mkdir(parents=True)
     (tmp_path / "models/dgn/mnist").mkdir(parents=True)
-    save_network(tmp_path / "models/target/mnist.safetensors", nets.classifier("mnist"), {})
-    generators = [nets.generator("mnist").eval() for _ in range(10)]
+    save_network(tmp_path / "models/target/mnist.safetensors", MnistClassifier(), {})
+    generators = [MnistGenerator().eval() for _ in range(10)]
     bank = DGNBank("mnist", "nce", "image", generators)
     bank.save(tmp_path / "models/dgn/mnist/nce.safetensors")
     draw = np.random.default_rng(0)

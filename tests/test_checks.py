@@ -23,8 +23,8 @@ from deepcustom.evaluation.curves import Point, curves
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.subject import Outcome, Subject
 from deepcustom.evaluation.whitebox import restarted
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.base import Classifier
 
 EPS = 0.3
 THREAT = ThreatModel(EPS)
@@ -86,7 +86,7 @@ class Infinite(Scaled):
 class Bench:
     """Networks, and what the cases make with them, made once."""
 
-    net: nets.Classifier
+    net: Classifier
     images: tuple[Tensor, Tensor]
 
     def subject(self, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Subject:

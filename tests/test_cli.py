@@ -44,7 +44,7 @@ from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.results import PROTOCOLS, Result, write_csv
 from deepcustom.stages import train_target
-from deepcustom.training import nets
+from deepcustom.training.nets.mnist import MnistClassifier, MnistGenerator
 from deepcustom.training.weights import save_network
 
 PROGRAM = Path(sys.executable).parent / "deepcustom"
@@ -67,11 +67,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("models/target", "models/robust/mnist"):
         (ws.root / name).mkdir(parents=True)
     about = {"kind": "classifier", "dataset": DATASET, "network": "target"}
-    save_network(ws.root / "models/target/mnist.safetensors", nets.classifier(DATASET), about)
+    save_network(ws.root / "models/target/mnist.safetensors", MnistClassifier(), about)
     for name in networks(tiny_params(), DATASET)[1:]:
         path = ws.root / f"models/robust/mnist/{name}.safetensors"
-        save_network(path, nets.classifier(DATASET), {**about, "network": name})
-    generators = [nets.generator(DATASET) for _ in range(10)]
+        save_network(path, MnistClassifier(), {**about, "network": name})
+    generators = [MnistGenerator() for _ in range(10)]
     (ws.root / "models/dgn/mnist").mkdir(parents=True)
     bank = DGNBank(DATASET, "nce", "perturbation", generators)
     bank.save(ws.root / "models/dgn/mnist/nce-ball.safetensors")
@@ -606,13 +606,13 @@ def wrong_label(path: Path) -> None:
 
 
 def not_a_number(path: Path) -> None:
-    net = nets.classifier(DATASET)
+    net = MnistClassifier()
     torch.nn.init.constant_(net.get_submodule("logits").bias, float("nan"))
     save_network(path, net, {})
 
 
 def other_network(path: Path) -> None:
-    save_network(path, nets.generator(DATASET), {})
+    save_network(path, MnistGenerator(), {})
 
 
 @pytest.mark.parametrize("damage", [truncate, pickled, empty, objects])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import GENERATOR
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -18,10 +19,11 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError, LossError, ParamsError, UnknownNameError
 from deepcustom.base.settings import TrainDgnParams
-from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier, parameter_count
+from deepcustom.training.nets.mnist import MnistGenerator
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_tensors, save_network, save_tensors
 
@@ -44,6 +46,7 @@ def bank_of(few, target_net, *, val=None, compute, seed=1, **changes):
     x, y = few
     val = (x[y < CLASSES][:10], y[y < CLASSES][:10]) if val is None else val
     return train_bank(
+        GENERATOR["mnist"],
         "mnist",
         contexts(target_net, ThreatModel(0.3), changes.pop("analysis", {}), CLASSES),
         few,
@@ -78,7 +81,7 @@ def test_training_gives_one_frozen_dgn_per_class(made):
     assert (bank.dataset, bank.loss, bank.output) == ("mnist", "nce", "image")
     assert len(bank.generators) == CLASSES
     for net in bank.generators:
-        assert isinstance(net, nets.MnistGenerator)
+        assert isinstance(net, MnistGenerator)
         assert not net.training
         assert not any(p.requires_grad for p in net.parameters())
     assert len({state_bytes(net) for net in bank.generators}) == CLASSES
@@ -178,6 +181,7 @@ def test_training_lowers_the_loss_and_the_target_accuracy(train, target_net, com
     val = (x[rows], torch.zeros_like(y[rows]))  # as the only class of a bank
     training = {"learning_rate": 3e-3, "epochs": 8, "batch_size": 16}
     _, history = train_bank(
+        GENERATOR["mnist"],
         "mnist",
         contexts(Relabelled(target_net, 1), ThreatModel(0.3), {}, 1),
         val,
@@ -189,10 +193,10 @@ def test_training_lowers_the_loss_and_the_target_accuracy(train, target_net, com
     assert history["val_target_accuracy"][-1] < accuracy(target_net, x[rows], y[rows]) - 0.3
 
 
-class Relabelled(nets.Classifier):
+class Relabelled(Classifier):
     """A network whose class ``label`` comes first."""
 
-    def __init__(self, net: nets.Classifier, label: int) -> None:
+    def __init__(self, net: Classifier, label: int) -> None:
         super().__init__()
         self.net, self.label = net, label
 
@@ -251,9 +255,9 @@ class Banking:
         monkeypatch.setitem(REGISTRY, "noise", Noise)
         own = dgn_training.train_dgn
 
-        def watched(dataset, context, *args, **kwargs):
+        def watched(generator, context, *args, **kwargs):
             self.trained.append(context.label)
-            return own(dataset, context, *args, **kwargs)
+            return own(generator, context, *args, **kwargs)
 
         monkeypatch.setattr(dgn_training, "train_dgn", watched)
 
@@ -270,6 +274,7 @@ class Banking:
         training = {"learning_rate": 3e-3, "epochs": 3, "batch_size": 4, "schedule": "one_cycle"}
         seed_everything(0)
         bank, history = train_bank(
+            GENERATOR["mnist"],
             "mnist",
             contexts(self.target_net, ThreatModel(0.3), {}, 5),
             self.few,
@@ -536,7 +541,7 @@ def test_other_than_one_label_per_image_is_refused(made, few, threat, compute, s
 
 def test_bank_comes_back_and_makes_the_same_bytes(made, stored, few, threat, compute, tmp_path):
     bank, _ = made
-    loaded = DGNBank.load(stored, "mnist", CLASSES, CPU)
+    loaded = DGNBank.load(stored, GENERATOR["mnist"], "mnist", CLASSES, CPU)
     assert (loaded.dataset, loaded.loss, loaded.output) == ("mnist", "nce", "image")
     for one, other in zip(bank.generators, loaded.generators, strict=True):
         assert state_bytes(one) == state_bytes(other)
@@ -564,19 +569,19 @@ def test_weights_are_halved_on_disk_and_the_rest_is_not(stored):
         assert halved is not whole, name
         if "running" in name or name.endswith("bias"):
             assert tensor.dtype is torch.float32, name
-    count = CLASSES * nets.parameter_count(nets.generator("mnist"))
+    count = CLASSES * parameter_count(MnistGenerator())
     assert 2 * count < stored.stat().st_size < 2.3 * count
 
 
 def test_perturbation_bank_stays_one(made, tmp_path):
     path = tmp_path / "bank.safetensors"
     DGNBank("mnist", "nce", "perturbation", made[0].generators).save(path)
-    assert DGNBank.load(path, "mnist", CLASSES, CPU).output == "perturbation"
+    assert DGNBank.load(path, GENERATOR["mnist"], "mnist", CLASSES, CPU).output == "perturbation"
 
 
 def refused(path: Path, message: str, dataset: str = "mnist", classes: int = CLASSES) -> None:
     with pytest.raises(InputError) as caught:
-        DGNBank.load(path, dataset, classes, CPU)
+        DGNBank.load(path, GENERATOR["mnist"], dataset, classes, CPU)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

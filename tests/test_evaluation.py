@@ -8,7 +8,7 @@ from torch import nn
 
 from deepcustom.evaluation.results import Result
 from deepcustom.evaluation.transfer import Network, TestSet, transfer
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 class FirstPixel(Classifier):

@@ -37,8 +37,8 @@ from deepcustom.evaluation.subject import (
     in_batches,
 )
 from deepcustom.evaluation.whitebox import restarted, spend_more, whitebox
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.mnist import MnistClassifier, MnistGenerator
 from deepcustom.training.prediction import predict
 
 FGSM = AttackParams(method="fgsm")
@@ -90,7 +90,7 @@ def fresh_bank() -> DGNBank:
     made = []
     for label in range(10):
         torch.manual_seed(label)
-        made.append(ready(nets.generator("mnist"), torch.device("cpu")))
+        made.append(ready(MnistGenerator(), torch.device("cpu")))
     return DGNBank("mnist", "nce", "perturbation", made)
 
 
@@ -113,7 +113,7 @@ def bank() -> DGNBank:
 def other() -> nn.Module:
     """Another network, that was never trained."""
     torch.manual_seed(9)
-    return nets.classifier("mnist").eval().requires_grad_(False)
+    return MnistClassifier().eval().requires_grad_(False)
 
 
 def run_all(subject: Subject, other: nn.Module, bank: DGNBank) -> dict[str, Outcome]:

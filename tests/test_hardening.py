@@ -17,10 +17,11 @@ from deepcustom.hardening.art import Art, ArtSettings
 from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
 from deepcustom.hardening.inner import GrowingBall, inner_pgd
 from deepcustom.hardening.madry import InnerParams, Madry, MadrySettings
-from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import seed_everything
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
 
 FGSM = AttackParams(method="fgsm")
@@ -31,9 +32,9 @@ def params(**changes) -> TrainingParams:
     return TrainingParams(**{"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, **changes})
 
 
-def fresh(seed: int = 0) -> nets.Classifier:
+def fresh(seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    return nets.classifier("mnist")
+    return MnistClassifier()
 
 
 def goodfellow(clean_weight=0.5, **changes) -> Goodfellow:
@@ -331,7 +332,7 @@ def test_madry_withstands_what_brings_the_target_down(train, held_out, target_ne
     assert left["hardened"] > left["target"] + 0.2
 
 
-class Normed(nets.Classifier):
+class Normed(Classifier):
     """With statistics of its own, which training changes and gradients do not reach."""
 
     def __init__(self):

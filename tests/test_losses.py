@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import GENERATOR
 from pipeline_fixtures import by_name, walk_through
 from torch import Tensor, nn
 
@@ -35,8 +36,8 @@ from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
 from deepcustom.base.params import Params
 from deepcustom.base.settings import TrainDgnParams
-from deepcustom.training import nets
 from deepcustom.training.job import Job
+from deepcustom.training.nets.cifar10 import Cifar10Classifier
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = registered()
@@ -261,7 +262,7 @@ def test_convolution_terms_worked_by_hand():
 def test_suspiciousness_of_convolutions_is_its_formula(weights):
     """On the CIFAR-10 network: means over the maps of each convolution, sums over dense units."""
     torch.manual_seed(3)
-    net = nets.classifier("cifar10").double().eval().requires_grad_(False)
+    net = Cifar10Classifier().double().eval().requires_grad_(False)
     sizes = {"conv1": 32, "conv2": 64, "conv3": 64, "dense1": 64}
     masks = {name: torch.rand(size) > 0.7 for name, size in sizes.items()}
     arrays = {f"suspicious.{name}": mask for name, mask in masks.items()}
@@ -465,6 +466,7 @@ def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
     x, y = train[0][:200], train[1][:200]
     two = y < 2
     bank, history = train_bank(
+        GENERATOR["mnist"],
         "mnist",
         contexts(target_net, threat, {}, 2),
         (x[two], y[two]),

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
 import torch
+from networks import CONDITIONAL, GENERATOR, NETWORK
 from torch import nn
 
-from deepcustom.base.errors import UnknownNameError
-from deepcustom.training import nets
+from deepcustom.base.errors import InputError
 from deepcustom.training.compute import FLOAT32, Compute
+from deepcustom.training.nets.base import (
+    MixedPrecision,
+    UpConv2d,
+    build,
+    build_classifier,
+    build_conditional,
+    parameter_count,
+)
+from deepcustom.training.nets.cifar10 import Cifar10Classifier, Cifar10Generator
+from deepcustom.training.nets.mnist import MnistClassifier, MnistConditional, MnistGenerator
 
 LAYERS = [f"dense{i}" for i in range(1, 6)]
 
 
 def test_parameter_counts():
-    assert nets.parameter_count(nets.classifier("mnist")) == 27_580
+    assert parameter_count(MnistClassifier()) == 27_580
     up = 128 * 64 * 9 + 64 + 2 * 64 + 64 * 32 * 4 + 32 + 2 * 32 + 32 * 4 + 1
     down = 32 * 9 + 32 + 64 * 32 * 9 + 64 + 128 * 64 * 9 + 128
-    assert nets.parameter_count(nets.generator("mnist")) == down + up
-    assert nets.parameter_count(nets.classifier("cifar10")) == 122_570
+    assert parameter_count(MnistGenerator()) == down + up
+    assert parameter_count(Cifar10Classifier()) == 122_570
     weights = 3 * 32 * 9 + 32 * 64 * 9 + 64 * 128 * 9 + 128 * 128 * 9
     weights += 128 * 128 * 9 + 128 * 64 * 16 + 64 * 32 * 16 + 32 * 3 * 9
     biases = (32 + 64 + 128 + 128) + (128 + 64 + 32 + 3)
     norms = 2 * (128 + 64 + 32)
-    assert nets.parameter_count(nets.generator("cifar10")) == weights + biases + norms
+    assert parameter_count(Cifar10Generator()) == weights + biases + norms
 
 
 def test_mnist_generator_has_the_sizes_of_the_figure():
-    net = nets.generator("mnist").eval()
+    net = MnistGenerator().eval()
     sizes = [28]
     shapes = []
 
@@ -48,7 +59,7 @@ def test_mnist_generator_has_the_sizes_of_the_figure():
 
 
 def test_cifar10_generator_has_the_sizes_of_the_figure():
-    net = nets.generator("cifar10").eval()
+    net = Cifar10Generator().eval()
     h, shapes = torch.rand(2, 3, 32, 32), []
     for part in (*net.encoder, *net.decoder):
         h = part(h)
@@ -61,9 +72,9 @@ def test_cifar10_generator_has_the_sizes_of_the_figure():
 
 @pytest.mark.parametrize(("dataset", "steps"), [("mnist", 2), ("cifar10", 3)])
 def test_generator_ends_each_step_up_with_relu_and_batch_norm(dataset, steps):
-    kinds = [type(part) for part in nets.generator(dataset).decoder]
-    step = [nets.UpConv2d, nn.ReLU, nn.BatchNorm2d]
-    assert kinds == [*(step * steps), nets.UpConv2d]
+    kinds = [type(part) for part in build(GENERATOR[dataset]).decoder]
+    step = [UpConv2d, nn.ReLU, nn.BatchNorm2d]
+    assert kinds == [*(step * steps), UpConv2d]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,7 @@ def test_generator_ends_each_step_up_with_relu_and_batch_norm(dataset, steps):
 def test_up_convolution_is_torchs_transposed_convolution(size, kernel, stride):
     """Values and gradients, in float64, where the rest of the code path is the same."""
     torch.manual_seed(0)
-    ours = nets.UpConv2d(6, 4, kernel, stride=stride).double()
+    ours = UpConv2d(6, 4, kernel, stride=stride).double()
     x = torch.randn(3, 6, size, size, dtype=torch.float64, requires_grad=True)
     theirs = nn.functional.conv_transpose2d(x, ours.weight, ours.bias, stride=stride)
     found = ours(x)
@@ -94,7 +105,7 @@ def test_up_convolution_is_torchs_transposed_convolution(size, kernel, stride):
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(5, 3, 2), (14, 4, 2), (11, 4, 1)])
 def test_up_convolution_in_the_precision_and_layout_of_real_runs(size, kernel, stride, training):
     torch.manual_seed(0)
-    ours = nets.UpConv2d(32, 16, kernel, stride=stride).to(memory_format=torch.channels_last)
+    ours = UpConv2d(32, 16, kernel, stride=stride).to(memory_format=torch.channels_last)
     x = torch.randn(8, 32, size, size).to(memory_format=torch.channels_last)
     theirs = nn.functional.conv_transpose2d(x, ours.weight, ours.bias, stride=stride)
     with torch.set_grad_enabled(training), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,7 +117,7 @@ def test_up_convolution_in_the_precision_and_layout_of_real_runs(size, kernel, s
 @pytest.mark.parametrize(("dataset", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))])
 def test_generator_gives_images_in_range_and_in_float32_under_autocast(dataset, shape):
     torch.manual_seed(0)
-    net = nets.generator(dataset)
+    net = build(GENERATOR[dataset])
     net.decoder[-1].weight.data.mul_(100)  # far into the sigmoid's ends
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         g = net(torch.rand(8, *shape))
@@ -117,7 +128,7 @@ def test_generator_gives_images_in_range_and_in_float32_under_autocast(dataset, 
 
 
 def test_preactivations_are_what_enters_each_relu():
-    net = nets.classifier("mnist")
+    net = MnistClassifier()
     x = torch.rand(5, 1, 28, 28)
     entered = {}
 
@@ -137,7 +148,7 @@ def test_preactivations_are_what_enters_each_relu():
 
 
 def test_classifier_is_five_dense_layers_with_relu():
-    net = nets.classifier("mnist").double()
+    net = MnistClassifier().double()
     x = torch.rand(4, 1, 28, 28, dtype=torch.float64)
     h = x.reshape(4, 784)
     for layer in net.hidden.values():
@@ -148,7 +159,7 @@ def test_classifier_is_five_dense_layers_with_relu():
 
 def test_cifar10_classifier_is_three_convolutions_and_a_dense_layer():
     torch.manual_seed(0)
-    net = nets.classifier("cifar10").double()
+    net = Cifar10Classifier().double()
     x = torch.rand(4, 3, 32, 32, dtype=torch.float64)
     w = net.state_dict()
     expected, h = {}, x
@@ -171,25 +182,67 @@ def test_cifar10_classifier_is_three_convolutions_and_a_dense_layer():
     torch.testing.assert_close(found, logits, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [nets.classifier, nets.generator])
-def test_unknown_data_set_lists_the_known(make):
-    with pytest.raises(
-        UnknownNameError, match="unknown data set 'mnits': choose from mnist, cifar10"
-    ):
-        make("mnits")
+class Wide(MnistClassifier):
+    """One that takes options."""
+
+    def __init__(self, width: int, *, deep: bool = False) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError("width must\nbe positive")
+        self.made_with = (width, deep)
 
 
-def test_both_tables_know_the_same_data_sets():
-    assert set(nets.CLASSIFIERS) == set(nets.GENERATORS)
+def test_a_network_is_made_by_its_name_with_options():
+    assert type(build(GENERATOR["cifar10"])) is Cifar10Generator
+    assert type(build_classifier(NETWORK["mnist"])) is MnistClassifier
+    assert build(f"{__name__}:Wide", width=3, deep=True).made_with == (3, True)
+    generator = build_conditional(CONDITIONAL["mnist"], 7)
+    assert (type(generator), generator.classes) == (MnistConditional, 7)
+
+
+def test_the_same_seed_gives_the_same_weights_by_name_and_by_class():
+    torch.manual_seed(0)
+    named = build_classifier(NETWORK["cifar10"]).state_dict()
+    torch.manual_seed(0)
+    for name, tensor in Cifar10Classifier().state_dict().items():
+        assert torch.equal(named[name], tensor)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "message"),
+    [
+        (build, "mnist", "network 'mnist' must have the form package.module:Class"),
+        (build, "no_such:Net", "network 'no_such:Net': importing 'no_such' failed"),
+        (build, f"{__name__}:Nope", f"{__name__} has no class 'Nope'"),
+        (build, f"{__name__}:LAYERS", "LAYERS' is not a subclass of torch.nn.Module"),
+        (build, f"{__name__}:FLOAT32", "FLOAT32' is not a subclass of torch.nn.Module"),
+        (build, f"{__name__}:Wide", "making one failed: TypeError: Wide.__init__() missing 1 req"),
+        (
+            build_classifier,
+            GENERATOR["mnist"],
+            "MnistGenerator' is not a subclass of deepcustom.training.nets.base.Classifier",
+        ),
+        (
+            partial(build_conditional, classes=10),
+            NETWORK["mnist"],
+            "MnistClassifier' is not a subclass of deepcustom.training.nets.base.Conditional",
+        ),
+        (partial(build, width=0), f"{__name__}:Wide", "failed: ValueError: width must be positive"),
+    ],
+)
+def test_what_is_no_network_is_one_line(make, name, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        make(name)
+    assert "\n" not in str(caught.value)
 
 
 def test_mixed_precision_computes_in_bfloat16_and_gives_float32():
     torch.manual_seed(0)
-    net = nets.classifier("cifar10").eval().requires_grad_(False)
+    net = Cifar10Classifier().eval().requires_grad_(False)
     x = torch.rand(4, 3, 32, 32, requires_grad=True)
     kinds = []
     net.logits.register_forward_hook(lambda _, __, out: kinds.append(out.dtype))
-    mixed = nets.MixedPrecision(net, Compute(torch.device("cpu"), torch.bfloat16))
+    mixed = MixedPrecision(net, Compute(torch.device("cpu"), torch.bfloat16))
     seen, logits = mixed.preactivations(x)
     exact, expected = net.preactivations(x)
     assert kinds == [torch.bfloat16, torch.float32]
@@ -199,6 +252,6 @@ def test_mixed_precision_computes_in_bfloat16_and_gives_float32():
     (slope,) = torch.autograd.grad(logits[:, 0].sum(), x)
     (wanted,) = torch.autograd.grad(expected[:, 0].sum(), x)
     assert float(nn.functional.cosine_similarity(slope.flatten(), wanted.flatten(), 0)) > 0.99
-    full = nets.MixedPrecision(net, FLOAT32)
+    full = MixedPrecision(net, FLOAT32)
     assert torch.equal(full(x), expected)
     assert list(seen) == list(exact)

@@ -6,21 +6,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from networks import CONDITIONAL, GENERATOR, NETWORK
 from pipeline_fixtures import interruptible
 from torch import nn
 
 from deepcustom.attacks.conditional import ConditionalDGN, PerClass, conditional, perturbed
 from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.errors import InputError
 from deepcustom.base.settings import TrainingParams
 from deepcustom.data.sources import find_source
 from deepcustom.hardening.inner import inner_pgd
 from deepcustom.hardening.online import Online, OnlineSettings, _Partner, objectives
-from deepcustom.training import nets
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier, build_classifier
+from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_tensors
 
@@ -51,14 +53,14 @@ def online_way(generator, settings=ONLINE, losses=None, **changes) -> Online:
     return Online(settings, BALL, 10, generator, losses)
 
 
-def fresh(seed: int = 0) -> nets.Classifier:
+def fresh(seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    return nets.classifier("mnist")
+    return MnistClassifier()
 
 
 def partner(seed: int = 0, *, per_class: bool = False):
     torch.manual_seed(seed)
-    return conditional("mnist", 10, per_class=per_class)
+    return conditional(CONDITIONAL["mnist"], 10, per_class=per_class)
 
 
 def weights(net: nn.Module) -> bytes:
@@ -78,7 +80,7 @@ def trained(few, generator, online=ONLINE, *, val=None, losses=None, **changes):
 def test_what_a_generator_offers_lies_in_the_ball(dataset, per_class):
     shape = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}[dataset]
     torch.manual_seed(0)
-    generator = conditional(dataset, 10, per_class=per_class)
+    generator = conditional(CONDITIONAL[dataset], 10, per_class=per_class)
     x, y = torch.rand(23, *shape), torch.randint(0, 9, (23,))
     offered = perturbed(generator, x, y, BALL)
     assert offered.shape == x.shape
@@ -180,12 +182,12 @@ def test_each_update_learns_from_what_the_one_before_made(few, precision):
 def test_half_precision_learns_along_the_same_gradient(dataset):
     """In float16 a gradient without its scale falls to zero."""
     torch.manual_seed(0)
-    net = nets.classifier(dataset).eval()
+    net = build_classifier(NETWORK[dataset]).eval()
     x, y = torch.rand(256, *find_source(dataset).spec.shape), torch.arange(256) % 10
     found = {}
     for precision in (torch.float32, torch.float16):
         torch.manual_seed(1)
-        generator = conditional(dataset, 10)
+        generator = conditional(CONDITIONAL[dataset], 10)
         learner = _Partner.of(generator, ONLINE, None, precision)
         with Compute(torch.device("cpu"), precision).autocast():
             learner.start(net, x, y, BALL, 0.05, learning=True)
@@ -312,7 +314,9 @@ def test_a_generator_comes_back_from_its_file_and_attacks(few, tmp_path, per_cla
     generator = partner(per_class=per_class).eval()
     made = ConditionalDGN("mnist", "cross entropy", per_class, generator)
     made.save(tmp_path / "g.safetensors")
-    back = ConditionalDGN.load(tmp_path / "g.safetensors", "mnist", 10, torch.device("cpu"))
+    back = ConditionalDGN.load(
+        tmp_path / "g.safetensors", CONDITIONAL["mnist"], "mnist", 10, torch.device("cpu")
+    )
     assert replace(back, generator=generator) == made
     compute = FLOAT32
     x_adv = back.generate(x, y, BALL, compute=compute)
@@ -327,9 +331,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     path = tmp_path / "g.safetensors"
     save_tensors(path, {"a": torch.zeros(1)}, {"kind": "dgn-bank", "dataset": "mnist"})
     with pytest.raises(InputError, match="holds a dgn-bank for mnist, expected a conditional-dgn"):
-        ConditionalDGN.load(path, "mnist", 10, torch.device("cpu"))
-    with pytest.raises(UnknownNameError, match="mnits"):
-        conditional("mnits", 10)
+        ConditionalDGN.load(path, CONDITIONAL["mnist"], "mnist", 10, torch.device("cpu"))
+    with pytest.raises(InputError, match=r"is not a subclass of .*nets\.base\.Conditional$"):
+        conditional(GENERATOR["mnist"], 10)
 
 
 @pytest.mark.parametrize("per_class", [False, True])

@@ -7,17 +7,19 @@ import pickle
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from networks import NETWORK
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.own_network import load_own
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.mnist import MnistClassifier
 
 MNIST = find_source("mnist").spec
 
@@ -69,13 +71,18 @@ def exported(path: Path, net: nn.Module, dynamic: bool = True) -> Path:
     return path
 
 
+def load(path: Path, **options: Any) -> nn.Module:
+    """What takes the place of a network of MNIST's."""
+    return load_own(path, MNIST, FLOAT32, default=NETWORK["mnist"], **options)
+
+
 def images() -> Tensor:
     return torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
 
 
 def test_weights_for_a_class_of_the_users_own(here: Path) -> None:
     path = weights(here / "mine.safetensors")
-    net = load_own(path, MNIST, FLOAT32, architecture="my_nets:Mine")
+    net = load(path, architecture="my_nets:Mine")
     torch.manual_seed(0)
     assert torch.equal(net(images()), nn.Linear(784, 10)(images().flatten(1)))
     assert not net.training
@@ -83,15 +90,15 @@ def test_weights_for_a_class_of_the_users_own(here: Path) -> None:
 
 
 def test_without_a_class_it_is_the_projects_network(here: Path) -> None:
-    one = nets.classifier("mnist").eval()
+    one = MnistClassifier().eval()
     save_file(one.state_dict(), here / "a.safetensors")
-    net = load_own(here / "a.safetensors", MNIST, FLOAT32)
+    net = load(here / "a.safetensors")
     assert torch.equal(net(images()), one(images()))
 
 
 def test_an_exported_program_gives_logits_and_gradients(here: Path) -> None:
-    one = nets.classifier("mnist").eval()
-    net = load_own(exported(here / "a.pt2", one), MNIST, FLOAT32)
+    one = MnistClassifier().eval()
+    net = load(exported(here / "a.pt2", one))
     x, z = images().requires_grad_(), images().requires_grad_()
     torch.testing.assert_close(net(x), one(z))
     net(x).sum().backward()
@@ -102,8 +109,8 @@ def test_an_exported_program_gives_logits_and_gradients(here: Path) -> None:
 
 def test_normalisation_is_put_in_front(here: Path) -> None:
     path = weights(here / "mine.safetensors")
-    plain = load_own(path, MNIST, FLOAT32, architecture="my_nets:Mine")
-    net = load_own(path, MNIST, FLOAT32, architecture="my_nets:Mine", mean=[0.5], std=[0.25])
+    plain = load(path, architecture="my_nets:Mine")
+    net = load(path, architecture="my_nets:Mine", mean=[0.5], std=[0.25])
     torch.testing.assert_close(net(images()), plain((images() - 0.5) / 0.25))
 
 
@@ -113,17 +120,25 @@ def test_normalisation_is_put_in_front(here: Path) -> None:
 def test_a_normalisation_that_does_not_fit(here: Path, mean: list[float], std: list[float]) -> None:
     path = weights(here / "mine.safetensors")
     with pytest.raises(InputError, match=r"^--mean and --std: want 1 numbers each, std above 0$"):
-        load_own(path, MNIST, FLOAT32, architecture="my_nets:Mine", mean=mean, std=std)
+        load(path, architecture="my_nets:Mine", mean=mean, std=std)
 
 
 @pytest.mark.parametrize(
     ("name", "architecture", "message"),
     [
         ("mine.safetensors", None, "does not fit MnistClassifier: differing tensors"),
-        ("mine.safetensors", "my_nets", "want package.module:Class"),
-        ("mine.safetensors", "my_nets:None_", "has no attribute 'None_'"),
+        (
+            "mine.safetensors",
+            "my_nets",
+            "network 'my_nets' must have the form package.module:Class",
+        ),
+        ("mine.safetensors", "my_nets:None_", "my_nets has no class 'None_'"),
         ("mine.safetensors", "not_there:Mine", "No module named 'not_there'"),
-        ("mine.safetensors", "my_nets:Words", "is no torch.nn.Module"),
+        (
+            "mine.safetensors",
+            "my_nets:Words",
+            "'my_nets:Words' is not a subclass of torch.nn.Module",
+        ),
         ("mine.safetensors", "my_nets:Needs", "missing 1 required positional argument"),
         ("mine.safetensors", "my_nets:Narrow", "gives (2, 9), want logits of shape (2, 10)"),
         ("gone.safetensors", "my_nets:Mine", "gone.safetensors is missing"),
@@ -138,12 +153,12 @@ def test_what_does_not_fit_is_one_line(
     here: Path, name: str, architecture: str | None, message: str
 ) -> None:
     weights(here / "mine.safetensors")
-    exported(here / "a.pt2", nets.classifier("mnist"))
-    exported(here / "fixed.pt2", nets.classifier("mnist"), dynamic=False)
+    exported(here / "a.pt2", MnistClassifier())
+    exported(here / "fixed.pt2", MnistClassifier(), dynamic=False)
     for text in ("text.safetensors", "text.pt2", "weights.pth"):
         (here / text).write_text("words")
     with pytest.raises(InputError) as caught:
-        load_own(here / name, MNIST, FLOAT32, architecture=architecture)
+        load(here / name, architecture=architecture)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -155,7 +170,7 @@ class Bomb:
 
 @pytest.mark.parametrize("how", ["file", "list", "opaque"])
 def test_an_archive_with_a_pickle_is_refused(here: Path, how: str) -> None:
-    whole = exported(here / "a.pt2", nets.classifier("mnist"))
+    whole = exported(here / "a.pt2", MnistClassifier())
     with zipfile.ZipFile(whole) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     root = next(iter(files)).split("/")[0]
@@ -173,5 +188,5 @@ def test_an_archive_with_a_pickle_is_refused(here: Path, how: str) -> None:
         for name, content in files.items():
             archive.writestr(name, content)
     with pytest.raises(InputError, match="which may be a pickle, and pickles are not read"):
-        load_own(here / "b.pt2", MNIST, FLOAT32)
+        load(here / "b.pt2")
     assert not (here / "exploded").exists()

@@ -20,7 +20,7 @@ from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.progress import silent
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 MNIST = find_source("mnist").spec
 FILES = ["index.npy", "x.npy", "x_adv.npy", "y.npy"]
@@ -235,8 +235,10 @@ PEAKS = """
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.sources import find_source
     from deepcustom.attacks.bank import DGNBank
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
     from deepcustom.attacks.perturb import SplitAttack, perturb_split
+    from deepcustom.training.nets.base import Classifier
+    from deepcustom.attacks.perturb import perturb_split
     from deepcustom.attacks.threat import ThreatModel
 
     class FirstPixels(Classifier):

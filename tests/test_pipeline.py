@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from networks import CONDITIONAL
 from pipeline_fixtures import (
     DATASET,
     ROOT,
@@ -747,13 +748,13 @@ def test_accuracies_of_the_table_are_those_of_the_networks(done: Done) -> None:
     import torch
     from safetensors.torch import load_file
 
-    from deepcustom.training import nets
+    from deepcustom.training.nets.mnist import MnistClassifier
 
     ws, _ = done
     rows = csv.DictReader((ws.root / workspace.results(DATASET)).read_text().splitlines())
     cells = {(row["network"], row["attack"]): row for row in rows if row["protocol"] == "transfer"}
     for name in ("target", "nce"):
-        net = nets.classifier(DATASET)
+        net = MnistClassifier()
         net.load_state_dict(load_file(ws.root / workspace.network(DATASET, name)))
         images = load_set(ws, "test", "fgsm")
         with torch.no_grad():
@@ -1144,10 +1145,10 @@ def again(done: Done, name: str, over: dict[str, Any]) -> tuple[Workspace, Insta
 def predictions(ws: Workspace, x: np.ndarray) -> np.ndarray:
     import torch
 
-    from deepcustom.training import nets
+    from deepcustom.training.nets.mnist import MnistClassifier
     from deepcustom.training.weights import load_network
 
-    net = nets.classifier(DATASET)
+    net = MnistClassifier()
     load_network(ws.root / workspace.target(DATASET), net)
     return net(torch.from_numpy(np.array(x))).argmax(1).numpy()
 
@@ -1382,7 +1383,9 @@ def test_a_generator_of_any_kind_learns_any_loss(copied: Done, loss: str, reads:
     one = pipeline.instances["train_online@mnist-online"]
     run_instance(ws, one)
     path = workspace.bank(DATASET, "online")
-    dgn = ConditionalDGN.load(ws.root / path, DATASET, 10, torch.device("cpu"))
+    dgn = ConditionalDGN.load(
+        ws.root / path, CONDITIONAL[DATASET], DATASET, 10, torch.device("cpu")
+    )
     assert (dgn.loss, dgn.per_class) == (loss, True)
     assert (ws.root / workspace.robust(DATASET, "online")).read_bytes() != before
     analyses = [path for path in record_of(ws, one).inputs if path.startswith("data/analysis/")]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from deepcustom.attacks.relevance import class_relevance, lrp_epsilon, top_pixels
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 def layers_of(net):

@@ -232,7 +232,7 @@ def test_models_of_other_settings_or_code_are_said(
         asked.extend(stages)
         deps = {
             "data/prepared/mnist/train": "deleted",
-            "src/deepcustom/training/nets.py": "modified",
+            "src/deepcustom/training/nets/base.py": "modified",
             "params.yaml": {"train_target.mnist.epochs": "modified"},
         }
         missing = {"changed outs": {"data/analysis/mnist/r.safetensors": "not in cache"}}
@@ -249,7 +249,7 @@ def test_models_of_other_settings_or_code_are_said(
     said: list[str] = []
     rescore.rescore(ws, said.append)
     assert asked == ["train_target@mnist"]
-    changed = "src/deepcustom/training/nets.py, train_target.mnist.epochs, its command changed"
+    changed = "src/deepcustom/training/nets/base.py, train_target.mnist.epochs, its command changed"
     first = "warning: train_target@mnist would run anew, and the models be others"
     assert said[0] == f"{first}: {changed}"
     assert (len(said), said[-1]) == (5, "warning: and 2 more like this")

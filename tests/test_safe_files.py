@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import GENERATOR
 from pipeline_fixtures import ROOT, Pipeline, call_main, make_project, resolve, set_params
 
 from deepcustom.attacks.bank import DGNBank
@@ -28,8 +29,9 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 from deepcustom.tracking.store import artifact_root, tracking_uri
-from deepcustom.training import nets
 from deepcustom.training.checkpoint import Checkpoint
+from deepcustom.training.nets.cifar10 import Cifar10Classifier
+from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.weights import load_network, load_tensors, save_tensors
 
 MNIST = find_source("mnist").spec
@@ -99,13 +101,17 @@ def checkpoint(folder: Path) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "models/target/mnist.safetensors": lambda folder: load_network(
-        folder / "models/target/mnist.safetensors", nets.classifier("mnist")
+        folder / "models/target/mnist.safetensors", MnistClassifier()
     ),
     "models/robust/cifar10/pgd.safetensors": lambda folder: load_network(
-        folder / "models/robust/cifar10/pgd.safetensors", nets.classifier("cifar10")
+        folder / "models/robust/cifar10/pgd.safetensors", Cifar10Classifier()
     ),
     "models/dgn/mnist/lrp.safetensors": lambda folder: DGNBank.load(
-        folder / "models/dgn/mnist/lrp.safetensors", "mnist", 10, torch.device("cpu")
+        folder / "models/dgn/mnist/lrp.safetensors",
+        GENERATOR["mnist"],
+        "mnist",
+        10,
+        torch.device("cpu"),
     ),
     "data/analysis/mnist/relevance.safetensors": analysis,
     **{

@@ -16,7 +16,7 @@ from deepcustom.attacks.suspiciousness import (
     suspicious_units,
     tarantula,
 )
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 def spectrum(a_s, a_f, n_s, n_f):

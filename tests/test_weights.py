@@ -11,7 +11,7 @@ from torch import nn
 
 from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.files import partial_of
-from deepcustom.training import nets
+from deepcustom.training.nets.mnist import MnistClassifier, MnistGenerator
 from deepcustom.training.weights import (
     load_network,
     load_state,
@@ -118,8 +118,8 @@ def test_truncated_file(path, keep):
 
 
 def test_network_of_another_kind(path):
-    save_network(path, nets.generator("mnist"), {})
-    refused(path, "does not fit MnistClassifier: differing tensors", nets.classifier("mnist"))
+    save_network(path, MnistGenerator(), {})
+    refused(path, "does not fit MnistClassifier: differing tensors", MnistClassifier())
 
 
 def test_another_shape(path):

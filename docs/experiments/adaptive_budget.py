@@ -20,12 +20,13 @@ from deepcustom.evaluation.adaptive import adapt, adaptive
 from deepcustom.evaluation.subject import Subject
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.weights import load_network
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"
+GENERATOR = "deepcustom.training.nets.cifar10:Cifar10Generator"
 NETWORKS = ("madry", "fgsm-art")
 BUDGETS = ((4500, 1e-3), (2250, 1e-3), (2250, 2e-3), (1500, 1e-3), (1500, 2e-3))
 ATTACKED = 1000
@@ -42,11 +43,11 @@ def main() -> None:
         for split in ("train", "val")
     )
     path = ws.root / workspace.bank(DATASET, params.bank)
-    bank = DGNBank.load(path, DATASET, spec.num_classes, compute.device)
+    bank = DGNBank.load(path, GENERATOR, DATASET, spec.num_classes, compute.device)
     x, y = (part[:ATTACKED] for part in val)
     rows = []
     for name in NETWORKS:
-        net = compute.place(nets.classifier(DATASET))
+        net = compute.place(Cifar10Classifier())
         load_network(ws.root / workspace.network(DATASET, name), net)
         net.eval().requires_grad_(False)
         subject = Subject(name, net, x, y, threat, spec.num_classes, 1, compute)

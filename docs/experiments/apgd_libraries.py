@@ -28,9 +28,10 @@ from deepcustom.data import arrays, draws
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.subject import Counted
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32, seed_everything
+from deepcustom.training.nets.base import build_classifier
 from deepcustom.training.prediction import predict
 from deepcustom.training.weights import load_network
 
@@ -59,7 +60,7 @@ def measure(ws: Workspace, dataset: str, loss: str) -> list[Row]:
     threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
     split = arrays.Split.load(ws.root / workspace.split(dataset, "val"), spec)
     x, y = draws.subset(split, IMAGES, 0).tensors()
-    net = nets.classifier(dataset)
+    net = build_classifier(NETWORKS[dataset].network)
     load_network(ws.root / workspace.network(dataset, NETWORK), net)
     right = predict(net, x).argmax(1) == y
     x, y = x[right], y[right]

@@ -31,14 +31,16 @@ from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import save_figure
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_network, load_tensors
 
 HERE = Path(__file__).parent
 DATASET = "mnist"
+GENERATOR = "deepcustom.training.nets.mnist:MnistGenerator"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def settings(ws: Workspace, budget: Budget) -> TrainDgnParams:
 
 
 def lrp_optimum(
-    target_net: nets.Classifier, x: Tensor, y: Tensor, pixels: Tensor, threat: ThreatModel
+    target_net: Classifier, x: Tensor, y: Tensor, pixels: Tensor, threat: ThreatModel
 ) -> float:
     """Target accuracy on the images that minimise the lrp loss exactly, projected."""
     shift = torch.full_like(x.flatten(1), threat.eps).scatter_(1, pixels[y], -threat.eps)
@@ -85,7 +87,7 @@ def curves(ws: Workspace) -> dict[Budget, list[float]]:
         arrays.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
         for name in ("train", "val")
     )
-    target_net = nets.classifier(DATASET)
+    target_net = MnistClassifier()
     load_network(ws.root / workspace.target(DATASET), target_net)
     analyses: dict[str, Any] = {
         name: load_tensors(ws.root / workspace.analysis(DATASET, name))[0]
@@ -95,6 +97,7 @@ def curves(ws: Workspace) -> dict[Budget, list[float]]:
     found = {OPTIMUM: [lrp_optimum(target_net, *val, analyses["relevance"]["pixels"], threat)]}
     for budget in BUDGETS:
         _, history = train_bank(
+            GENERATOR,
             DATASET,
             contexts(target_net, threat, analyses, spec.num_classes),
             train,

@@ -23,13 +23,14 @@ from deepcustom.data.sources import find_source
 from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
 from deepcustom.training.job import Job
+from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.prediction import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
 DATASET = "cifar10"
+GENERATOR = "deepcustom.training.nets.cifar10:Cifar10Generator"
 NETWORKS = ("suspiciousness", "nce")
 EPOCHS = (8, 12)
 
@@ -59,11 +60,15 @@ def measure(ws: Workspace, name: str, epochs: int) -> Row:
     budget = params.training.model_copy(update={"epochs": epochs})
     way = Goodfellow(params.model_copy(update={"training": budget}), threat, spec.num_classes)
     torch.manual_seed(1)
-    net = compute.place(nets.classifier(DATASET))
+    net = compute.place(Cifar10Classifier())
     adversarial = arrays.images(made.x_adv), row
     history = way.train(net, train.tensors(), val.tensors(), Job(1, compute), adversarial)
     bank = DGNBank.load(
-        ws.root / workspace.bank(DATASET, name), DATASET, spec.num_classes, compute.device
+        ws.root / workspace.bank(DATASET, name),
+        GENERATOR,
+        DATASET,
+        spec.num_classes,
+        compute.device,
     )
     x, y = val.tensors()
     x_adv = bank.generate(x, y, threat, compute=compute)

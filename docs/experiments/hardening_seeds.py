@@ -45,12 +45,12 @@ from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.load import load_analysis, load_split, to_device, way_of_network
+from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device, way_of_network
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier, build_classifier
 from deepcustom.training.prediction import predict
 
 DATASETS = ("mnist", "cifar10")
@@ -113,7 +113,9 @@ def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Atta
         for network in known
     }
     path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
-    bank = DGNBank.load(path, dataset, spec.num_classes, base.compute.device)
+    bank = DGNBank.load(
+        path, NETWORKS[dataset].generator, dataset, spec.num_classes, base.compute.device
+    )
     train, val = (
         to_device(load_split(stage, spec, split), base.compute) for split in ("train", "val")
     )
@@ -147,7 +149,7 @@ def gradients(params: WaySettings) -> int:
 
 def harden(
     stage: StageRun, known: Attackers, name: str, seed: int, epochs: int | None = None
-) -> nets.Classifier:
+) -> Classifier:
     """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``.
 
     ``epochs``: how many in place of the network's own number.
@@ -160,7 +162,7 @@ def harden(
     chosen = way(params.type)
     job = Job(derive_seed(seed, chosen.stage, f"{dataset}-{name}"), compute)
     seed_everything(job.seed)
-    net = compute.place(nets.classifier(dataset))
+    net = compute.place(build_classifier(NETWORKS[dataset].network))
     ready: Way[Any] = (
         with_generator(stage, base, params, net)
         if isinstance(params, OnlineSettings)
@@ -172,7 +174,7 @@ def harden(
 
 
 def with_generator(
-    stage: StageRun, base: Ground, params: OnlineSettings, net: nets.Classifier
+    stage: StageRun, base: Ground, params: OnlineSettings, net: Classifier
 ) -> Online:
     """The way of ``net`` and a generator that learns with it."""
     classes, per_class = base.spec.num_classes, params.generator == "per_class"
@@ -192,7 +194,7 @@ def adversarial_set(stage: StageRun, base: Ground, name: str) -> tuple[Tensor, T
     return arrays.images(made.x_adv), row
 
 
-def worst_case(known: Attackers, name: str, net: nets.Classifier) -> tuple[Evaluation, Tensor]:
+def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
     """What is found of a network, and (n,) bool, which images stand against everything."""
     params, compute = known.base.params, known.base.compute
     subject = known.base.subject(Network(name, "", net), silent)

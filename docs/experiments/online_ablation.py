@@ -35,10 +35,11 @@ from deepcustom.evaluation.subject import Subject, attempt
 from deepcustom.hardening.madry import Madry, MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier, build_classifier
 from deepcustom.training.weights import load_tensors
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -120,7 +121,7 @@ class Bench:
     def measure(self, variant: str, seed: int) -> Row:
         """Train and attack."""
         seed_everything(derive_seed(seed, "online"))
-        net = self.compute.place(nets.classifier(self.spec.name))
+        net = self.compute.place(build_classifier(NETWORKS[self.spec.name].network))
         began = time.monotonic()
         gradients = self._harden(net, variant, seed)
         seconds = time.monotonic() - began
@@ -144,7 +145,7 @@ class Bench:
             seconds,
         )
 
-    def _harden(self, net: nets.Classifier, variant: str, seed: int) -> int:
+    def _harden(self, net: Classifier, variant: str, seed: int) -> int:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
         classes, job = self.spec.num_classes, Job(seed, self.compute)
         if variant in STEPPED[self.spec.name]:

@@ -22,11 +22,12 @@ from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.fit import train_classifier
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import build_classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)
@@ -56,7 +57,7 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     """Train a target network, and DGNs against it; each pair of precisions starts from equal weights."""
     train, val = images(ws, dataset, "train"), images(ws, dataset, "val")
     seed_everything(derive_seed(seed, "precision", dataset))
-    net = compute.place(nets.classifier(dataset))
+    net = compute.place(build_classifier(NETWORKS[dataset].network))
     budget = short(load(ws.params, TrainingParams, "train_target", dataset))
     job = Job(seed, compute)
     history = train_classifier(net, train, val, budget, job)
@@ -68,6 +69,7 @@ def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision:
     bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
     threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
     _, history = train_bank(
+        NETWORKS[dataset].generator,
         dataset,
         contexts(net, threat, {}, CLASSES[dataset]),
         (x, y),

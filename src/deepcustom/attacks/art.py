@@ -13,7 +13,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
 from deepcustom.base.settings import AttackParams
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
-from deepcustom.training.nets import Classifier, MixedPrecision
+from deepcustom.training.nets.base import Classifier, MixedPrecision
 
 
 def art_classifier(

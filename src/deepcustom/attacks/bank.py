@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from deepcustom.attacks.labels import check_labels
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.nets.base import build
 from deepcustom.training.weights import load_state, load_tensors, save_tensors
 
 Output = Literal["image", "perturbation"]
@@ -42,7 +42,7 @@ class DGNBank:
     """One DGN per class, and how their output is to be read.
 
     Attributes:
-        dataset: name of the data set, which fixes the architecture.
+        dataset: name of the subject that they attack.
         loss: the loss they were trained on.
         output: ``image`` or ``perturbation``.
         generators: one per class, in eval mode.
@@ -103,11 +103,13 @@ class DGNBank:
         save_tensors(path, tensors, {"kind": "dgn-bank", "classes": len(self.generators), **about})
 
     @classmethod
-    def load(cls, path: Path, dataset: str, num_classes: int, device: torch.device) -> DGNBank:
-        """Read a bank of ``num_classes`` DGNs for ``dataset``.
+    def load(
+        cls, path: Path, generator: str, dataset: str, num_classes: int, device: torch.device
+    ) -> DGNBank:
+        """Read a bank of ``num_classes`` DGNs of the class ``generator`` for ``dataset``.
 
         Raises:
-            InputError: no such file, or it holds something else.
+            InputError: no such file or class, or the file holds something else.
         """
         tensors, about = load_tensors(path)
         if about.get("kind") != "dgn-bank" or about.get("dataset") != dataset:
@@ -119,7 +121,7 @@ class DGNBank:
             raise InputError(f"{path} does not say how its output is to be read")
         generators = []
         for label in range(num_classes):
-            net = nets.generator(dataset)
+            net = build(generator)
             prefix = f"{label}."
             own = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
             load_state(net, own, path)

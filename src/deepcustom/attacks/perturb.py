@@ -15,7 +15,7 @@ from deepcustom.base.progress import Advance, silent
 from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.training.compute import Compute
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import predict
 
 Perturb = Callable[[Tensor, Tensor, int], Tensor]

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 def class_relevance(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,16 @@ from deepcustom.attacks.bank import DGNBank, propose, ready, stored
 from deepcustom.attacks.losses import LossContext, build_loss
 from deepcustom.base.errors import InputError, LossError
 from deepcustom.base.settings import TrainDgnParams
-from deepcustom.training import nets
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, epochs_kept
 from deepcustom.training.fit import fit
 from deepcustom.training.job import Job
+from deepcustom.training.nets.base import MixedPrecision, build
 from deepcustom.training.prediction import accuracy
 
 
 def train_bank(
+    generator: str,
     dataset: str,
     contexts: Sequence[LossContext],
     train: tuple[Tensor, Tensor],
@@ -32,7 +33,8 @@ def train_bank(
     """Train one DGN per class on that class's images.
 
     Args:
-        dataset: fixes the architecture.
+        generator: their class, ``package.module:Class``.
+        dataset: name of the subject that they attack.
         contexts: what the loss may know, one for each class, as
             :func:`deepcustom.attacks.losses.contexts` makes them: the network under attack, frozen, in
             eval mode; what the images will be projected to; and, for the loss's ``requires``, analyses.
@@ -56,13 +58,13 @@ def train_bank(
         raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
     for context in contexts:  # every mistake shows before the first DGN is trained
         build_loss(params.loss, params.options, context)
-    finished = _finished(dataset, len(contexts), job)
+    finished = _finished(generator, len(contexts), job)
     _tell_resumed(len(finished), params.training.epochs, job)
     for context in contexts[len(finished) :]:
         own = f"class_{context.label}"
         part = job.checkpoint.part(own)
         net, history = train_dgn(
-            dataset,
+            generator,
             context,
             train[0][train[1] == context.label],
             val[0][val[1] == context.label],
@@ -77,14 +79,14 @@ def train_bank(
     return DGNBank(dataset, params.loss, params.output, generators), merged
 
 
-def _finished(dataset: str, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
+def _finished(generator: str, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
     """What :func:`train_dgn` gave for the first classes, as far as the checkpoint holds them."""
     found: list[tuple[nn.Module, History]] = []
     for label in range(num_classes):
         kept = job.checkpoint.load(f"class_{label}")
         if kept is None:
             break
-        net = nets.generator(dataset)
+        net = build(generator)
         net.load_state_dict(kept[0])
         found.append((ready(net, job.compute.device), dict(kept[1]["history"])))
     return found
@@ -99,7 +101,7 @@ def _tell_resumed(classes: int, epochs: int, job: Job) -> None:
 
 
 def train_dgn(
-    dataset: str, context: LossContext, x: Tensor, x_val: Tensor, params: TrainDgnParams, job: Job
+    generator: str, context: LossContext, x: Tensor, x_val: Tensor, params: TrainDgnParams, job: Job
 ) -> tuple[nn.Module, History]:
     """Train the DGN of one class on ``x``; other arguments as in :func:`train_bank`.
 
@@ -109,8 +111,8 @@ def train_dgn(
         validation images that the target network still gets right (at last by the stored weights).
     """
     seed_everything(job.seed)
-    net = job.compute.place(nets.generator(dataset))
-    attacked = nets.MixedPrecision(context.target_net, job.compute)
+    net = job.compute.place(build(generator))
+    attacked = MixedPrecision(context.target_net, job.compute)
     loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
     y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
@@ -120,7 +122,7 @@ def train_dgn(
             return _checked(loss(batch, g), len(batch), params.loss)
 
     def left() -> float:
-        bank = DGNBank(dataset, params.loss, params.output, [net])
+        bank = DGNBank("", params.loss, params.output, [net])  # for this call alone
         labels = torch.zeros_like(y_val)
         x_adv = bank.generate(x_val, labels, context.threat, compute=job.compute)
         return accuracy(context.target_net, x_adv, y_val)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +15,8 @@ from torch import Tensor, nn
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.training import nets
 from deepcustom.training.compute import Compute
+from deepcustom.training.nets.base import build
 from deepcustom.training.weights import load_state
 
 
@@ -58,6 +56,7 @@ def load_own(
     spec: DatasetSpec,
     compute: Compute,
     *,
+    default: str,
     architecture: str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -69,8 +68,9 @@ def load_own(
             exported in eval mode with a dynamic number of images.
         spec: the data set, which fixes the shapes.
         compute: device.
+        default: the class of the network under attack, as in ``architecture``.
         architecture: ``package.module:Class``, called without arguments, from the current folder too;
-            None: this project's network for the data set.
+            None: ``default``.
         mean: of each channel, subtracted from the images before the network; empty: nothing.
         std: of each channel, likewise, what they are then divided by.
 
@@ -84,7 +84,7 @@ def load_own(
             raise InputError(f"{path} holds its own architecture: leave --architecture out")
         net: nn.Module = _exported(path)
     elif path.suffix == ".safetensors":
-        net = _with_weights(path, _built(architecture, spec))
+        net = _with_weights(path, build(architecture or default))
     else:
         raise InputError(f"{path}: want .safetensors or .pt2; a pickle (.pt, .pth) is not read")
     net = net.to(compute.device)
@@ -96,26 +96,6 @@ def load_own(
     net.eval().requires_grad_(False)
     _check_outputs(path, net, spec, compute)
     return net
-
-
-def _built(architecture: str | None, spec: DatasetSpec) -> nn.Module:
-    if architecture is None:
-        return nets.classifier(spec.name)
-    module_name, _, class_name = architecture.partition(":")
-    if not module_name or not class_name:
-        raise InputError(f"--architecture {architecture!r}: want package.module:Class")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        built = getattr(importlib.import_module(module_name), class_name)()
-    except Exception as error:  # whatever the user's own file raises
-        raise InputError(
-            f"--architecture {architecture!r}: {type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(built, nn.Module):
-        raise InputError(f"--architecture {architecture!r} is no torch.nn.Module")
-    return built
 
 
 def _with_weights(path: Path, net: nn.Module) -> nn.Module:

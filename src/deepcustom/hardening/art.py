@@ -14,7 +14,7 @@ from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch
 from deepcustom.training.job import Job
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import accuracy
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepcustom.attacks.threat import ThreatModel
     from deepcustom.training.epochs import History
     from deepcustom.training.job import Job
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
 
 OLD = {"gf": "goodfellow", "default": "art"}
 """What a ``type`` was called → what it is called now."""

@@ -13,7 +13,7 @@ from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, fit, watch_accuracy
 from deepcustom.training.job import Job
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 class GoodfellowSettings(WaySettings):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are
 _ROWS = 1000  # images at a time, where nothing is learned

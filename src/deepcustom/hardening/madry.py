@@ -15,7 +15,7 @@ from deepcustom.hardening.inner import GrowingBall, accuracy_under, inner_pgd
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, fit, watch_accuracy
 from deepcustom.training.job import Job
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 
 class InnerParams(Params):

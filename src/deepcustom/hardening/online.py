@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from deepcustom.attacks.conditional import Conditional, perturbed
+from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.hardening.base import Way, WaySettings
@@ -38,7 +38,7 @@ from deepcustom.training.checkpoint import Checkpoint
 from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch
 from deepcustom.training.fit import Terms, fit, watch_accuracy
 from deepcustom.training.job import Job
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier, Conditional
 
 _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD from random starts
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets import Classifier
+    from deepcustom.training.nets.base import Classifier
 
 
 def make_set(

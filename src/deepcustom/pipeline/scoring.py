@@ -25,7 +25,7 @@ from deepcustom.evaluation.transfer import Network, transfer
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
-from deepcustom.pipeline.load import load_split, to_device
+from deepcustom.pipeline.load import architectures, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.tracking.record import RunRecord
 
@@ -115,7 +115,9 @@ def score(
 def _arsenal(stage: StageRun, base: Ground) -> Arsenal:
     spec = base.spec
     path = stage.read(workspace.bank(spec.name, base.params.adaptive.bank))
-    bank = DGNBank.load(path, spec.name, spec.num_classes, base.compute.device)
+    bank = DGNBank.load(
+        path, architectures(spec.name).generator, spec.name, spec.num_classes, base.compute.device
+    )
     return Arsenal(bank, to_device(load_split(stage, spec, "train"), base.compute), base.compute)
 
 

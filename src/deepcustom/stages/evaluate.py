@@ -14,7 +14,7 @@ from deepcustom.evaluation.own_network import load_own
 from deepcustom.evaluation.results import PROTOCOLS, csv_text
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset
+from deepcustom.pipeline.load import architectures, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.scoring import Scores, score
 from deepcustom.pipeline.workspace import Workspace
@@ -83,7 +83,16 @@ def aside(
         own = None
         if network is not None:
             compute = stage.compute()
-            net = load_own(network, spec, compute, architecture=architecture, mean=mean, std=std)
+            default = architectures(dataset).network
+            net = load_own(
+                network,
+                spec,
+                compute,
+                default=default,
+                architecture=architecture,
+                mean=mean,
+                std=std,
+            )
             name = network.stem if network.stem not in params.networks else f"{network.stem}-own"
             own = Network(name, dvc_md5(network), net)
 

@@ -37,7 +37,8 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         total = params.training.epochs * spec.num_classes
         with progress(stage.name, total) as advance:
             job = stage.job(compute, advance)
-            bank, history = train_bank(subject, classes, train, val, params, job)
+            generator = stage.subject.generator
+            bank, history = train_bank(generator, subject, classes, train, val, params, job)
 
         bank.save(stage.write(workspace.bank(subject, name)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         InputError: no such file, or not a safetensors file of this project.
     """
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file that ``save_tensors`` wrote.
+
+    Raises:
+        InputError: as :func:`load_tensors`.
+    """
+    return _read(path, lambda _: {})[1]
+
+
+def _read(
+    path: Path, tensors: Callable[[Any], dict[str, Tensor]]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} is missing")
     try:
@@ -50,7 +65,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
             if not isinstance(metadata, dict):
                 raise KeyError("its metadata is no mapping")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            return tensors(file), metadata
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

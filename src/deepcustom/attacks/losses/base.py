@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,9 @@ from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import LossError, UnknownNameError
+from deepcustom.base.names import load_object
 from deepcustom.base.params import Params, validate
-from deepcustom.training.nets import Classifier
+from deepcustom.training.nets.base import Classifier
 
 ANALYSES = ("relevance", "suspiciousness")
 
@@ -164,23 +164,10 @@ def find_loss(name: str) -> type[CustomLoss]:
     return REGISTRY[name]
 
 
-def _import_loss(path: str) -> type[CustomLoss]:
-    module_name, _, class_name = path.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    if not module_name or not class_name:
-        raise LossError(f"loss {path!r} must have the form package.module:Class")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's own file raises
-        why = f"{type(error).__name__}: {error}"
-        raise LossError(f"loss {path!r}: importing {module_name!r} failed: {why}") from error
-    found = getattr(module, class_name, None)
-    if found is None:
-        raise LossError(f"loss {path!r}: {module_name} has no class {class_name!r}")
+def _import_loss(name: str) -> type[CustomLoss]:
+    found = load_object(name, "loss", LossError)
     if not (isinstance(found, type) and issubclass(found, CustomLoss)):
-        raise LossError(f"loss {path!r} is not a subclass of deepcustom.attacks.losses.CustomLoss")
+        raise LossError(f"loss {name!r} is not a subclass of deepcustom.attacks.losses.CustomLoss")
     return found
 
 

@@ -1,0 +1,38 @@
+"""The one way in which ``package.module:Class`` becomes an object."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from deepcustom.base.errors import UserError
+
+
+def load_object(name: str, what: str, error: type[UserError]) -> Any:
+    """What ``name`` stands for; the current folder is searched too, for the user's own modules.
+
+    Args:
+        name: ``package.module:Class``; a function or any other object is found as well.
+        what: what it should be, for messages, such as ``loss``.
+        error: the class of the error.
+
+    Raises:
+        UserError: of class ``error``, in one line: the form is wrong, importing fails, or the module lacks
+            the object.
+    """
+    module_name, _, object_name = name.partition(":")
+    if not module_name or not object_name:
+        raise error(f"{what} {name!r} must have the form package.module:Class")
+    here = str(Path.cwd())
+    if module_name.split(".")[0] != __name__.split(".")[0] and here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as problem:  # whatever the user's own file raises
+        why = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise error(f"{what} {name!r}: importing {module_name!r} failed: {why}") from problem
+    if not hasattr(module, object_name):
+        raise error(f"{what} {name!r}: {module_name} has no class {object_name!r}")
+    return getattr(module, object_name)

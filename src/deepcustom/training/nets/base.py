@@ -1,0 +1,163 @@
+"""What networks are: classifiers and generators, their common parts, and how a name becomes one.
+
+A classifier names its hidden layers and hands out their pre-activations, which is what the analyses and
+the suspiciousness loss look at. A generator is one DGN: images in, images of the same shape out, in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.names import load_object
+from deepcustom.training.compute import Compute
+
+
+class Classifier(nn.Module):
+    """A network from images (N, C, H, W) in [0, 1] to logits (N, classes), with named hidden layers."""
+
+    def preactivations(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """One pass through the network.
+
+        Args:
+            x: images (N, C, H, W) in [0, 1].
+
+        Returns:
+            What enters each hidden ReLU, by layer name in forward order, (N, units) for dense layers
+            and (N, maps, H, W) for convolutions; and the logits (N, classes).
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
+        return self.preactivations(x)[1]
+
+
+class MixedPrecision(Classifier):
+    """A frozen classifier whose convolutions and matrix products run in ``compute.precision``.
+
+    What comes out is float32, so that a loss or an attack does its own arithmetic in full. In float16 a
+    gradient through it needs a scaled loss (:class:`torch.amp.GradScaler`): of an unscaled one most is
+    below the smallest number there is.
+    """
+
+    def __init__(self, net: Classifier, compute: Compute) -> None:
+        super().__init__()
+        self.net, self.compute = net, compute
+
+    def preactivations(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """See :meth:`Classifier.preactivations`; float32."""
+        with self.compute.autocast():
+            seen, logits = self.net.preactivations(x)
+        return {name: values.float() for name, values in seen.items()}, logits.float()
+
+
+class Conditional(nn.Module):
+    """Images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1].
+
+    Attributes:
+        classes: how many labels it knows.
+    """
+
+    classes: int
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """0 and 1 stand for the two ends of the ball around each pixel."""
+        raise NotImplementedError
+
+
+class UpConv2d(nn.ConvTranspose2d):
+    """Transposed convolution without padding, kept off the CPU library's slow paths (oneDNN 3.x).
+
+    The numbers are those of :class:`torch.nn.ConvTranspose2d`. But there
+
+    * the gradient of a bias inside the convolution takes as long as that of the weights: where there
+      will be a gradient, the bias is added afterwards;
+    * with a bias inside and a stride of 2, an odd size is 4 to 8 times as slow as the next even one:
+      where there will be none, the output is one row and column larger, and cropped.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int) -> None:
+        super().__init__(inputs, outputs, kernel, stride=stride)
+        self.kernel, self.step = kernel, stride
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, (H - 1) * stride + kernel, likewise for W).
+
+        Raises:
+            ValueError: ``output_size`` is given; the size above is the only one.
+        """
+        if output_size is not None:
+            raise ValueError(f"UpConv2d has one output size, found output_size={output_size}")
+        if self.bias is not None and torch.is_grad_enabled():
+            bare = F.conv_transpose2d(x, self.weight, stride=self.step)
+            return bare.add_(self.bias.to(bare.dtype)[:, None, None])
+        height, width = ((n - 1) * self.step + self.kernel for n in x.shape[2:])
+        odd = self.step > 1 and (height % 2 or width % 2)
+        extra = 1 if odd else 0
+        wide = F.conv_transpose2d(x, self.weight, self.bias, self.step, output_padding=extra)
+        return wide[:, :, :height, :width]
+
+
+def up_step(inputs: int, outputs: int, *, kernel: int, stride: int) -> list[nn.Module]:
+    """One step of a decoder: transposed convolution, ReLU, batch norm."""
+    return [
+        UpConv2d(inputs, outputs, kernel, stride=stride),
+        nn.ReLU(),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+def parameter_count(net: nn.Module) -> int:
+    """How many numbers training adjusts."""
+    return sum(p.numel() for p in net.parameters())
+
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def build(name: str, **options: Any) -> nn.Module:
+    """A fresh network.
+
+    Args:
+        name: ``package.module:Class``, a subclass of :class:`torch.nn.Module`; from the current folder too.
+        options: what the class is called with.
+
+    Raises:
+        InputError: there is no such class, it is no network, or it does not take the options; in one line.
+    """
+    return _built(name, nn.Module, options)
+
+
+def build_classifier(name: str, **options: Any) -> Classifier:
+    """Like :func:`build`, a network that names its hidden layers.
+
+    Raises:
+        InputError: as there, or it is no :class:`Classifier`.
+    """
+    return _built(name, Classifier, options)
+
+
+def build_conditional(name: str, classes: int) -> Conditional:
+    """Like :func:`build`, a generator that is told the label.
+
+    Raises:
+        InputError: as there, or it is no :class:`Conditional`.
+    """
+    return _built(name, Conditional, {"classes": classes})
+
+
+def _built(name: str, kind: type[N], options: dict[str, Any]) -> N:
+    found = load_object(name, "network", InputError)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        wanted = "torch.nn.Module" if kind is nn.Module else f"{kind.__module__}.{kind.__name__}"
+        raise InputError(f"network {name!r} is not a subclass of {wanted}")
+    try:
+        return found(**options)
+    except Exception as error:  # whatever the user's own class raises
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"network {name!r}: making one failed: {why}") from error
