@@ -15,9 +15,17 @@ from deepcustom.base.params import validate
 from deepcustom.hardening import base
 from deepcustom.hardening.base import OLD, Way
 from deepcustom.hardening.ways import WAYS, way, way_of
+from deepcustom.pipeline.code import PREFIX, closure, closure_of
 
-TRAINING = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 10}
-ATTACK = {"method": "pgd", "eps_step": 0.01, "max_iter": 3, "num_random_init": 1}
+TRAINING = {
+    "learning_rate": 1e-3,
+    "epochs": 2,
+    "batch_size": 10,
+    "schedule": "constant",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+}
+ATTACK = {"method": "pgd", "eps_step": 0.01, "max_iter": 3, "num_random_init": 1, "batch_size": 9}
 
 # Way → a network's section without type and training; the stage that trains it; whether it reads a set.
 CASES: dict[str, tuple[dict[str, Any], str, bool]] = {
@@ -81,7 +89,7 @@ def test_a_way_is_found_and_says_what_it_needs(name: str) -> None:
     assert issubclass(found, Way)
     assert (found.stage, found.reads_set) == CASES[name][1:]
     assert "x1" in found.title.format(name="x1")
-    assert way_of(section(name), "here") is found
+    assert way_of(section(name), "here", found.stage) is found
     settings = validate(found.Settings, section(name), "here")
     assert settings.type == name
     assert settings.training.epochs == 2
@@ -113,16 +121,32 @@ def test_way_is_unknown() -> None:
     with pytest.raises(UnknownNameError, match=f"unknown way of hardening 'mardy': {known}"):
         way("mardy")
     for values, message in (
-        (None, "here must be a mapping of type, training and the keys of that type, found nothing"),
-        ([], "here must be a mapping of type, training .*found \\[\\]"),
-        ("online", "here must be a mapping .*found 'online'"),
         ({}, f"here.type is missing: {known}"),
         ({"type": "mardy"}, f"here.type: unknown way of hardening 'mardy': {known}"),
         ({"type": ["online"]}, r"here.type: unknown way of hardening \['online'\]"),
         ({"type": None}, "here.type: unknown way of hardening None"),
     ):
         with pytest.raises(ParamsError, match=rf"^params\.yaml: {message}"):
-            way_of(values, "here")
+            way_of(values, "here", "adversarial_train")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_way_names_the_stage_that_trains_so(name: str) -> None:
+    stage = CASES[name][1]
+    for other in {case[1] for case in CASES.values()} - {stage}:
+        with pytest.raises(ParamsError, match=f"here: type {name} is trained by {stage}$"):
+            way_of(section(name), "here", other)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if case[1] != "train_online"]
+)
+def test_dvc_sees_all_code_that_a_way_runs(name: str) -> None:
+    """But for its own file and one that the row names as ``reads``, its stage has all of it anyway."""
+    own = WAYS[name].partition(":")[0].replace(".", "/")
+    stage = {PREFIX + path for path in closure(CASES[name][1])}
+    more = set(closure_of(f"src/{own}.py")) - stage - {f"src/{own}.py"}
+    assert len(more) <= (0 if CASES[name][2] else 1), more
 
 
 @pytest.mark.parametrize("old", OLD)
@@ -130,7 +154,7 @@ def test_an_old_name_is_taken_with_a_hint(old: str, capsys: pytest.CaptureFixtur
     base._hint.cache_clear()
     new = OLD[old]
     values = section(new, type=old)
-    found = way_of(values, "here")
+    found = way_of(values, "here", way(new).stage)
     assert found is way(new)
     assert validate(found.Settings, values, "here").type == new
     said = capsys.readouterr()

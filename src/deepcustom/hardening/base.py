@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import sys
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import field_validator
+from torch import Tensor, nn
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import Params
 from deepcustom.base.settings import TrainingParams
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from deepcustom.attacks.threat import ThreatModel
-    from deepcustom.training.epochs import History
-    from deepcustom.training.job import Job
-    from deepcustom.training.nets.base import Classifier
+from deepcustom.training.epochs import History
+from deepcustom.training.fit import Terms, fit
+from deepcustom.training.job import Job
+from deepcustom.training.nets.base import Classifier
 
 OLD = {"gf": "goodfellow", "default": "art"}
 """What a ``type`` was called → what it is called now."""
@@ -101,3 +100,20 @@ class Way(ABC, Generic[S]):
         Returns:
             What was measured after each epoch.
         """
+
+    def fit(
+        self,
+        net: nn.Module,
+        terms: Callable[..., Terms],
+        tensors: Sequence[Tensor],
+        job: Job,
+        *,
+        before_epoch: Callable[[int], None] | None = None,
+        after_epoch: Callable[[int], Mapping[str, float]] | None = None,
+    ) -> History:
+        """Run :func:`deepcustom.training.fit.fit` with the way's budget, and say where it goes on."""
+        job.tell_resumed()
+        budget = self.settings.training
+        return fit(
+            net, terms, tensors, budget, job, before_epoch=before_epoch, after_epoch=after_epoch
+        )

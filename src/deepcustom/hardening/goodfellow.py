@@ -11,7 +11,7 @@ from torch import Tensor
 from deepcustom.base.errors import InputError
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.training.epochs import History
-from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
 
@@ -63,8 +63,7 @@ class Goodfellow(Way[GoodfellowSettings]):
 
         data = [x, y, _partners(row, len(x))]
         watch = watch_accuracy(net, val)
-        job.tell_resumed()
-        return fit(net, terms, data, self.settings.training, job, after_epoch=watch)
+        return self.fit(net, terms, data, job, after_epoch=watch)
 
 
 def _partners(row: Tensor, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from deepcustom.base.params import Params
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import GrowingBall, accuracy_under, inner_pgd
 from deepcustom.training.epochs import History
-from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
 
@@ -57,8 +57,8 @@ class Madry(Way[MadrySettings]):
             ``loss`` on adversarial images, ``eps`` of the ball, and, where ``val`` is not empty,
             ``val_accuracy`` on clean images and ``val_adversarial`` under the inner attack at full radius.
         """
-        inner, budget = self.settings.inner, self.settings.training
-        ball = GrowingBall(self.threat, inner.eps_step, inner.growth, budget.epochs)
+        inner, epochs = self.settings.inner, self.settings.training.epochs
+        ball = GrowingBall(self.threat, inner.eps_step, inner.growth, epochs)
         watch = watch_accuracy(net, val)
 
         def terms(x: Tensor, y: Tensor) -> Terms:
@@ -75,5 +75,4 @@ class Madry(Way[MadrySettings]):
                 )
             return seen
 
-        job.tell_resumed()
-        return fit(net, terms, train, budget, job, before_epoch=ball.begin, after_epoch=after_epoch)
+        return self.fit(net, terms, train, job, before_epoch=ball.begin, after_epoch=after_epoch)

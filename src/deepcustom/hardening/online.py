@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from deepcustom.attacks.conditional import perturbed
-from deepcustom.attacks.losses import CustomLoss, LossContext, build_loss
+from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import (
@@ -36,7 +36,7 @@ from deepcustom.hardening.inner import (
 )
 from deepcustom.training.checkpoint import Checkpoint
 from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch
-from deepcustom.training.fit import Terms, fit, watch_accuracy
+from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier, Conditional
 
@@ -136,15 +136,17 @@ class Online(Way[OnlineSettings]):
             starts, which ask the generator nothing.
         """
         partner = self._partner(job)
-        budget, watch = self.settings.training, watch_accuracy(net, val)
-        ball = GrowingBall(self.threat, self.settings.eps_step, self.settings.growth, budget.epochs)
+        settings, watch = self.settings, watch_accuracy(net, val)
+        ball = GrowingBall(
+            self.threat, settings.eps_step, settings.growth, settings.training.epochs
+        )
 
         def terms(x: Tensor, y: Tensor) -> Terms:
             start = self._start(net, partner, x, y, ball)
-            for _ in range(self.settings.max_iter):
+            for _ in range(settings.max_iter):
                 start = signed_step(net, start, x, y, ball.threat, ball.eps_step)
             adversarial = F.cross_entropy(net(start), y, reduction="none")
-            weight = self.settings.clean_weight
+            weight = settings.clean_weight
             if not weight:
                 return {"adversarial": adversarial}
             clean = F.cross_entropy(net(x), y, reduction="none")
@@ -161,8 +163,7 @@ class Online(Way[OnlineSettings]):
                 partner.save(job.checkpoint, epoch)
             return seen
 
-        job.tell_resumed()
-        return fit(net, terms, train, budget, job, before_epoch=ball.begin, after_epoch=after_epoch)
+        return self.fit(net, terms, train, job, before_epoch=ball.begin, after_epoch=after_epoch)
 
     def _partner(self, job: Job) -> _Partner | None:
         """The generator, as the checkpoint holds it."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from deepcustom.base.errors import ParamsError, UnknownNameError
-from deepcustom.base.params import found_value
 from deepcustom.hardening.base import Way, current
 
 WAYS = {
@@ -33,22 +32,24 @@ def way(name: Any) -> type[Way[Any]]:
     return found
 
 
-def way_of(values: Any, where: str) -> type[Way[Any]]:
-    """The way that a hardened network's section of ``params.yaml`` names as its ``type``.
+def way_of(settings: Mapping[str, Any], where: str, stage: str) -> type[Way[Any]]:
+    """The way that the settings of a hardened network name as their ``type``.
 
     Args:
-        values: the section as it stands in the file.
-        where: its dotted place there, for messages.
+        settings: unchecked.
+        where: the row's dotted place in ``params.yaml``, for messages.
+        stage: which stage is to train it.
 
     Raises:
-        ParamsError: in one line: it names none.
+        ParamsError: in one line: they name none, or one that another stage trains.
     """
-    if not isinstance(values, Mapping):
-        keys = "type, training and the keys of that type"
-        raise ParamsError(f"params.yaml: {where} must be a mapping of {keys}{found_value(values)}")
-    if "type" not in values:
+    if "type" not in settings:
         raise ParamsError(f"params.yaml: {where}.type is missing: choose from {', '.join(WAYS)}")
     try:
-        return way(values["type"])
+        found = way(settings["type"])
     except UnknownNameError as error:
         raise ParamsError(f"params.yaml: {where}.type: {error}") from None
+    if found.stage != stage:
+        kind = settings["type"]
+        raise ParamsError(f"params.yaml: {where}: type {kind} is trained by {found.stage}")
+    return found

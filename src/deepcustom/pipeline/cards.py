@@ -9,11 +9,11 @@ from typing import Any
 from deepcustom.attacks.conditional import conditional
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
-from deepcustom.base.rows import row, rows
+from deepcustom.base.rows import HARDENING, row, rows
 from deepcustom.base.settings import TrainDgnParams, TrainingParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import Result
-from deepcustom.hardening.online import Online, OnlineSettings
+from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
@@ -62,18 +62,11 @@ def _classifiers(stage: StageRun) -> Found:
 
     target = row(stage.tree, "train_target", subject)
     yield "target", model("target", "target network"), stage.settings_of(target, TrainingParams)
-    for one in rows(stage.tree, "adversarial_train", subject):
-        kind = way_of(one.settings, one.place)
+    for one in (one for trains in HARDENING for one in rows(stage.tree, trains, subject)):
+        kind = way_of(one.settings, one.place, one.stage)
         name = one.about["network"]
-        yield (
-            f"robust-{name}",
-            model(name, kind.title.format(name=name)),
-            stage.settings_of(one, kind.Settings),
-        )
-    for one in rows(stage.tree, "train_online", subject):
-        name = one.about["network"]
-        title = Online.title.format(name=name)
-        yield f"robust-{name}", model(name, title), stage.settings_of(one, OnlineSettings)
+        title = kind.title.format(name=name)
+        yield f"robust-{name}", model(name, title), stage.settings_of(one, kind.Settings)
 
 
 def _banks(stage: StageRun, spec: DatasetSpec) -> Found:

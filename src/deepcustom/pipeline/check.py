@@ -219,17 +219,11 @@ def hardening(one: Row) -> Params:
     Raises:
         ParamsError: in one line.
     """
-    if one.stage == "train_online":
-        online = validate(OnlineSettings, one.settings, one.place)
-        if online.loss is not None:
-            check_loss(online.loss, online.options, one.place)
-        return online
-    kind = way_of(one.settings, one.place)
-    if kind.stage != one.stage:
-        raise ParamsError(
-            f"params.yaml: {one.place}: type {one.settings['type']} is trained by {kind.stage}"
-        )
-    return validate(kind.Settings, one.settings, one.place)
+    kind = way_of(one.settings, one.place, one.stage)
+    settings = validate(kind.Settings, one.settings, one.place)
+    if isinstance(settings, OnlineSettings) and settings.loss is not None:
+        check_loss(settings.loss, settings.options, one.place)
+    return settings
 
 
 def check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:

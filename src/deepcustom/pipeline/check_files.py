@@ -59,7 +59,7 @@ def _check_loss(root: Path, one: Row, loss: str, otherwise: str) -> None:
 
 def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
     """A robust network: the file of its way of hardening, and the set or the code that it reads."""
-    kind = way_of(one.settings, one.place)
+    kind = way_of(one.settings, one.place, one.stage)
     _is(one, "code", _path(root, kind), f"the file of type {one.settings['type']}")
     network = one.about["network"]
     if kind.reads_set:

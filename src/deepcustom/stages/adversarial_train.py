@@ -21,7 +21,7 @@ from deepcustom.training.weights import save_network
 def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the robust network ``name`` of ``subject``."""
     with StageRun(ws, "adversarial_train", subject, name) as stage:
-        way = way_of(stage.row.settings, stage.row.place)
+        way = way_of(stage.row.settings, stage.row.place, stage.stage)
         params = stage.settings(way.Settings)
         threat, compute = stage.threat(), stage.compute()
 

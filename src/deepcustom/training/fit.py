@@ -157,7 +157,7 @@ def _scheduler(
             total_steps=max(steps * params.epochs, 2),
             cycle_momentum=False,
         )
-    if params.schedule == "staircase":
+    if params.decay_steps is not None and params.decay_rate is not None:  # a staircase
         return torch.optim.lr_scheduler.StepLR(optimizer, params.decay_steps, params.decay_rate)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
 
