@@ -247,7 +247,7 @@ def test_no_mapping_is_refused():
 
 @pytest.mark.parametrize("key", ["eps_step", "max_iter", "num_random_init"])
 def test_fgsm_refuses_what_is_pgds_and_pgd_needs_it(key):
-    refused(m.AttackParams, {"method": "fgsm", key: 1}, f"here: fgsm does not take {key}")
+    refused(m.AttackParams, FGSM | {key: 1}, f"here: fgsm does not take {key}")
     refused(m.AttackParams, {k: v for k, v in PGD.items() if k != key}, f"here: pgd needs {key}")
 
 
