@@ -6,13 +6,13 @@ import copy
 import shutil
 from pathlib import Path
 
+import budgets
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.settings import TrainingParams
 from deepcustom.data.arrays import Split
 from deepcustom.tracking import store as tracking
 from deepcustom.training.compute import FLOAT32, Compute
@@ -69,7 +69,7 @@ def trained(train: Images, nothing: Images) -> Classifier:
     """A classifier that gets about nine in ten of ``train`` right; use ``target_net``."""
     torch.manual_seed(0)
     net = MnistClassifier()
-    budget = TrainingParams(learning_rate=3e-3, epochs=10, batch_size=32, schedule="one_cycle")
+    budget = budgets.training(learning_rate=3e-3, epochs=10, batch_size=32, schedule="one_cycle")
     train_classifier(net, train, nothing, budget, Job(0, FLOAT32))
     return net.eval().requires_grad_(False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import budgets
 import numpy as np
 import pytest
 import torch
@@ -18,15 +19,15 @@ from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.errors import InputError
-from deepcustom.base.settings import AttackParams, TrainDgnParams
+from deepcustom.base.settings import AttackParams
 from deepcustom.training.compute import FLOAT32, Compute, seed_everything
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import MixedPrecision
 from deepcustom.training.prediction import accuracy
 
 SHAPE = (1, 28, 28)
-FGSM = AttackParams(method="fgsm")
-PGD = AttackParams(method="pgd", eps_step=0.03, max_iter=12, num_random_init=1)
+FGSM = budgets.attack(method="fgsm")
+PGD = budgets.attack(method="pgd", eps_step=0.03, max_iter=12, num_random_init=1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def bank(train, trained) -> DGNBank:
         "output": "perturbation",
         "training": {"learning_rate": 3e-3, "epochs": 4, "batch_size": 8},
     }
-    params = TrainDgnParams.model_validate(values)
+    params = budgets.bank(values)
     some = train[0][:300], train[1][:300]
     made, _ = train_bank(
         GENERATOR["mnist"],

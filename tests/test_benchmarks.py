@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import budgets
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,6 @@ from deepcustom.attacks.losses.lrp import lrp_terms
 from deepcustom.attacks.losses.nce import nce_terms
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
-from deepcustom.base.settings import AttackParams
 from deepcustom.data.arrays import Split
 from deepcustom.data.sources import find_source
 from deepcustom.training.compute import FLOAT32
@@ -195,8 +195,8 @@ def test_plain_pgd_is_arts(target_net: Classifier, few: tuple[Tensor, Tensor]) -
     estimator = art_classifier(target_net, (1, 28, 28), 10, torch.device("cpu"))
     settings = {"eps_step": 0.02, "max_iter": 7, "num_random_init": 0}
     for params, x_adv in (
-        (AttackParams(method="pgd", **settings), plain.pgd(port, x, y, 0.1, 0.02, 7)),
-        (AttackParams(method="fgsm"), plain.fgsm(port, x, y, 0.1)),
+        (budgets.attack(method="pgd", **settings), plain.pgd(port, x, y, 0.1, 0.02, 7)),
+        (budgets.attack(method="fgsm"), plain.fgsm(port, x, y, 0.1)),
     ):
         wanted = torch.from_numpy(run_attack(estimator, params, threat, x, y))
         assert ((x_adv - wanted).abs() > 1e-5).float().mean() < 1e-3

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import budgets
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.settings import AttackParams, AutoAttackParams, CurveParams
+from deepcustom.base.settings import AttackParams, CurveParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.checks import Check
@@ -28,10 +29,10 @@ from deepcustom.training.nets.base import Classifier
 
 EPS = 0.3
 THREAT = ThreatModel(EPS)
-PGD = AttackParams(method="pgd", eps_step=0.1, max_iter=8, num_random_init=1)
-FGSM = AttackParams(method="fgsm")
-STRONG = AttackParams(method="pgd", eps_step=0.01, max_iter=100, num_random_init=5)
-AUTO = AutoAttackParams(max_iter=5, targets=2, queries=60)
+PGD = budgets.attack(method="pgd", eps_step=0.1, max_iter=8, num_random_init=1)
+FGSM = budgets.attack(method="fgsm")
+STRONG = budgets.attack(method="pgd", eps_step=0.01, max_iter=100, num_random_init=5)
+AUTO = budgets.autoattack(max_iter=5, targets=2, queries=60)
 CURVES = CurveParams(n=20, radii=(0, 0.5, 1, 4), steps=(1, 8))
 
 
@@ -212,7 +213,7 @@ def undefended(bench: Bench, params: AttackParams) -> Check:
     return checks.undefended_falls("target", bench.attacked(bench.subject(), params).stands)
 
 
-WEAK = AttackParams(method="pgd", eps_step=0.001, max_iter=1, num_random_init=0)
+WEAK = budgets.attack(method="pgd", eps_step=0.001, max_iter=1, num_random_init=0)
 READS = {
     "train_target@mnist": ["data/prepared/mnist/train", "data/prepared/mnist/val"],
     "train_dgn@mnist-lrp": ["data/prepared/mnist/train", "models/target/mnist.safetensors"],
@@ -408,7 +409,7 @@ def test_ball_says_how_many_lie_outside(bench):
     ],
 )
 def test_reach_by_hand(step, steps, starts, verdict, reach):
-    pgd = AttackParams(method="pgd", eps_step=step, max_iter=steps, num_random_init=starts)
+    pgd = budgets.attack(method="pgd", eps_step=step, max_iter=steps, num_random_init=starts)
     check = checks.reach("it", pgd, ThreatModel(0.3))
     assert check.figures == {
         "reach": pytest.approx(reach),

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import budgets
 import numpy as np
 import pytest
 import torch
 
 from deepcustom.base.errors import ParamsError
-from deepcustom.base.settings import ComputeParams
 from deepcustom.training import compute as module
 from deepcustom.training.compute import (
     FLOAT32,
@@ -39,7 +39,7 @@ def machine(monkeypatch):
 
 
 def of(device="auto", precision="auto") -> Compute:
-    return Compute.of(ComputeParams(device=device, precision=precision))
+    return Compute.of(budgets.computing(device=device, precision=precision))
 
 
 def test_auto_takes_the_best_device(machine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import budgets
 import numpy as np
 import pytest
 import torch
@@ -38,7 +39,7 @@ def params(**changes) -> TrainDgnParams:
         "training": {"learning_rate": 3e-3, "epochs": 2, "batch_size": 8},
         **changes,
     }
-    return TrainDgnParams.model_validate(values)
+    return budgets.bank(values)
 
 
 def bank_of(few, target_net, *, val=None, compute, seed=1, **changes):

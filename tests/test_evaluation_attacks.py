@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from dataclasses import replace
 
+import budgets
 import numpy as np
 import pytest
 import torch
@@ -14,12 +15,8 @@ from torch import Tensor, nn
 from deepcustom.attacks.bank import DGNBank, ready
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import (
-    AdaptiveParams,
-    AttackParams,
-    AutoAttackParams,
     CurveParams,
     EvaluateParams,
-    TrainingParams,
 )
 from deepcustom.evaluation import whitebox as whitebox_module
 from deepcustom.evaluation.adaptive import adapt, adaptive
@@ -41,10 +38,10 @@ from deepcustom.training.compute import FLOAT32
 from deepcustom.training.nets.mnist import MnistClassifier, MnistGenerator
 from deepcustom.training.prediction import predict
 
-FGSM = AttackParams(method="fgsm")
-PGD = AttackParams(method="pgd", eps_step=0.1, max_iter=6, num_random_init=2)
-FROM_X = AttackParams(method="pgd", eps_step=0.1, max_iter=6, num_random_init=0)
-AUTO = AutoAttackParams(max_iter=6, targets=2, queries=40, batch_size=7)
+FGSM = budgets.attack(method="fgsm")
+PGD = budgets.attack(method="pgd", eps_step=0.1, max_iter=6, num_random_init=2)
+FROM_X = budgets.attack(method="pgd", eps_step=0.1, max_iter=6, num_random_init=0)
+AUTO = budgets.autoattack(max_iter=6, targets=2, queries=40, batch_size=7)
 ATTACKS = {"fgsm": FGSM, "pgd": PGD, "pgd-from-x": FROM_X}
 NAMES = [*ATTACKS, "apgd-ce", "apgd-t", "from-other", "square", "dgn", "dgn-any"]
 
@@ -547,8 +544,8 @@ def test_apgd_keeps_no_graph_of_its_iterations(trained, held_out, name):
 # DGNs that adapt
 
 
-TRAINING = TrainingParams(learning_rate=3e-3, epochs=4, batch_size=8)
-ADAPTIVE = AdaptiveParams(bank="nce", training=TRAINING)
+TRAINING = budgets.training(learning_rate=3e-3, epochs=4, batch_size=8)
+ADAPTIVE = budgets.adaptive(bank="nce", training=TRAINING)
 
 
 def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, train, held_out):
@@ -573,7 +570,7 @@ def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, t
 
 def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out):
     mine = train[1] == 4
-    once = AdaptiveParams(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
+    once = budgets.adaptive(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
     some = train[0][mine][:8], train[1][mine][:8]
     subject = subject_of(trained, held_out)
     adapted = adapt(bank, subject, some, once, compute=FLOAT32)
@@ -586,7 +583,7 @@ def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out)
 def test_a_dgn_sees_the_first_images_of_its_class_alone(bank, trained, train, held_out):
     mine = train[1] == 4
     x, y = train[0][mine][:12], train[1][mine][:12]
-    once = AdaptiveParams(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
+    once = budgets.adaptive(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
     few = once.model_copy(update={"images_per_class": 8})
     subject = subject_of(trained, held_out)
     before = subject.spent()
@@ -635,7 +632,7 @@ def test_steps_of_a_curve_cross_the_ball_and_grow_with_it(trained, held_out, mon
         return x.numpy()
 
     monkeypatch.setattr(whitebox_module, "run_attack", run)
-    pgd = AttackParams(method="pgd", eps_step=0.06, max_iter=50, num_random_init=3)
+    pgd = budgets.attack(method="pgd", eps_step=0.06, max_iter=50, num_random_init=3)
     params = CurveParams(n=5, radii=(0, 2), steps=(1, 2, 10, 50))
     list(curves(subject_of(trained, held_out), params, pgd))
     expected = [

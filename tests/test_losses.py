@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import budgets
 import pytest
 import torch
 from networks import GENERATOR
-from pipeline_fixtures import by_name, walk_through
+from pipeline_fixtures import walk_through
 from torch import Tensor, nn
 
 from deepcustom.attacks.losses import (
@@ -225,7 +226,7 @@ def test_lrp_is_least_where_relevant_pixels_are_down_and_the_rest_up(context, tr
     x, _ = clean_and_made(train)
     best = (x + EPS).flatten(1)
     best[:, PIXELS] -= 2 * EPS
-    terms = build_loss("lrp", {}, context)(x, best.view_as(x))
+    terms = build_loss("lrp", budgets.options("lrp"), context)(x, best.view_as(x))
     assert all(values.abs().max() < 1e-25 for values in terms.values())
 
 
@@ -269,7 +270,11 @@ def test_suspiciousness_of_convolutions_is_its_formula(weights):
     analysis = {"suspiciousness": {**arrays, "failures": torch.tensor(2)}}
     context = LossContext(net, LABEL, ThreatModel(0.03), analysis)
     x, g = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
-    found = build_loss("suspiciousness", {"custom_loss_constant": 0.9, **weights}, context)(x, g)
+    found = build_loss(
+        "suspiciousness",
+        budgets.options("suspiciousness", custom_loss_constant=0.9, **weights),
+        context,
+    )(x, g)
     o = {"alpha": 0.5, "beta": 0.01, "theta": 0.5, "gamma": 0.5, **weights}
 
     on_x, on_g = net.preactivations(x)[0], net.preactivations(g)[0]
@@ -300,7 +305,7 @@ def test_margin_stops_at_kappa(context, train):
     others[:, LABEL] = -math.inf
     lead = logits[:, LABEL] - others.amax(1)
     kappa = float(-lead.median()) if lead.median() < 0 else 0.0
-    found = build_loss(MARGIN, {"kappa": kappa}, context)(x, g)["margin"]
+    found = build_loss(MARGIN, budgets.options(MARGIN, kappa=kappa), context)(x, g)["margin"]
     assert float(found.min()) >= -kappa
     torch.testing.assert_close(found, lead.clamp(min=-kappa))
 
@@ -309,7 +314,7 @@ def test_suspiciousness_of_a_class_without_failures_has_no_spectrum(target_net):
     arrays = {**ANALYSIS["suspiciousness"], "failures": torch.tensor(0)}
     context = LossContext(target_net, 7, ThreatModel(EPS), {"suspiciousness": arrays})
     with pytest.raises(LossError, match=r"class 7 has no spectrum, .* fails on none of its train"):
-        build_loss("suspiciousness", {}, context)
+        build_loss("suspiciousness", budgets.options("suspiciousness"), context)
 
 
 # Finding
@@ -459,7 +464,7 @@ def section(**changes: Any) -> TrainDgnParams:
         "options": {"mse_weight": 0.1},
         **changes,
     }
-    return TrainDgnParams.model_validate(values)
+    return budgets.bank(values)
 
 
 def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
@@ -488,21 +493,12 @@ def test_example_says_where_it_is_named():
     from examples import margin_loss
 
     about = margin_loss.__doc__
-    blocks = [block.split("\n\n")[0] for block in about.split("::\n")[1:]]
-    params = yaml.safe_load(blocks[0])["train_dgn"]["mnist"]["margin"]
-    TrainDgnParams.model_validate(params)
-    assert find_loss(params["loss"]) is margin_loss.MarginLoss
-    margin_loss.MarginOptions.model_validate(params["options"])
-    added = by_name(yaml.safe_load(blocks[1]))
-    assert set(added) == {"banks", "generated_sets"}
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    known = by_name(pipeline["vars"])
-    for name, lines in added.items():
-        keys = set(next(iter(known[name].values())))
-        assert all(set(line) == keys for line in lines.values())
-    for key in ("code", "signal"):
-        assert (ROOT / added["banks"]["mnist-margin"][key]).is_file()
+    (block,) = (block.split("\n\n``")[0] for block in about.split("::\n")[1:])
+    rows = yaml.safe_load(block)
+    bank = rows["train_dgn"]["mnist-margin"]
+    assert find_loss(bank["loss"]) is margin_loss.MarginLoss
+    margin_loss.MarginOptions.model_validate(bank["options"])
+    assert (ROOT / bank["code"]).is_file()
     # the walk-through says the same, and more
-    whole_params, whole_vars = walk_through()
-    assert whole_params["train_dgn"]["mnist"]["margin"] == params
-    assert {name: whole_vars[name] for name in added} == added
+    whole = walk_through()
+    assert {stage: whole[stage] for stage in rows} == rows

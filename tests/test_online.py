@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import budgets
 import pytest
 import torch
 from networks import CONDITIONAL, GENERATOR, NETWORK
@@ -14,7 +15,6 @@ from deepcustom.attacks.conditional import ConditionalDGN, PerClass, conditional
 from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
-from deepcustom.base.settings import TrainingParams
 from deepcustom.data.sources import find_source
 from deepcustom.hardening.inner import inner_pgd
 from deepcustom.hardening.online import Online, OnlineSettings, _Partner, objectives
@@ -27,7 +27,7 @@ from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_tensors
 
 BALL = ThreatModel(0.1)
-BUDGET = TrainingParams(learning_rate=3e-3, epochs=2, batch_size=16)
+BUDGET = budgets.training(learning_rate=3e-3, epochs=2, batch_size=16)
 ONLINE = OnlineSettings(
     type="online",
     training=BUDGET,

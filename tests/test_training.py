@@ -6,12 +6,12 @@ import copy
 import math
 from itertools import chain
 
+import budgets
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from deepcustom.base.settings import TrainingParams
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
 from deepcustom.training.fit import fit, train_classifier, watch_accuracy
@@ -22,7 +22,7 @@ N = 11  # not a multiple of the batch sizes below: the last batch is short
 
 
 def params(**changes):
-    return TrainingParams(**{"learning_rate": 0.01, "epochs": 3, "batch_size": 4, **changes})
+    return budgets.training(**{"learning_rate": 0.01, "epochs": 3, "batch_size": 4, **changes})
 
 
 def problem(n=N):
