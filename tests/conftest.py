@@ -69,7 +69,8 @@ def trained(train: Images, nothing: Images) -> Classifier:
     """A classifier that gets about nine in ten of ``train`` right; use ``target_net``."""
     torch.manual_seed(0)
     net = MnistClassifier()
-    budget = TrainingParams(learning_rate=3e-3, epochs=10, batch_size=32, schedule="one_cycle")
+    values = {"learning_rate": 3e-3, "epochs": 10, "batch_size": 32, "schedule": "one_cycle"}
+    budget = TrainingParams(**values, momentum=0.9, weight_decay=0.0)
     train_classifier(net, train, nothing, budget, Job(0, FLOAT32))
     return net.eval().requires_grad_(False)
 

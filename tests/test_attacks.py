@@ -25,8 +25,8 @@ from deepcustom.training.nets.base import MixedPrecision
 from deepcustom.training.prediction import accuracy
 
 SHAPE = (1, 28, 28)
-FGSM = AttackParams(method="fgsm")
-PGD = AttackParams(method="pgd", eps_step=0.03, max_iter=12, num_random_init=1)
+FGSM = AttackParams(method="fgsm", batch_size=1000)
+PGD = AttackParams(method="pgd", eps_step=0.03, max_iter=12, num_random_init=1, batch_size=1000)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,15 @@ def bank(train, trained) -> DGNBank:
     values = {
         "loss": "nce",
         "output": "perturbation",
-        "training": {"learning_rate": 3e-3, "epochs": 4, "batch_size": 8},
+        "options": {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
+        "training": {
+            "learning_rate": 3e-3,
+            "epochs": 4,
+            "batch_size": 8,
+            "schedule": "constant",
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+        },
     }
     params = TrainDgnParams.model_validate(values)
     some = train[0][:300], train[1][:300]

@@ -30,13 +30,22 @@ from deepcustom.training.weights import load_tensors, save_network, save_tensors
 CPU = torch.device("cpu")
 BFLOAT16 = Compute(CPU, torch.bfloat16)
 CLASSES = 3
+NCE = {"mse_weight": 1.0, "cross_entropy_weight": 1.0}
 
 
 def params(**changes) -> TrainDgnParams:
+    training = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 8, "schedule": "constant"}
     values = {
         "loss": "nce",
-        "training": {"learning_rate": 3e-3, "epochs": 2, "batch_size": 8},
+        "output": "image",
+        "options": {} if changes.get("loss", "nce") != "nce" else NCE,
         **changes,
+        "training": {
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            **training,
+            **changes.get("training", {}),
+        },
     }
     return TrainDgnParams.model_validate(values)
 
@@ -375,8 +384,16 @@ def test_class_without_spectrum_shows_before_any_training(few, target_net, compu
     )
     arrays = {"suspicious.dense1": torch.ones(CLASSES, 30, dtype=torch.bool)}
     analysis = {"suspiciousness": {**arrays, "failures": torch.tensor([3, 5, 0])}}
+    options = {
+        "custom_loss_constant": 0.8,
+        "theta": 0.5,
+        "gamma": 0.5,
+        "alpha": 0.5,
+        "beta": 0.01,
+    }
+    asked = {"loss": "suspiciousness", "options": options, "analysis": analysis}
     with pytest.raises(LossError, match="class 2 has no spectrum"):
-        bank_of(few, target_net, compute=compute, loss="suspiciousness", analysis=analysis)
+        bank_of(few, target_net, compute=compute, **asked)
     assert not trained
 
 

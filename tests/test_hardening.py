@@ -24,12 +24,13 @@ from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
 
-FGSM = AttackParams(method="fgsm")
+FGSM = AttackParams(method="fgsm", batch_size=1000)
 BALL = ThreatModel(0.1)
 
 
 def params(**changes) -> TrainingParams:
-    return TrainingParams(**{"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, **changes})
+    values = {"learning_rate": 3e-3, "epochs": 2, "batch_size": 16, "schedule": "constant"}
+    return TrainingParams(**{**values, "momentum": 0.9, "weight_decay": 0.0, **changes})
 
 
 def fresh(seed: int = 0) -> Classifier:
@@ -270,7 +271,9 @@ def test_inner_pgd_stays_in_the_ball_and_is_as_strong_as_arts(train, target_net,
     threat.verify(own.numpy(), x.numpy())
     assert torch.equal(x, before)
     estimator = art_classifier(target_net, (1, 28, 28), 10, compute.device)
-    settings = AttackParams(method="pgd", eps_step=0.03, max_iter=20, num_random_init=1)
+    settings = AttackParams(
+        method="pgd", eps_step=0.03, max_iter=20, num_random_init=1, batch_size=1000
+    )
     arts = torch.from_numpy(run_attack(estimator, settings, threat, x, y))
     assert accuracy(target_net, own, y) == pytest.approx(accuracy(target_net, arts, y), abs=0.02)
     assert accuracy(target_net, own, y) < accuracy(target_net, x, y) - 0.5
@@ -349,7 +352,7 @@ class Normed(Classifier):
 @pytest.mark.parametrize("kind", ["goodfellow", "fgsm", "pgd", "madry"])
 def test_an_interrupted_hardening_ends_with_the_same_bytes(few, compute, tmp_path, kind, stop):
     inner = InnerParams(eps_step=0.05, max_iter=2, growth=1.0)
-    pgd = AttackParams(method="pgd", eps_step=0.05, max_iter=2, num_random_init=1)
+    pgd = AttackParams(method="pgd", eps_step=0.05, max_iter=2, num_random_init=1, batch_size=1000)
     way = {
         "goodfellow": goodfellow(epochs=4),
         "fgsm": art(FGSM, epochs=4),

@@ -27,7 +27,14 @@ from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_tensors
 
 BALL = ThreatModel(0.1)
-BUDGET = TrainingParams(learning_rate=3e-3, epochs=2, batch_size=16)
+BUDGET = TrainingParams(
+    learning_rate=3e-3,
+    epochs=2,
+    batch_size=16,
+    schedule="constant",
+    momentum=0.9,
+    weight_decay=0.0,
+)
 ONLINE = OnlineSettings(
     type="online",
     training=BUDGET,

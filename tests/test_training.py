@@ -22,7 +22,8 @@ N = 11  # not a multiple of the batch sizes below: the last batch is short
 
 
 def params(**changes):
-    return TrainingParams(**{"learning_rate": 0.01, "epochs": 3, "batch_size": 4, **changes})
+    values = {"learning_rate": 0.01, "epochs": 3, "batch_size": 4, "schedule": "constant"}
+    return TrainingParams(**{**values, "momentum": 0.9, "weight_decay": 0.0, **changes})
 
 
 def problem(n=N):
