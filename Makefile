@@ -6,6 +6,9 @@ PROFILE ?= default
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
+# Before a long quiet command on the same line: a line every ten seconds until it ends.
+TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work for $$n s"; done) & \
+  trap "kill $$! 2>/dev/null" EXIT; };
 
 .DEFAULT_GOAL := help
 .PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes clean lock
@@ -19,15 +22,15 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepCustom needs Python 3.11 or later: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo 'installing from requirements.lock (about 2 GB with the CPU wheel of torch; a few minutes)'
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(TELL) $(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 evaluate: $(READY)  ## pull the models, make the test sets, score, compare with the committed tables
 	$(BIN)/deepcustom rescore
 
 pull: $(READY)  ## fetch the trained models from the DVC remote
-	$(BIN)/dvc pull train_target train_dgn adversarial_train train_online
+	@[ -t 2 ] || $(TELL) $(BIN)/dvc pull train_target train_dgn adversarial_train train_online
 
 repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, paper or smoke)
 	$(BIN)/deepcustom repro --profile $(PROFILE)
@@ -48,7 +51,7 @@ test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser 
 	@for name in initdb chromium; do \
 	  test -n "$$(PATH=$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':') command -v $$name)" || { \
 	  echo "make test-services needs Debian packages: apt-get install postgresql chromium" >&2; exit 2; }; done
-	$(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
+	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
 	$(BIN)/pytest -m services $(ARGS)
 
 lint: $(READY)  ## ruff, and the direction of imports
@@ -60,7 +63,7 @@ types: $(READY)  ## mypy, strict
 	$(BIN)/mypy
 
 bench: $(READY)  ## measure speed and memory side by side with other libraries (half an hour; ARGS=--quick)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.lock
+	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks $(ARGS)
 
 smoke: $(READY)  ## the whole pipeline on a few hundred images, in workspaces/smoke
@@ -71,8 +74,8 @@ same-bytes: $(READY)  ## run REF=<commit> and HEAD on the smoke profile, compare
 	$(BIN)/python tests/same_bytes.py "$(REF)" --allow "$(ALLOW)"
 
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	@$(TELL) $(BIN)/python -m pip install --quiet uv
+	@$(TELL) $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	  --no-annotate --no-header --quiet --output-file .lock.partial
 	@# The packages of CUDA belong to torch, which pins them itself where its wheel needs them.
 	{ echo '# Made by `make lock` from pyproject.toml; do not edit.'; \

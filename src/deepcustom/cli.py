@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
+from deepcustom.base.progress import heartbeat
 from deepcustom.base.rows import LAYOUTS
+from deepcustom.base.waiting import wait_asleep
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -356,8 +358,11 @@ def _renewed(words: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Run; every mistake is one line, never a traceback."""
+    wait_asleep()
     try:
-        app(_renewed(sys.argv[1:]))
+        words = _renewed(sys.argv[1:])
+        with heartbeat(" ".join(["deepcustom", *words])):
+            app(words)
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -382,3 +387,7 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _tell_interrupted() -> None:
     print("interrupted; nothing half-written is left", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,25 @@
-"""Progress of long work: a live bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a live bar on a terminal, plain lines elsewhere, and no long silence."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+EVERY = 10.0  # seconds that may pass without a line
+
+_under_way: list[object] = []  # the last one, innermost, speaks for all
+_said = 0.0  # when the last line was, whoever said it
+
 
 class Advance(Protocol):
-    """Says that ``steps`` more are done, and in words how it stands."""
+    """Says that ``steps`` more are done, and in words how it stands.
+
+    With ``steps=0`` the words say what is under way from now on.
+    """
 
     def __call__(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
         """Advance by ``steps``; ``resumed``: an earlier run did them, which ``note`` says for good."""
@@ -21,16 +30,84 @@ def silent(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
 
 
 @contextmanager
-def progress(title: str, total: int, *, every: float = 10.0) -> Iterator[Advance]:
+def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advance]:
     """Show the progress of ``total`` steps.
 
-    Off a terminal it prints a line at most every ``every`` seconds, and one at the end.
+    Off a terminal it prints a line at most every ``every`` seconds as steps end, one where none has ended
+    for that long, and one at the end.
     """
     if sys.stderr.isatty():
-        with _bar(title, total) as advance:
+        with hushed(), _bar(title, total) as advance:
             yield advance
     else:
-        yield _lines(title, total, every)
+        lines = _Lines(title, total, every)
+        with _speaking(lines), _ticking(lines.tick, every):
+            yield lines.advance
+
+
+@contextmanager
+def heartbeat(title: str, *, every: float = EVERY) -> Iterator[None]:
+    """Say on the error stream that ``title`` is at work, wherever nothing else has been said for long."""
+    start = time.monotonic()
+    beat = object()
+
+    def tick() -> None:
+        now = time.monotonic()
+        if _under_way[-1:] == [beat] and now - _said >= every:
+            _say(f"{title}: at work for {now - start:.0f} s", error=True)
+
+    with _speaking(beat), _ticking(tick, every):
+        yield
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Say nothing meanwhile: another program speaks, or waits for the user."""
+    with _speaking(object()):
+        yield
+
+
+@contextmanager
+def _speaking(one: object) -> Iterator[None]:
+    """Let ``one`` speak, and nobody who began earlier."""
+    global _said
+    if not _under_way:
+        _said = time.monotonic()
+    _under_way.append(one)
+    try:
+        yield
+    finally:
+        _leave(one)
+
+
+def _leave(one: object) -> None:
+    if one in _under_way:
+        _under_way.remove(one)
+
+
+@contextmanager
+def _ticking(tick: Callable[[], None], every: float) -> Iterator[None]:
+    """Call ``tick`` from a thread, again and again until the context ends."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(min(every / 5, 1.0)):
+            tick()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _say(line: str, *, error: bool = False) -> None:
+    global _said
+    _said = time.monotonic()
+    # In one piece, since threads write: print() would write the end of the line apart.
+    print(f"{line.rstrip()}\n", end="", flush=True, file=sys.stderr if error else sys.stdout)
 
 
 @contextmanager
@@ -62,19 +139,40 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(title: str, total: int, every: float) -> Advance:
-    start = last = time.monotonic()
-    done = 0
+class _Lines:
+    """What is said of some work off a terminal."""
 
-    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
-        nonlocal done, last
-        done += steps
-        if resumed:
-            print(f"{title}: {note}", flush=True)
-            return
-        now = time.monotonic()
-        if now - last >= every or done >= total:
-            last = now
-            print(f"{title}: {done}/{total}, {now - start:.0f} s  {note}".rstrip(), flush=True)
+    def __init__(self, title: str, total: int, every: float) -> None:
+        self._title, self._total, self._every = title, total, every
+        self._start = self._last = self._since = time.monotonic()
+        self._done, self._doing = 0, ""
+        self._lock = threading.Lock()
 
-    return advance
+    def advance(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        """As :class:`Advance`."""
+        with self._lock:
+            now = time.monotonic()
+            self._done += steps
+            doing = note if steps == 0 else ""
+            if steps or doing != self._doing:
+                self._since, self._doing = now, doing
+            if resumed:
+                _say(f"{self._title}: {note}")
+            elif self._done >= self._total:
+                if steps:
+                    self._tell(now, note)
+                _leave(self)  # what is still done in this context, a heartbeat may speak for
+            elif now - self._last >= self._every:
+                self._last = now
+                self._tell(now, note)
+
+    def tick(self) -> None:
+        """Where no line has come for long: what is under way, and for how long."""
+        with self._lock:
+            now = time.monotonic()
+            if _under_way[-1:] == [self] and now - _said >= self._every:
+                self._last = now
+                self._tell(now, f"{self._doing or 'at work'}, for {now - self._since:.0f} s so far")
+
+    def _tell(self, now: float, note: str) -> None:
+        _say(f"{self._title}: {self._done}/{self._total}, {now - self._start:.0f} s  {note}")

@@ -48,6 +48,7 @@ def adapt(
     """
     adapted = []
     for label, start in enumerate(bank.generators):
+        subject.advance(f"{subject.name}: adapting the DGN of class {label}", steps=0)
         generator = copy.deepcopy(start).requires_grad_(True)
 
         def terms(x: Tensor, label: int = label, generator: nn.Module = generator) -> Terms:
@@ -61,7 +62,6 @@ def adapt(
         if len(images):
             fit(generator, terms, [images], params.training, Job(seed, compute))
         adapted.append(ready(generator, compute.device))
-        subject.advance(f"adaptive: class {label}", steps=0)
     return replace(bank, generators=adapted)
 
 

@@ -153,6 +153,7 @@ def attempt(subject: Subject, protocol: str, attack: str, rows: Tensor, make: Ma
     Returns:
         The outcome.
     """
+    subject.advance(f"{subject.name}: {attack}", steps=0)
     counted, before = subject.counted, subject.spent()
     x_adv, stands = subject.x.clone(), rows.clone()
     if rows.any():

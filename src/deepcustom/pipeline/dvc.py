@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.progress import hushed
 
 
 def run_dvc(
@@ -32,7 +34,8 @@ def run_dvc(
     Raises:
         DeepCustomError: it failed, and ``check``.
     """
-    code = subprocess.run(_command(words), cwd=root, env=_environment(env)).returncode
+    with hushed() if words[0] == "repro" else nullcontext():  # its stages speak for themselves
+        code = subprocess.run(_command(words), cwd=root, env=_environment(env)).returncode
     if check and code:
         raise DeepCustomError(f"dvc {words[0]} failed in {root.name}, see above")
     return code

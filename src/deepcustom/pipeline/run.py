@@ -232,7 +232,7 @@ class StageRun:
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
         self.write(workspace.metrics(*item)).write_text(text)
         # Before they take their names: another run of this stage may then put its own there.
-        outputs = {path: provenance.dvc_md5(place) for path, place in self._pending.items()}
+        outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
         for path, partial in self._pending.items():
             settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from deepcustom.base.errors import TrackingError
+from deepcustom.base.progress import hushed
 from deepcustom.tracking.store import artifact_root, experiment_id, shown, tracking_uri
 
 FIRST_PORT = 5000
@@ -92,8 +93,10 @@ def serve_ui(
     with _stop_on_signals(), _server(ui_command(root, host, port)) as server:
         _wait_until_ready(server, ANY_INTERFACE.get(host, host), port)
         say(f"MLflow: {address} (Ctrl-C ends it)")
-        if server.wait() != 0:
-            raise TrackingError(f"the MLflow server ended by itself with {server.returncode}")
+        with hushed():
+            code = server.wait()
+        if code != 0:
+            raise TrackingError(f"the MLflow server ended by itself with {code}")
 
 
 def _is_free(host: str, port: int) -> bool:
