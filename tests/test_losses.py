@@ -129,7 +129,7 @@ def margin(
 
 Reference = Callable[[list[float], list[float], nn.Module, Mapping[str, float]], dict[str, float]]
 
-# Loss → formula, its defaults as the study has them, and other options.
+# Loss → formula, its options as the study has them, and others.
 CASES: dict[str, tuple[Reference, dict[str, float], dict[str, float]]] = {
     "lrp": (lrp, {"custom_loss_constant": 0.5}, {"custom_loss_constant": 0.9}),
     "nce": (
@@ -185,7 +185,7 @@ def clean_and_made(train, n: int = 4) -> tuple[Tensor, Tensor]:
 def test_loss_is_its_formula(name, which, context, train):
     reference, defaults, others = CASES[name]
     options = defaults if which == "default" else others
-    loss = build_loss(name, {} if which == "default" else others, context)
+    loss = build_loss(name, budgets.options(name, **options), context)
     x, g = clean_and_made(train)
     terms = loss(x, g)
     expected = [
@@ -200,7 +200,9 @@ def test_loss_is_its_formula(name, which, context, train):
 @pytest.mark.parametrize("name", CASES)
 def test_terms_are_one_number_per_image_that_moves_g_alone(name, context, train):
     x, g = clean_and_made(train, n=3)
-    terms = build_loss(name, CASES[name][2], context)(x, g.requires_grad_())
+    terms = build_loss(name, budgets.options(name, **CASES[name][2]), context)(
+        x, g.requires_grad_()
+    )
     weights = list(context.target_net.parameters())
     for term, values in terms.items():
         assert values.shape == (3,), term
@@ -214,7 +216,7 @@ def test_terms_are_one_number_per_image_that_moves_g_alone(name, context, train)
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_is_that_of_the_values(name, context, train):
     x, g = clean_and_made(train, n=2)
-    loss = build_loss(name, CASES[name][2], context)
+    loss = build_loss(name, budgets.options(name, **CASES[name][2]), context)
 
     def total(g: Tensor) -> Tensor:
         return torch.stack(list(loss(x, g).values())).sum()
@@ -437,7 +439,7 @@ def test_missing_analysis_is_told_before_training(name, target_net):
 )
 def test_bad_options_name_the_loss_and_the_key(name, options, message, context):
     with pytest.raises(ParamsError) as caught:
-        build_loss(name, options, context)
+        build_loss(name, budgets.options(name, **options), context)
     assert message in str(caught.value)
     assert f"options of loss {name!r}" in str(caught.value)
 
