@@ -24,7 +24,7 @@ from deepcustom.attacks.art import art_classifier
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import ThreatParams, load
 from deepcustom.data import arrays, datasets, draws
-from deepcustom.evaluation.subject import Counted
+from deepcustom.evaluation.victim import Counted
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training import nets

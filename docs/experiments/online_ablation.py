@@ -37,8 +37,8 @@ from deepcustom.base.params import (
 )
 from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.blackbox import square_attack
-from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
-from deepcustom.evaluation.subject import Subject, attempt
+from deepcustom.evaluation.full import evaluate_whitebox
+from deepcustom.evaluation.victim import Victim, attempt
 from deepcustom.hardening.madry import train_madry
 from deepcustom.hardening.online import objectives, train_online
 from deepcustom.pipeline import workspace
@@ -137,14 +137,13 @@ class Bench:
         net.eval().requires_grad_(False)
         x, y = (part[:ATTACKED] for part in self.val)
         # The attacks draw the same for every network.
-        subject = Subject(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
-        found = Evaluation()
-        evaluate_whitebox(subject, self.evaluate, found)
+        victim = Victim(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
+        found = evaluate_whitebox(victim, self.evaluate)
         left = found.left("whitebox")
         square = attempt(
-            subject, "blackbox", "square", left, square_attack(subject, self.evaluate.autoattack)
+            victim, "blackbox", "square", left, square_attack(victim, self.evaluate.autoattack)
         )
-        stands = (subject.right, found.stands["whitebox"]["pgd"], left, square.stands)
+        stands = (victim.right, found.stands["whitebox"]["pgd"], left, square.stands)
         return Row(
             self.spec.name,
             variant,

@@ -165,7 +165,7 @@ def evaluate(
             raise InputError("--architecture, --mean, --std and --out go with --network or --n")
         stage.run(_here(), dataset)
     else:
-        stage.aside(
+        stage.run_own(
             _here(),
             dataset,
             network=network,
@@ -216,6 +216,7 @@ def results(
 ) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
     from deepcustom.evaluation.results import read_csv
+    from deepcustom.pipeline.hardened import hardened_with
     from deepcustom.report.tables import fill_tables, print_tables
 
     root = _folder(profile, folder)
@@ -223,7 +224,7 @@ def results(
     if not files:
         raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
     found = [result for file in files for result in read_csv(file)]
-    print_tables(found)
+    print_tables(found, hardened_with(root / "params.yaml"))
     if into:
         into.write_text(fill_tables(into.read_text(), found))
 
@@ -232,10 +233,11 @@ def results(
 def rescore() -> None:
     """Score the published networks again, without training; compare with the committed tables."""
     from deepcustom.pipeline import rescore as again
+    from deepcustom.pipeline.hardened import hardened_with
     from deepcustom.report.tables import print_tables
 
     found, compared = again.rescore(_here())
-    print_tables(found)
+    print_tables(found, hardened_with(_here().params))
     again.say_differences(compared, print)
 
 

@@ -16,7 +16,7 @@ from deepcustom.base.params import (
     TrainingParams,
 )
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.evaluation.results import Result
+from deepcustom.evaluation.results import HardenedWith, Result
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
@@ -24,19 +24,30 @@ from deepcustom.report.cards import Model, card
 from deepcustom.training import nets
 
 
-def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -> dict[str, str]:
+def model_cards(
+    stage: StageRun, spec: DatasetSpec, results: Sequence[Result], hardened_with: HardenedWith
+) -> dict[str, str]:
     """File name without suffix → card, of every network that was scored and every bank that attacked.
 
     Args:
         stage: reads the models, the metrics of ``prepare`` and the settings.
         spec: the data set.
         results: of the data set.
+        hardened_with: network → the attack it was hardened with.
     """
     facts = {"data": _data(stage, spec), "threat model": _threat(stage)}
     cards = {}
     for name, model, settings in _models(stage, spec):
         given = settings.model_dump(mode="json", exclude_unset=True)
-        cards[name] = card(model, spec.name, spec.title, results, facts=facts, settings=given)
+        cards[name] = card(
+            model,
+            spec.name,
+            spec.title,
+            results,
+            hardened_with=hardened_with,
+            facts=facts,
+            settings=given,
+        )
     return cards
 
 

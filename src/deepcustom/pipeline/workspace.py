@@ -56,6 +56,10 @@ class Workspace:
         """What an interrupted run of a stage had finished; apart from outputs, which DVC removes."""
         return self.root / ".checkpoints" / stage / item
 
+    def scores(self, dataset: str) -> Path:
+        """Scores that later runs may take, whatever stage or command made them."""
+        return self.root / ".checkpoints/scores" / dataset
+
 
 def split(dataset: str, name: str) -> str:
     """A prepared split: ``train``, ``val`` or ``test``."""
@@ -112,7 +116,7 @@ def pairs(dataset: str) -> str:
     return f"reports/pairs/{dataset}.csv"
 
 
-def aside(dataset: str, name: str) -> str:
+def own_scores(dataset: str, name: str) -> str:
     """The folder of an evaluation that is no part of the pipeline."""
     return f"reports/own/{dataset}/{name}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,15 +94,7 @@ def _adversarial_set(
     made = arrays.AdversarialSet.load(
         stage.read(workspace.adversarial(spec.name, "train", name)), spec
     )
-    row = torch.from_numpy(_rows_of(made.index, split.index, name))
-    return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)
-
-
-def _rows_of(wanted: np.ndarray, index: np.ndarray, name: str) -> np.ndarray:
-    """Where each image of the adversarial set stands in the train split (sorted by index)."""
-    if not len(wanted):
+    if not len(made):
         raise InputError(f"the adversarial set {name!r} is empty: there is nothing to train on")
-    rows = np.searchsorted(index, wanted)
-    if rows.max() >= len(index) or not np.array_equal(index[rows], wanted):
-        raise InputError(f"the adversarial set {name!r} was made from another train split")
-    return rows.astype(np.int64)
+    row = torch.from_numpy(split.rows_of(made.index, f"the adversarial set {name!r}", "train"))
+    return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)

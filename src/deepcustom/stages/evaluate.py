@@ -9,13 +9,15 @@ from deepcustom.base.params import EvaluateParams
 from deepcustom.data import datasets
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
-from deepcustom.evaluation.own_network import load_own
-from deepcustom.evaluation.results import PROTOCOLS, csv_text, replace_file
+from deepcustom.evaluation.own_network import load_own, own_source
+from deepcustom.evaluation.results import PROTOCOLS, HardenedWith, csv_text, replace_file
+from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.provenance import dvc_md5
+from deepcustom.pipeline.hardened import hardened_with
+from deepcustom.pipeline.provenance import code_digest, dvc_md5
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.scoring import Scores, score
+from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap
 from deepcustom.report.tables import print_tables
@@ -27,7 +29,10 @@ def run(ws: Workspace, dataset: str) -> None:
     with StageRun(ws, "evaluate", dataset) as stage:
         params = stage.params(EvaluateParams)
 
-        found = score(stage, spec, params)
+        inputs = score_inputs(stage, spec, params)
+        store = score_store(stage, inputs.bed.compute, "evaluate", code_digest())
+
+        found = score(inputs, store)
 
         places = {
             "results.csv": workspace.results(dataset),
@@ -38,16 +43,16 @@ def run(ws: Workspace, dataset: str) -> None:
         for name, content in _files(found).items():
             stage.write(places[name]).write_text(content)
 
-        print_tables(found.results)
-        _print_checks(found.checks)
+        by = hardened_with(ws.params).get(dataset, {})
+        _print(found, dataset, by)
         for protocol in PROTOCOLS:
-            figure = accuracy_heatmap(found.results, dataset, protocol)
+            figure = accuracy_heatmap(found.results, dataset, protocol, by)
             stage.figure(f"accuracy-{protocol}", figure)
         stage.log({f"{r.protocol}/{r.network}/{r.attack}": r.accuracy for r in found.results})
         stage.time(found.seconds)
 
 
-def aside(
+def run_own(
     ws: Workspace,
     dataset: str,
     *,
@@ -58,7 +63,7 @@ def aside(
     n: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score a user's own network, or all networks on another number of images.
+    """An evaluation of the user's own: of another network, or of all on another number of images.
 
     Nothing of the pipeline is changed: tables, checks and curves go to a folder of their own.
 
@@ -85,16 +90,19 @@ def aside(
             compute = stage.compute()
             net = load_own(network, spec, compute, architecture=architecture, mean=mean, std=std)
             name = network.stem if network.stem not in params.networks else f"{network.stem}-own"
-            own = Network(name, dvc_md5(network), net)
+            source = own_source(architecture, mean, std)
+            own = Network(name, dvc_md5(network), net, source)
 
-        found = score(stage, spec, params, own=own)
+        inputs = score_inputs(stage, spec, params, own=own)
+        store = score_store(stage, inputs.bed.compute, "own", code_digest())
+
+        found = score(inputs, store)
 
         called = own.name if own else f"n-{params.n}"
-        folder = out or ws.root / workspace.aside(dataset, called)
+        folder = out or ws.root / workspace.own_scores(dataset, called)
         for name, content in _files(found).items():
             replace_file(folder / name, content.encode())
-        print_tables(found.results)
-        _print_checks(found.checks)
+        _print(found, dataset, hardened_with(ws.params).get(dataset, {}))
         print(f"saved in {folder}")
 
 
@@ -106,6 +114,11 @@ def _files(found: Scores) -> dict[str, str]:
         "curves.csv": rows_csv(["network"], [((name,), point) for name, point in found.points]),
         "pairs.csv": rows_csv([], [((), pair) for pair in found.pairs]),
     }
+
+
+def _print(found: Scores, dataset: str, by: HardenedWith) -> None:
+    print_tables(found.results, {dataset: by})
+    _print_checks(found.checks)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

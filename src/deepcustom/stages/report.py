@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from deepcustom.base.params import AttackParams, EvaluateParams, ReportParams
 from deepcustom.data import arrays, datasets
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
-from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
+from deepcustom.evaluation.results import PROTOCOLS, Result, pivot, read_csv, unclipped
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.cards import model_cards
+from deepcustom.pipeline.hardened import hardened_with
 from deepcustom.pipeline.load import load_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -35,8 +36,9 @@ def run(ws: Workspace, dataset: str) -> None:
         points = read_points(stage.read(workspace.curves(dataset)))
         pairs = read_pairs(stage.read(workspace.pairs(dataset)))
 
+        by = hardened_with(ws.params).get(dataset, {})
         there = [name for name in PROTOCOLS if pivot(results, dataset, name)[2]]
-        heatmaps = {name: accuracy_heatmap(results, dataset, name) for name in there}
+        heatmaps = {name: accuracy_heatmap(results, dataset, name, by) for name in there}
         robustness = {
             f"against {curve}": robustness_curves(
                 points, curve, f"{spec.title}: accuracy against {curve}"
@@ -52,6 +54,7 @@ def run(ws: Workspace, dataset: str) -> None:
             spec.title,
             results,
             dataset,
+            hardened_with=by,
             heatmaps=_save(heatmaps, folder, dataset, "accuracy"),
             grids=_save(grids, folder, dataset, "images"),
             curves=_save(curves, folder, dataset, "curves"),
@@ -62,7 +65,7 @@ def run(ws: Workspace, dataset: str) -> None:
         )
         stage.write(workspace.page(dataset)).write_text(text)
 
-        cards = model_cards(stage, spec, results)
+        cards = model_cards(stage, spec, results, by)
         folder = stage.write(workspace.cards(dataset))
         folder.mkdir()
         for name, card in cards.items():
@@ -101,12 +104,13 @@ def _image_grids(
     """Attack → clean and adversarial images, one of each class."""
     compute, eps = stage.compute(), stage.threat().eps
     target_net = load_classifier(stage, spec, "target", compute)
+    attacks = stage.section(EvaluateParams, "evaluate", spec.name).attacks
+    made_by = {name(attack): attack for attack in attacks for name in (str, unclipped)}
     figures = {}
     for attack in pivot(results, spec.name, "transfer")[1]:
         if attack == "clean":
             continue
-        made_by = attack.removesuffix(UNCLIPPED)
-        path = stage.read(workspace.adversarial(spec.name, "test", made_by))
+        path = stage.read(workspace.adversarial(spec.name, "test", made_by.get(attack, attack)))
         made = arrays.AdversarialSet.load(path, spec)
         title = f"{attack} against the target network"
         figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)

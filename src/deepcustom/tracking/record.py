@@ -13,6 +13,9 @@ from deepcustom.base.errors import InputError
 
 RUN_FILE = "run.json"
 
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
+"""The stages that train what is published."""
+
 
 def _relative(path: str) -> str:
     pure = PurePosixPath(path)
