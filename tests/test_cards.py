@@ -39,7 +39,15 @@ def text(
 ) -> str:
     model = Model(kind, name, f"the model {name}", f"models/{name}.safetensors", "ab" * 16, 27580)
     settings = settings or {"type": "goodfellow", "training": {"epochs": 7}}
-    return card(model, "mnist", "MNIST", results, facts={"data": "some"}, settings=settings)
+    return card(
+        model,
+        "mnist",
+        "MNIST",
+        results,
+        hardened_with={"nce": "nce"},
+        facts={"data": "some"},
+        settings=settings,
+    )
 
 
 def sections(card: str) -> dict[str, str]:

@@ -19,10 +19,13 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import AttackParams, CurveParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
+from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point, curves
 from deepcustom.evaluation.files import checks_json
-from deepcustom.evaluation.subject import Outcome, Subject
+from deepcustom.evaluation.found import Finding
+from deepcustom.evaluation.material import as_it_is
+from deepcustom.evaluation.victim import Outcome, Victim
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.compute import FLOAT32
 from deepcustom.training.nets.base import Classifier
@@ -90,23 +93,23 @@ class Bench:
     net: Classifier
     images: tuple[Tensor, Tensor]
 
-    def subject(self, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Subject:
+    def victim(self, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Victim:
         net = wrap(self.net).eval() if wrap else self.net
-        return Subject("it", net, *self.images, THREAT, 10, 3, FLOAT32)
+        return Victim("it", net, *self.images, THREAT, 10, 3, FLOAT32)
 
-    def attacked(self, subject: Subject, params: AttackParams = PGD) -> Outcome:
-        return restarted(subject, params.method, params, subject.right)
+    def attacked(self, victim: Victim, params: AttackParams = PGD) -> Outcome:
+        return restarted(victim, params.method, params, victim.right)
 
     def points(self, wrap=None) -> list[Point]:
-        return list(curves(self.subject(wrap), CURVES, PGD))
+        return list(curves(self.victim(wrap), CURVES, PGD))
 
-    def transferred(self, subject: Subject) -> Tensor:
+    def transferred(self, victim: Victim) -> Tensor:
         """(n,) bool: what stands against images made against the plain network, right without."""
-        images = surrogate_images(self.subject(), PGD)
-        return next(iter(blackbox(subject, {"plain": images}, AUTO))).stands
+        images = surrogate_images(self.victim(), PGD)
+        return next(iter(blackbox(victim, {"plain": as_it_is(images)}, AUTO))).run().stands
 
-    def square(self, subject: Subject) -> Tensor:
-        return next(iter(blackbox(subject, {}, AUTO))).stands
+    def square(self, victim: Victim) -> Tensor:
+        return next(iter(blackbox(victim, {}, AUTO))).run().stands
 
 
 @pytest.fixture(scope="module")
@@ -128,48 +131,49 @@ def outside_by_a_pixel(bench: Bench) -> Check:
 
 
 def ball_of_an_attack(bench: Bench) -> Check:
-    subject = bench.subject()
-    x_adv = bench.attacked(subject).x_adv
-    return checks.ball("pgd", x_adv.numpy(), subject.x.numpy(), THREAT)
+    victim = bench.victim()
+    x_adv = bench.attacked(victim).x_adv
+    return checks.ball("pgd", x_adv.numpy(), victim.x.numpy(), THREAT)
 
 
 def deterministic(bench: Bench, wrap=None) -> Check:
-    subject = bench.subject(wrap)
-    return checks.deterministic("it", subject.net, subject.x)
+    victim = bench.victim(wrap)
+    return checks.deterministic("it", victim.net, victim.x)
 
 
 def logits(bench: Bench, wrap=None) -> Check:
-    subject = bench.subject(wrap)
-    return checks.logits("it", subject.net, subject.x)
+    victim = bench.victim(wrap)
+    return checks.logits("it", victim.net, victim.x)
 
 
 def reproduced(bench: Bench, wrap=None) -> Check:
     torch.manual_seed(1)
-    subject = bench.subject(wrap)
-    outcomes = [bench.attacked(subject, params) for params in (FGSM, PGD, WEAK)]
-    return checks.reproduced(subject, outcomes)
+    victim = bench.victim(wrap)
+    outcomes = [bench.attacked(victim, params) for params in (FGSM, PGD, WEAK)]
+    unlike = sum(Finding.of(victim, outcome).unlike for outcome in outcomes)
+    return checks.reproduced("it", unlike, sum(int(o.tried.sum()) for o in outcomes))
 
 
 def zero_radius(bench: Bench, wrap=None) -> Check:
     torch.manual_seed(1)
-    subject = bench.subject(wrap)
-    clean = float(subject.right[: CURVES.n].double().mean())
-    zero = next(curves(subject, CURVES, PGD))
+    victim = bench.victim(wrap)
+    clean = float(victim.right[: CURVES.n].double().mean())
+    zero = next(curves(victim, CURVES, PGD))
     assert zero.eps == 0
     return checks.zero_radius("it", clean, zero.accuracy)
 
 
 def pgd_against_transfer(bench: Bench, wrap=None) -> Check:
-    subject = bench.subject(wrap)
-    strong, weak = bench.attacked(subject).stands, bench.transferred(subject)
+    victim = bench.victim(wrap)
+    strong, weak = bench.attacked(victim).stands, bench.transferred(victim)
     return checks.not_beaten("pgd", "it", strong, weak, ("PGD", "a set of another network"))
 
 
 def doubled(bench: Bench, params: AttackParams) -> Check:
     """White-box alone, then PGD in earnest on what stands."""
-    subject = bench.subject()
-    left = bench.attacked(subject, params).stands
-    after = restarted(subject, "doubled", PGD, left).stands
+    victim = bench.victim()
+    left = bench.attacked(victim, params).stands
+    after = restarted(victim, "doubled", PGD, left).stands
     return checks.doubled("it", left, after)
 
 
@@ -210,7 +214,7 @@ def label_in_perturbation(stamp: bool) -> Check:
 
 
 def undefended(bench: Bench, params: AttackParams) -> Check:
-    return checks.undefended_falls("target", bench.attacked(bench.subject(), params).stands)
+    return checks.undefended_falls("target", bench.attacked(bench.victim(), params).stands)
 
 
 WEAK = budgets.attack(method="pgd", eps_step=0.001, max_iter=1, num_random_init=0)
@@ -226,8 +230,8 @@ CASES: dict[str, tuple[Case, Case]] = {
     "deterministic": (deterministic, lambda b: deterministic(b, Noisy)),
     "logits": (logits, lambda b: logits(b, Softmax)),
     "gradients": (
-        lambda b: checks.gradients(b.subject()),
-        lambda b: checks.gradients(b.subject(Scaled)),
+        lambda b: checks.gradients(b.victim()),
+        lambda b: checks.gradients(b.victim(Scaled)),
     ),
     "reach": (
         lambda b: checks.reach("it", STRONG, THREAT),
@@ -246,7 +250,7 @@ CASES: dict[str, tuple[Case, Case]] = {
         lambda b: checks.loss_rises("it", b.points(Rounded)),
     ),
     "no_label_leak": (
-        lambda b: label_leak(b, b.attacked(b.subject()).x_adv),
+        lambda b: label_leak(b, b.attacked(b.victim()).x_adv),
         lambda b: label_leak(b, stamped(b)),
     ),
     "label_in_perturbation": (
@@ -291,6 +295,14 @@ def test_a_check_fails_where_it_should(name, bench):
     assert json.loads(checks_json([check]))["checks"][0]["verdict"] == "fail"
 
 
+def test_the_meaning_of_every_failure_is_told(bench):
+    """A new check needs a row of check_table.NETWORK, or a text beside it."""
+    fixed = {CASES[name][1](bench).name for name in CASES if name != "not_beaten"}
+    assert fixed | {row.name for row in NETWORK} == set(FAILED)
+    assert len({row.name for row in NETWORK}) == len(NETWORK)
+    assert all(text.endswith(".") for text in FAILED.values())
+
+
 def test_names_are_unlike(bench):
     fixed = [name for name in CASES if name != "not_beaten"]  # which is told its name
     names = [CASES[name][1](bench).name for name in fixed if name not in ("zero_radius",)]
@@ -302,7 +314,7 @@ def test_names_are_unlike(bench):
 
 @pytest.mark.parametrize("wrap", [Rounded, Detached])
 def test_gradients_that_are_missing_are_zero_gradients(wrap, bench):
-    check = checks.gradients(bench.subject(wrap))
+    check = checks.gradients(bench.victim(wrap))
     assert check.verdict == "fail"
     assert check.figures == {"zero": 1.0, "not_finite": 0.0}
     assert "masked" in check.text
@@ -310,16 +322,16 @@ def test_gradients_that_are_missing_are_zero_gradients(wrap, bench):
 
 def test_a_network_that_is_not_frozen_has_gradients_all_the_same(bench):
     loose = replace(bench, net=copy.deepcopy(bench.net).requires_grad_(True))
-    assert checks.gradients(loose.subject()).verdict == "ok"
-    assert checks.gradients(loose.subject(Detached)).figures["zero"] == 1
+    assert checks.gradients(loose.victim()).verdict == "ok"
+    assert checks.gradients(loose.victim(Detached)).figures["zero"] == 1
     assert all(p.grad is None for p in loose.net.parameters())
 
 
 def test_gradients_leave_the_images_as_they_are(bench):
-    subject = bench.subject()
-    checks.gradients(subject)
-    assert not subject.x.requires_grad
-    assert subject.counted.gradients == 0
+    victim = bench.victim()
+    checks.gradients(victim)
+    assert not victim.x.requires_grad
+    assert victim.counted.gradients == 0
 
 
 def test_gradients_that_are_not_finite(bench):
@@ -327,27 +339,27 @@ def test_gradients_that_are_not_finite(bench):
         def forward(self, x: Tensor) -> Tensor:
             return self.net(x) + (0 * x).sqrt().flatten(1).sum(1, keepdim=True)
 
-    check = checks.gradients(bench.subject(Sharp))
+    check = checks.gradients(bench.victim(Sharp))
     assert check.verdict == "fail"
     assert check.figures["not_finite"] == 1
 
 
 def test_gradients_where_nothing_is_right_are_no_finding(bench):
-    wrong = Subject(
+    wrong = Victim(
         "it", bench.net, bench.images[0][-1:], bench.images[1][-1:], THREAT, 10, 0, FLOAT32
     )
     assert checks.gradients(wrong).figures == {"zero": 0, "not_finite": 0}
 
 
 def test_masked_gradients_are_beaten_by_square_and_curves_tell(bench):
-    subject = bench.subject(Scaled)
-    pgd, square = bench.attacked(subject).stands, bench.square(subject)
+    victim = bench.victim(Scaled)
+    pgd, square = bench.attacked(victim).stands, bench.square(victim)
     words = ("PGD", "Square")
     check = checks.not_beaten("square-not-stronger", "it", pgd, square, words)
     assert check.verdict == "fail"
     assert "fall to Square, but stand against PGD" in check.text
     assert check.figures["beaten"] == pytest.approx(int((pgd & ~square).sum()) / 25)
-    plain = bench.subject()
+    plain = bench.victim()
     pgd, square = bench.attacked(plain).stands, bench.square(plain)
     assert checks.not_beaten("square-not-stronger", "it", pgd, square, words).verdict == "ok"
     points = bench.points(Scaled)
@@ -526,14 +538,20 @@ def test_reading_the_test_split_is_told_by_name():
 
 
 def test_reproduced_counts_what_was_tried_alone(bench):
-    subject = bench.subject()
-    outcome = bench.attacked(subject)
-    assert checks.reproduced(subject, [outcome]).figures == {"unlike": 0, "predictions": 24}
+    victim = bench.victim()
+    outcome = bench.attacked(victim)
+    found = Finding.of(victim, outcome)
+    assert (found.unlike, int(found.tried.sum()), len(found.stands)) == (0, 24, 25)
     lied = replace(outcome, stands=~outcome.stands)
-    check = checks.reproduced(subject, [outcome, lied])
-    assert check.figures == {"unlike": 24, "predictions": 48}
-    assert check.verdict == "fail"
-    assert checks.reproduced(subject, []).verdict == "ok"
+    assert Finding.of(victim, lied).unlike == 24
+
+
+@pytest.mark.parametrize(("unlike", "verdict"), [(0, "ok"), (1, "warn"), (2, "fail")])
+def test_reproduced_by_hand(unlike, verdict):
+    check = checks.reproduced("it", unlike, 2000)
+    assert check.figures == {"unlike": unlike, "predictions": 2000}
+    assert check.verdict == verdict
+    assert checks.reproduced("it", 0, 0).verdict == "ok"
 
 
 def test_zero_radius_by_hand():

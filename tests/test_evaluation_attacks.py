@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import budgets
@@ -19,16 +20,19 @@ from deepcustom.base.settings import (
     EvaluateParams,
 )
 from deepcustom.evaluation import whitebox as whitebox_module
-from deepcustom.evaluation.adaptive import adapt, adaptive
+from deepcustom.evaluation.adaptive import adapt, by_any, by_label
 from deepcustom.evaluation.blackbox import blackbox, square_attack, surrogate_images
+from deepcustom.evaluation.check_table import NETWORK
 from deepcustom.evaluation.curves import curves
-from deepcustom.evaluation.full import Arsenal, Evaluation, evaluate_all, evaluate_whitebox
-from deepcustom.evaluation.subject import (
+from deepcustom.evaluation.found import Evaluation
+from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.material import Material, as_it_is
+from deepcustom.evaluation.victim import (
     Cost,
     Counted,
     Make,
     Outcome,
-    Subject,
+    Victim,
     attempt,
     follow,
     in_batches,
@@ -78,9 +82,9 @@ class Detached(nn.Module):
         return self.net(x.detach())
 
 
-def subject_of(net: nn.Module, images, eps: float = 0.3, n: int = 12, seed: int = 3) -> Subject:
+def victim_of(net: nn.Module, images, eps: float = 0.3, n: int = 12, seed: int = 3) -> Victim:
     x, y = images
-    return Subject("it", net, x[:n].clone(), y[:n], ThreatModel(eps), 10, seed, FLOAT32)
+    return Victim("it", net, x[:n].clone(), y[:n], ThreatModel(eps), 10, seed, FLOAT32)
 
 
 def fresh_bank() -> DGNBank:
@@ -91,9 +95,9 @@ def fresh_bank() -> DGNBank:
     return DGNBank("mnist", "nce", "perturbation", made)
 
 
-def apgd(subject: Subject, name: str) -> Make:
+def apgd(victim: Victim, name: str) -> Make:
     """One of the two alone, on whatever it is shown."""
-    return whitebox_module._apgd(subject, name, AUTO)
+    return whitebox_module._apgd(victim, name, AUTO)
 
 
 def state_bytes(net: nn.Module) -> bytes:
@@ -113,22 +117,41 @@ def other() -> nn.Module:
     return MnistClassifier().eval().requires_grad_(False)
 
 
-def run_all(subject: Subject, other: nn.Module, bank: DGNBank) -> dict[str, Outcome]:
+def run_all(victim: Victim, other: nn.Module, bank: DGNBank) -> dict[str, Outcome]:
     """Attack → outcome, of every attack there is."""
-    surrogate = surrogate_images(replace(subject, net=other), PGD)
+    surrogate = surrogate_images(replace(victim, net=other), PGD)
     outcomes = [
-        *whitebox(subject, ATTACKS, AUTO),
-        *blackbox(subject, {"other": surrogate}, AUTO),
-        *adaptive(subject, bank, compute=FLOAT32),
+        *series(victim),
+        *from_outside(victim, {"other": surrogate}),
+        *with_dgns(victim, bank),
     ]
     return {outcome.attack: outcome for outcome in outcomes}
 
 
+def series(victim: Victim) -> Iterator[Outcome]:
+    """Every white-box attack, each on what it is to meet after the ones before it."""
+    found = Evaluation()
+    for attack in whitebox(victim, ATTACKS, AUTO, found):
+        outcome = attack.run()
+        found.stands.setdefault(outcome.protocol, {})[outcome.attack] = outcome.stands
+        yield outcome
+
+
+def from_outside(victim: Victim, surrogates: dict[str, Tensor]) -> list[Outcome]:
+    images = {name: as_it_is(x) for name, x in surrogates.items()}
+    return [attack.run() for attack in blackbox(victim, images, AUTO)]
+
+
+def with_dgns(victim: Victim, bank: DGNBank) -> list[Outcome]:
+    """Both ways to attack with a bank as it is."""
+    return [attack(victim, bank, compute=FLOAT32) for attack in (by_label, by_any)]
+
+
 @pytest.fixture(scope="module", params=[0.3, 0.05])
-def attacked(request, trained, held_out, other, bank) -> tuple[Subject, dict[str, Outcome]]:
+def attacked(request, trained, held_out, other, bank) -> tuple[Victim, dict[str, Outcome]]:
     """A network, and all attacks on it, within a wide and within a narrow ball."""
-    subject = subject_of(copy.deepcopy(trained), held_out, eps=request.param)
-    return subject, run_all(subject, other, bank)
+    victim = victim_of(copy.deepcopy(trained), held_out, eps=request.param)
+    return victim, run_all(victim, other, bank)
 
 
 # What every attack promises
@@ -140,21 +163,21 @@ def test_the_attacks_are_these_and_in_this_order(attacked):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_images_lie_in_the_ball_exactly(name, attacked):
-    subject, outcomes = attacked
+    victim, outcomes = attacked
     x_adv = outcomes[name].x_adv
     assert x_adv.dtype == torch.float32
-    subject.threat.verify(x_adv.numpy(), subject.x.numpy())
+    victim.threat.verify(x_adv.numpy(), victim.x.numpy())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_stands_is_counted_as_the_network_says(name, attacked):
-    subject, outcomes = attacked
+    victim, outcomes = attacked
     outcome = outcomes[name]
     assert outcome.tried.any() or name.startswith("apgd")
     assert not (outcome.stands & ~outcome.tried).any()
     assert outcome.accuracy == int(outcome.stands.sum()) / 12
-    assert outcome.accuracy <= int(subject.right.sum()) / 12
-    says = subject.net(outcome.x_adv).argmax(1) == subject.y
+    assert outcome.accuracy <= int(victim.right.sum()) / 12
+    says = victim.net(outcome.x_adv).argmax(1) == victim.y
     assert torch.equal(says & outcome.tried, outcome.stands)
 
 
@@ -163,8 +186,8 @@ def test_an_image_that_is_not_tried_stays_and_has_fallen(name, trained, held_out
     """Half of the labels are false, so that half of the images are wrong without an attack."""
     x, y = held_out[0][:10], held_out[1][:10].clone()
     y[::2] = (trained(x[::2]).argmax(1) + 1) % 10
-    subject = subject_of(trained, (x, y), eps=0.1)
-    outcome = run_all(subject, other, bank)[name]
+    victim = victim_of(trained, (x, y), eps=0.1)
+    outcome = run_all(victim, other, bank)[name]
     assert not outcome.tried[::2].any()
     assert not outcome.stands[::2].any()
     assert torch.equal(outcome.x_adv[~outcome.tried], x[~outcome.tried])
@@ -173,8 +196,8 @@ def test_an_image_that_is_not_tried_stays_and_has_fallen(name, trained, held_out
 def test_clean_images_are_left_as_they_are_and_same_seed_makes_same_bytes(
     attacked, held_out, other, bank
 ):
-    subject, outcomes = attacked
-    again = subject_of(subject.net, held_out, eps=subject.threat.eps)
+    victim, outcomes = attacked
+    again = victim_of(victim.net, held_out, eps=victim.threat.eps)
     torch.manual_seed(77)
     np.random.seed(77)
     second = run_all(again, other, bank)
@@ -190,26 +213,26 @@ def test_another_seed_starts_elsewhere(name, trained, held_out):
     """After one short step it can still be seen where."""
     found = []
     for seed in (3, 4):
-        subject = subject_of(trained, held_out, seed=seed)
+        victim = victim_of(trained, held_out, seed=seed)
         if name == "pgd":
             short = PGD.model_copy(update={"eps_step": 0.01, "max_iter": 1})
-            found.append(restarted(subject, name, short, subject.right))
+            found.append(restarted(victim, name, short, victim.right))
         else:
             square = name == "square"
-            make = square_attack(subject, AUTO) if square else apgd(subject, name)
-            found.append(attempt(subject, "p", name, subject.right, make))
+            make = square_attack(victim, AUTO) if square else apgd(victim, name)
+            found.append(attempt(victim, "p", name, victim.right, make))
     assert not torch.equal(found[0].x_adv, found[1].x_adv)
 
 
 def test_strong_attacks_do_harm_in_a_wide_ball(trained, held_out, other, bank):
-    subject = subject_of(trained, held_out, eps=0.3, n=40)
-    outcomes = run_all(subject, other, bank)
-    clean = float(subject.right.float().mean())
+    victim = victim_of(trained, held_out, eps=0.3, n=40)
+    outcomes = run_all(victim, other, bank)
+    clean = float(victim.right.float().mean())
     assert clean > 0.7
     assert outcomes["pgd"].accuracy < 0.1
     assert outcomes["square"].accuracy < clean - 0.3
     for name in ("apgd-ce", "apgd-t"):
-        alone = attempt(subject, "whitebox", name, subject.right, apgd(subject, name))
+        alone = attempt(victim, "whitebox", name, victim.right, apgd(victim, name))
         assert alone.accuracy < 0.1
 
 
@@ -220,7 +243,7 @@ def test_one_image(trained, held_out, other, bank):
     right = trained(held_out[0]).argmax(1) == held_out[1]
     one = held_out[0][right][:1], held_out[1][right][:1]
     for eps in (1e-3, 0.3):  # nothing falls; most does
-        outcomes = run_all(subject_of(trained, one, eps=eps), other, bank)
+        outcomes = run_all(victim_of(trained, one, eps=eps), other, bank)
         assert list(outcomes) == NAMES
         assert {len(outcome.stands) for outcome in outcomes.values()} == {1}
         if eps < 0.01:
@@ -229,31 +252,31 @@ def test_one_image(trained, held_out, other, bank):
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t", "square"])
 def test_one_image_left_standing_among_many(name, trained, held_out):
-    subject = subject_of(trained, held_out, eps=0.3)
+    victim = victim_of(trained, held_out, eps=0.3)
     rows = torch.zeros(12, dtype=torch.bool)
-    rows[subject.right.nonzero()[3]] = True
-    make = square_attack(subject, AUTO) if name == "square" else apgd(subject, name)
-    outcome = attempt(subject, "p", name, rows, make)
+    rows[victim.right.nonzero()[3]] = True
+    make = square_attack(victim, AUTO) if name == "square" else apgd(victim, name)
+    outcome = attempt(victim, "p", name, rows, make)
     assert torch.equal(outcome.tried, rows)
-    assert torch.equal(outcome.x_adv[~rows], subject.x[~rows])
-    assert not torch.equal(outcome.x_adv[rows], subject.x[rows]) or outcome.stands[rows]
+    assert torch.equal(outcome.x_adv[~rows], victim.x[~rows])
+    assert not torch.equal(outcome.x_adv[rows], victim.x[rows]) or outcome.stands[rows]
 
 
 def test_a_network_that_gets_nothing_right_is_never_attacked(held_out, other, bank):
     some = held_out[1] != 7
     net = Always(7)
-    subject = subject_of(net, (held_out[0][some], held_out[1][some]))
-    outcomes = run_all(subject, other, bank)
+    victim = victim_of(net, (held_out[0][some], held_out[1][some]))
+    outcomes = run_all(victim, other, bank)
     assert net.sizes == [12]  # to see that it is right on none
     for outcome in outcomes.values():
         assert (outcome.accuracy, replace(outcome.cost, seconds=0)) == (0.0, Cost())
         assert not outcome.tried.any()
-        assert torch.equal(outcome.x_adv, subject.x)
+        assert torch.equal(outcome.x_adv, victim.x)
 
 
 def test_no_image_at_all(trained, nothing, other, bank):
-    subject = subject_of(trained, nothing)
-    for outcome in whitebox(subject, ATTACKS, AUTO):
+    victim = victim_of(trained, nothing)
+    for outcome in series(victim):
         assert outcome.stands.shape == (0,)
         assert np.isnan(outcome.accuracy)
 
@@ -266,9 +289,9 @@ def test_any_module_will_do_and_stays_what_it_is(held_out, other, bank):
     y = net.eval()(x).argmax(1)
     net.train()
     before = state_bytes(net)
-    subject = subject_of(net, (x, y))
-    outcomes = run_all(subject, other, bank)
-    assert subject.right.all()
+    victim = victim_of(net, (x, y))
+    outcomes = run_all(victim, other, bank)
+    assert victim.right.all()
     assert outcomes["pgd"].accuracy < 0.5
     assert state_bytes(net) == before
     assert not any(module.training for module in net.modules())
@@ -279,13 +302,13 @@ def test_any_module_will_do_and_stays_what_it_is(held_out, other, bank):
 def test_a_network_without_a_way_back_is_attacked_blindly_instead_of_failing(
     frozen, target_net, held_out, other, bank
 ):
-    subject = subject_of(Detached(target_net.requires_grad_(not frozen)), held_out)
-    outcomes = run_all(subject, other, bank)
-    assert torch.equal(outcomes["fgsm"].stands, subject.right)  # the sign of zero is zero
-    assert torch.equal(outcomes["fgsm"].x_adv, subject.x)
+    victim = victim_of(Detached(target_net.requires_grad_(not frozen)), held_out)
+    outcomes = run_all(victim, other, bank)
+    assert torch.equal(outcomes["fgsm"].stands, victim.right)  # the sign of zero is zero
+    assert torch.equal(outcomes["fgsm"].x_adv, victim.x)
     assert outcomes["square"].accuracy < outcomes["fgsm"].accuracy
     target_net.requires_grad_(False)
-    alone = restarted(subject_of(target_net, held_out), "fgsm", FGSM, subject.right)
+    alone = restarted(victim_of(target_net, held_out), "fgsm", FGSM, victim.right)
     assert alone.accuracy < outcomes["fgsm"].accuracy
 
 
@@ -309,7 +332,7 @@ def sevens(held_out):
 
 
 def test_cost_of_fgsm_is_one_gradient_an_image(sevens):
-    cost = restarted(subject_of(Always(7), sevens), "fgsm", FGSM, torch.ones(9).bool()).cost
+    cost = restarted(victim_of(Always(7), sevens), "fgsm", FGSM, torch.ones(9).bool()).cost
     assert cost.gradients == 9
     assert cost.seconds > 0
 
@@ -318,32 +341,32 @@ def test_cost_of_fgsm_is_one_gradient_an_image(sevens):
 @pytest.mark.parametrize(("starts", "runs"), [(0, 1), (1, 1), (3, 3)])
 def test_cost_of_pgd_where_nothing_falls(starts, runs, batch_size, sevens):
     pgd = PGD.model_copy(update={"num_random_init": starts, "batch_size": batch_size})
-    outcome = restarted(subject_of(Always(7), sevens), "pgd", pgd, torch.ones(9).bool())
+    outcome = restarted(victim_of(Always(7), sevens), "pgd", pgd, torch.ones(9).bool())
     assert outcome.accuracy == 1
     assert outcome.cost.gradients == 6 * runs * 9
 
 
 def test_cost_of_pgd_is_steps_times_what_stood_at_each_start(trained, held_out):
-    subject = subject_of(trained, held_out, eps=0.08, n=60)
-    met, expected = int(subject.right.sum()), 0
+    victim = victim_of(trained, held_out, eps=0.08, n=60)
+    met, expected = int(victim.right.sum()), 0
     counts = []
     for starts in (1, 2, 3, 4):
         pgd = PGD.model_copy(update={"num_random_init": starts})
-        outcome = restarted(subject, "pgd", pgd, subject.right)
+        outcome = restarted(victim, "pgd", pgd, victim.right)
         expected += 6 * met
         assert outcome.cost.gradients == expected
         met = int(outcome.stands.sum())
         counts.append(met)
     assert counts == sorted(counts, reverse=True)
-    assert 0 < counts[-1] < int(subject.right.sum())
+    assert 0 < counts[-1] < int(victim.right.sum())
 
 
 def test_cost_of_square_where_nothing_falls(sevens):
     """Is it right? A first image, 40 changes, is it right now? And our own look."""
     net = Always(7)
-    subject = subject_of(net, sevens)
+    victim = victim_of(net, sevens)
     rows = torch.ones(9).bool()
-    cost = attempt(subject, "blackbox", "square", rows, square_attack(subject, AUTO)).cost
+    cost = attempt(victim, "blackbox", "square", rows, square_attack(victim, AUTO)).cost
     assert (cost.gradients, cost.queries) == (0, 9 * (1 + 1 + 40 + 1 + 1))
     assert sum(net.sizes) == cost.queries
 
@@ -352,8 +375,8 @@ def test_cost_of_square_where_nothing_falls(sevens):
 def test_cost_is_what_a_hook_counts(name, trained, held_out, other, bank):
     seen: Counter[str] = Counter()
     net = copy.deepcopy(trained)
-    subject = subject_of(net, held_out, eps=0.08)
-    assert subject.right.any()
+    victim = victim_of(net, held_out, eps=0.08)
+    assert victim.right.any()
 
     def hook(module, args):
         kind = "gradients" if torch.is_grad_enabled() and args[0].requires_grad else "queries"
@@ -361,20 +384,20 @@ def test_cost_is_what_a_hook_counts(name, trained, held_out, other, bank):
 
     net.register_forward_pre_hook(hook)
     if name in ATTACKS:
-        outcome = restarted(subject, name, ATTACKS[name], subject.right)
+        outcome = restarted(victim, name, ATTACKS[name], victim.right)
     elif name.startswith("apgd"):
-        outcome = attempt(subject, "whitebox", name, subject.right, apgd(subject, name))
+        outcome = attempt(victim, "whitebox", name, victim.right, apgd(victim, name))
     elif name.startswith("dgn"):
-        outcomes = {o.attack: o for o in adaptive(subject, bank, compute=FLOAT32)}
+        outcomes = {o.attack: o for o in with_dgns(victim, bank)}
         seen["queries"] -= sum(o.cost.queries for k, o in outcomes.items() if k != name)
         outcome = outcomes[name]
     else:
         surrogates = {"other": held_out[0][:12]} if name == "from-other" else {}
-        outcomes = {o.attack: o for o in blackbox(subject, surrogates, AUTO)}
+        outcomes = {o.attack: o for o in from_outside(victim, surrogates)}
         seen["queries"] -= sum(o.cost.queries for k, o in outcomes.items() if k != name)
         outcome = outcomes[name]
     assert (outcome.cost.gradients, outcome.cost.queries) == (seen["gradients"], seen["queries"])
-    right = int(subject.right.sum())
+    right = int(victim.right.sum())
     exact = {"from-other": right, "dgn": right, "dgn-any": 11 * right}
     assert outcome.cost.queries == exact.get(name, outcome.cost.queries) > 0
     blind = name in exact or name == "square"
@@ -405,16 +428,16 @@ def test_an_attempt_shows_only_its_rows_and_holds_to_the_ball():
         y.zero_()
         return moved
 
-    subject = subject_of(Named(), (x, y), eps=0.3)
-    outcome = attempt(subject, "whitebox", "made-up", rows, make)
+    victim = victim_of(Named(), (x, y), eps=0.3)
+    outcome = attempt(victim, "whitebox", "made-up", rows, make)
     assert torch.equal(shown[0][0], x[rows])
     assert torch.equal(shown[0][1], y[rows])
-    assert torch.equal(subject.x, x)
-    assert torch.equal(subject.y, y)
+    assert torch.equal(victim.x, x)
+    assert torch.equal(victim.y, y)
     assert outcome.stands.tolist() == [False, False, True, True, False]
     assert torch.equal(outcome.tried, rows)
     assert outcome.x_adv.flatten().tolist() == pytest.approx([0.3, 0.2, 0.31, 0.4, 0.8], abs=1e-6)
-    subject.threat.verify(outcome.x_adv.numpy(), x.numpy())
+    victim.threat.verify(outcome.x_adv.numpy(), x.numpy())
     assert (outcome.protocol, outcome.attack) == ("whitebox", "made-up")
     assert (outcome.cost.gradients, outcome.cost.queries) == (0, 4)
 
@@ -475,10 +498,10 @@ def fake_attack(monkeypatch, falls: list[int]) -> list[tuple[list[int], int]]:
 
 def test_restarts_meet_only_what_was_left_each_with_its_own_seed(monkeypatch):
     shown = fake_attack(monkeypatch, [2, 4, 99])
-    subject = subject_of(Named(), named(1, 2, 3, 4, 5))
+    victim = victim_of(Named(), named(1, 2, 3, 4, 5))
     rows = torch.tensor([True, True, True, True, False])
     pgd = PGD.model_copy(update={"num_random_init": 3})
-    outcome = restarted(subject, "pgd", pgd, rows)
+    outcome = restarted(victim, "pgd", pgd, rows)
     assert [labels for labels, _ in shown] == [[1, 2, 3, 4], [1, 3, 4], [1, 3]]
     assert len({seed for _, seed in shown}) == 3
     assert outcome.stands.tolist() == [True, False, True, False, False]
@@ -490,21 +513,21 @@ def test_restarts_meet_only_what_was_left_each_with_its_own_seed(monkeypatch):
 def test_restarts_end_where_nothing_is_left(monkeypatch):
     shown = fake_attack(monkeypatch, [1, 2, 99, 99])
     pgd = PGD.model_copy(update={"num_random_init": 4})
-    outcome = restarted(subject_of(Named(), named(1, 2)), "pgd", pgd, torch.ones(2).bool())
+    outcome = restarted(victim_of(Named(), named(1, 2)), "pgd", pgd, torch.ones(2).bool())
     assert len(shown) == 2
     assert outcome.accuracy == 0
 
 
 def test_apgd_meets_what_all_before_it_left_and_spending_more_what_stands(trained, held_out):
-    subject = subject_of(trained, held_out, eps=0.06, n=40)
-    outcomes = {o.attack: o for o in whitebox(subject, ATTACKS, AUTO)}
-    left = subject.right & torch.stack([outcomes[name].stands for name in ATTACKS]).all(0)
+    victim = victim_of(trained, held_out, eps=0.06, n=40)
+    outcomes = {o.attack: o for o in series(victim)}
+    left = victim.right & torch.stack([outcomes[name].stands for name in ATTACKS]).all(0)
     for name in ATTACKS:
-        assert torch.equal(outcomes[name].tried, subject.right)
+        assert torch.equal(outcomes[name].tried, victim.right)
     assert left.any()
     assert torch.equal(outcomes["apgd-ce"].tried, left)
     assert torch.equal(outcomes["apgd-t"].tried, outcomes["apgd-ce"].stands)
-    more = spend_more(subject, AUTO, outcomes["apgd-t"].stands)
+    more = spend_more(victim, AUTO, outcomes["apgd-t"].stands).run()
     assert torch.equal(more.tried, outcomes["apgd-t"].stands)
     assert more.accuracy <= outcomes["apgd-t"].accuracy
     if more.tried.any():
@@ -518,27 +541,27 @@ def test_surrogate_images_are_of_every_image_and_fool_where_they_were_made(train
     """Also of those that the surrogate gets wrong."""
     x, y = held_out[0][:20], held_out[1][:20].clone()
     y[0] = (trained(x[:1]).argmax(1) + 1) % 10
-    subject = subject_of(trained, (x, y), n=20)
-    images = surrogate_images(subject, PGD)
-    subject.threat.verify(images.numpy(), x.numpy())
+    victim = victim_of(trained, (x, y), n=20)
+    images = surrogate_images(victim, PGD)
+    victim.threat.verify(images.numpy(), x.numpy())
     assert all(not torch.equal(a, b) for a, b in zip(images, x, strict=True))
     assert float((predict(trained, images).argmax(1) == y).float().mean()) < 0.3
-    (found, _) = blackbox(subject, {"itself": images}, AUTO)
+    (found, _) = from_outside(victim, {"itself": images})
     assert (found.protocol, found.attack) == ("blackbox", "from-itself")
-    expected = subject.right & (predict(trained, images).argmax(1) == y)
+    expected = victim.right & (predict(trained, images).argmax(1) == y)
     assert torch.equal(found.stands, expected)
-    assert torch.equal(found.x_adv[subject.right], images[subject.right])
+    assert torch.equal(found.x_adv[victim.right], images[victim.right])
 
 
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-t"])
 def test_apgd_keeps_no_graph_of_its_iterations(trained, held_out, name):
     """With one, memory grew by every iteration, to 10 GB on a network that withstands."""
-    subject = subject_of(trained, held_out, n=9)
-    before = subject.spent()
-    made = whitebox_module._apgd(subject, name, AUTO)(subject.x.clone(), subject.y)
+    victim = victim_of(trained, held_out, n=9)
+    before = victim.spent()
+    made = whitebox_module._apgd(victim, name, AUTO)(victim.x.clone(), victim.y)
     assert made.grad_fn is None
     assert not made.requires_grad
-    assert (subject.spent() - before).gradients > 0
+    assert (victim.spent() - before).gradients > 0
 
 
 # DGNs that adapt
@@ -550,10 +573,10 @@ ADAPTIVE = budgets.adaptive(bank="nce", training=TRAINING)
 
 def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, train, held_out):
     net = copy.deepcopy(trained)
-    subject = subject_of(net, held_out, n=60)
+    victim = victim_of(net, held_out, n=60)
     start, weights = [state_bytes(g) for g in bank.generators], state_bytes(net)
     some = train[0][:250], train[1][:250]
-    adapted = adapt(bank, subject, some, ADAPTIVE, compute=FLOAT32)
+    adapted = adapt(bank, victim, some, ADAPTIVE, compute=FLOAT32)
     assert [state_bytes(g) for g in bank.generators] == start
     assert state_bytes(net) == weights
     assert (adapted.dataset, adapted.loss, adapted.output) == ("mnist", "nce", "perturbation")
@@ -561,8 +584,8 @@ def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, t
     for generator in adapted.generators:
         assert not generator.training
         assert not any(p.requires_grad for p in generator.parameters())
-    before = {o.attack: o for o in adaptive(subject, bank, compute=FLOAT32)}
-    after = {o.attack: o for o in adaptive(subject, adapted, compute=FLOAT32)}
+    before = {o.attack: o for o in with_dgns(victim, bank)}
+    after = {o.attack: o for o in with_dgns(victim, adapted)}
     assert after["dgn"].accuracy < before["dgn"].accuracy - 0.2
     for outcomes in (before, after):
         assert not (outcomes["dgn-any"].stands & ~outcomes["dgn"].stands).any()
@@ -572,11 +595,11 @@ def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out)
     mine = train[1] == 4
     once = budgets.adaptive(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
     some = train[0][mine][:8], train[1][mine][:8]
-    subject = subject_of(trained, held_out)
-    adapted = adapt(bank, subject, some, once, compute=FLOAT32)
+    victim = victim_of(trained, held_out)
+    adapted = adapt(bank, victim, some, once, compute=FLOAT32)
     for label, (start, end) in enumerate(zip(bank.generators, adapted.generators, strict=True)):
         assert (state_bytes(start) != state_bytes(end)) == (label == 4)
-    again = adapt(bank, subject, some, once, compute=FLOAT32)  # the same seed, the same bytes
+    again = adapt(bank, victim, some, once, compute=FLOAT32)  # the same seed, the same bytes
     assert state_bytes(again.generators[4]) == state_bytes(adapted.generators[4])
 
 
@@ -585,12 +608,12 @@ def test_a_dgn_sees_the_first_images_of_its_class_alone(bank, trained, train, he
     x, y = train[0][mine][:12], train[1][mine][:12]
     once = budgets.adaptive(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))
     few = once.model_copy(update={"images_per_class": 8})
-    subject = subject_of(trained, held_out)
-    before = subject.spent()
-    of_few = adapt(bank, subject, (x, y), few, compute=FLOAT32)
-    assert (subject.spent() - before).gradients == 8
-    of_eight = adapt(bank, subject, (x[:8], y[:8]), once, compute=FLOAT32)
-    of_all = adapt(bank, subject, (x, y), once, compute=FLOAT32)
+    victim = victim_of(trained, held_out)
+    before = victim.spent()
+    of_few = adapt(bank, victim, (x, y), few, compute=FLOAT32)
+    assert (victim.spent() - before).gradients == 8
+    of_eight = adapt(bank, victim, (x[:8], y[:8]), once, compute=FLOAT32)
+    of_all = adapt(bank, victim, (x, y), once, compute=FLOAT32)
     bytes_of = [state_bytes(made.generators[4]) for made in (of_few, of_eight, of_all)]
     assert bytes_of[0] == bytes_of[1] != bytes_of[2]
 
@@ -599,10 +622,10 @@ def test_a_dgn_sees_the_first_images_of_its_class_alone(bank, trained, train, he
 
 
 def test_curves_fall_from_the_clean_accuracy(trained, held_out):
-    subject = subject_of(trained, held_out, n=40)
+    victim = victim_of(trained, held_out, n=40)
     pgd = PGD.model_copy(update={"eps_step": 0.05})
     params = CurveParams(n=20, radii=(0, 0.1, 1, 5), steps=(0, 1, 8))
-    points = list(curves(subject, params, pgd))
+    points = list(curves(victim, params, pgd))
     assert [(p.curve, p.eps, p.steps) for p in points] == [
         ("eps", 0, 6),
         ("eps", pytest.approx(0.03), 6),
@@ -612,13 +635,13 @@ def test_curves_fall_from_the_clean_accuracy(trained, held_out):
         ("steps", pytest.approx(0.3), 1),
         ("steps", pytest.approx(0.3), 8),
     ]
-    clean = float(subject.right[:20].double().mean())
+    clean = float(victim.right[:20].double().mean())
     assert points[0].accuracy == points[4].accuracy == clean
     assert points[0].risen == points[4].risen == 0
     assert points[3].accuracy == 0
     assert points[6].accuracy <= points[5].accuracy
-    right = subject.right[:20]
-    loss = nn.functional.cross_entropy(trained(subject.x[:20][right]), subject.y[:20][right])
+    right = victim.right[:20]
+    loss = nn.functional.cross_entropy(trained(victim.x[:20][right]), victim.y[:20][right])
     assert points[0].loss == pytest.approx(float(loss), rel=1e-5)
     assert points[6].loss > points[1].loss > points[0].loss
     assert points[6].risen == 1
@@ -634,7 +657,7 @@ def test_steps_of_a_curve_cross_the_ball_and_grow_with_it(trained, held_out, mon
     monkeypatch.setattr(whitebox_module, "run_attack", run)
     pgd = budgets.attack(method="pgd", eps_step=0.06, max_iter=50, num_random_init=3)
     params = CurveParams(n=5, radii=(0, 2), steps=(1, 2, 10, 50))
-    list(curves(subject_of(trained, held_out), params, pgd))
+    list(curves(victim_of(trained, held_out), params, pgd))
     expected = [
         (0.06, 50, 1, 0),
         (0.12, 50, 1, 0.6),
@@ -655,7 +678,7 @@ def test_where_the_curves_cross_is_attacked_once(trained, held_out, monkeypatch)
 
     monkeypatch.setattr(whitebox_module, "run_attack", run)
     params = CurveParams(n=5, radii=(0, 1, 2), steps=(3, 6))
-    points = list(curves(subject_of(trained, held_out), params, PGD))
+    points = list(curves(victim_of(trained, held_out), params, PGD))
     assert met == [(6, 0), (6, 0.3), (6, 0.6), (3, 0.3)]
     assert [(p.curve, p.eps, p.steps) for p in points][-1] == ("steps", 0.3, 6)
     assert replace(points[-1], curve="eps") == points[1]
@@ -663,8 +686,8 @@ def test_where_the_curves_cross_is_attacked_once(trained, held_out, monkeypatch)
 
 def test_a_curve_of_a_network_that_gets_nothing_right(held_out):
     some = held_out[1] != 7
-    subject = subject_of(Always(7), (held_out[0][some], held_out[1][some]))
-    for point in curves(subject, CurveParams(n=5, radii=(0, 1), steps=(0, 2)), PGD):
+    victim = victim_of(Always(7), (held_out[0][some], held_out[1][some]))
+    for point in curves(victim, CurveParams(n=5, radii=(0, 1), steps=(0, 2)), PGD):
         assert point.accuracy == 0
         assert np.isnan(point.loss)
 
@@ -706,30 +729,31 @@ PARAMS = EvaluateParams.model_validate(
 )
 
 
-def evaluated(subject: Subject, other: nn.Module, bank: DGNBank, train, **changes) -> Evaluation:
-    surrogate = surrogate_images(replace(subject, net=other), PGD)
-    lrp = subject.right.cpu().clone()
+def evaluated(victim: Victim, other: nn.Module, bank: DGNBank, train, **changes) -> Evaluation:
+    surrogate = surrogate_images(replace(victim, net=other), PGD)
+    lrp = victim.right.cpu().clone()
     lrp[:2] = False
     few = train[0][:60], train[1][:60]
-    arsenal = Arsenal(bank, few, FLOAT32, {"lrp": lrp}, {"other": surrogate})
-    return evaluate_all(subject, PARAMS, replace(arsenal, **changes))
+    dgns, others = as_it_is((bank, few)), {"other": as_it_is(surrogate)}
+    material = replace(Material(dgns, {"lrp": lrp}, others), **changes)
+    return evaluate_all(victim, PARAMS, material, compute=FLOAT32)
 
 
 @pytest.fixture(scope="module")
-def whole(trained, held_out, other, bank, train) -> tuple[Subject, Evaluation, list[str]]:
+def whole(trained, held_out, other, bank, train) -> tuple[Victim, Evaluation, list[str]]:
     """A network, all that is found of it, and what was said on the way."""
     notes: list[str] = []
 
     def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
         notes.extend([note] * steps)
 
-    subject = subject_of(copy.deepcopy(trained), held_out, n=20)
-    subject = replace(subject, advance=advance)
-    return subject, evaluated(subject, other, bank, train), notes
+    victim = victim_of(copy.deepcopy(trained), held_out, n=20)
+    victim = replace(victim, advance=advance)
+    return victim, evaluated(victim, other, bank, train), notes
 
 
 def test_the_worst_case_is_no_better_than_any_attack(whole):
-    subject, found, _ = whole
+    victim, found, _ = whole
     assert list(found.stands) == ["clean", "transfer", "whitebox", "blackbox", "adaptive"]
     worst = found.worst()
     for protocol, attacks in found.stands.items():
@@ -739,7 +763,7 @@ def test_the_worst_case_is_no_better_than_any_attack(whole):
             assert not (found.left(protocol) & ~stands).any()
     every = [stands for attacks in found.stands.values() for stands in attacks.values()]
     assert worst.tolist() == [all(stands[i] for stands in every) for i in range(20)]
-    assert torch.equal(found.stands["clean"]["clean"], subject.right)
+    assert torch.equal(found.stands["clean"]["clean"], victim.right)
 
 
 def test_every_attack_is_there_with_its_cost(whole):
@@ -754,9 +778,9 @@ def test_every_attack_is_there_with_its_cost(whole):
 
 
 def test_every_check_is_there_once_and_about_this_network(whole):
-    subject, found, _ = whole
-    assert [check.name for check in found.checks] == CHECKS
-    assert {check.about for check in found.checks} == {subject.name}
+    victim, found, _ = whole
+    assert [check.name for check in found.checks] == CHECKS == [row.name for row in NETWORK]
+    assert {check.about for check in found.checks} == {victim.name}
     verdicts = {check.name: check.verdict for check in found.checks}
     sound = {"ball", "deterministic", "logits", "gradients", "success-reproduced", "eps-0"}
     assert {verdicts[name] for name in sound | {"loss-rises", "eps-curve", "label-leak"}} == {"ok"}
@@ -766,8 +790,8 @@ def test_every_check_is_there_once_and_about_this_network(whole):
 
 def test_the_whole_of_a_network_that_gets_nothing_right(held_out, other, bank, train):
     some = held_out[1] != 7
-    subject = subject_of(Always(7), (held_out[0][some], held_out[1][some]), n=6)
-    found = evaluated(subject, other, bank, train)
+    victim = victim_of(Always(7), (held_out[0][some], held_out[1][some]), n=6)
+    found = evaluated(victim, other, bank, train)
     assert not found.worst().any()
     assert [check.name for check in found.checks] == CHECKS
     gradients = {key: cost.gradients for key, cost in found.costs.items()}
@@ -778,7 +802,7 @@ def test_the_whole_of_a_network_that_gets_nothing_right(held_out, other, bank, t
 def test_the_whole_on_one_image_without_sets_or_surrogates(trained, held_out, other, bank, train):
     right = trained(held_out[0]).argmax(1) == held_out[1]
     one = held_out[0][right][:1], held_out[1][right][:1]
-    found = evaluated(subject_of(trained, one), other, bank, train, sets={}, surrogates={})
+    found = evaluated(victim_of(trained, one), other, bank, train, sets={}, surrogates={})
     assert list(found.stands) == ["clean", "whitebox", "blackbox", "adaptive"]
     assert found.worst().shape == (1,)
     assert [check.name for check in found.checks] == CHECKS
@@ -786,8 +810,8 @@ def test_the_whole_on_one_image_without_sets_or_surrogates(trained, held_out, ot
 
 @pytest.mark.filterwarnings("ignore:there are .* points with zero gradient")
 def test_the_whole_of_a_masked_network_says_so(trained, held_out, other, bank, train):
-    subject = subject_of(Detached(trained), held_out)
-    found = evaluated(subject, other, bank, train)
+    victim = victim_of(Detached(trained), held_out)
+    found = evaluated(victim, other, bank, train)
     verdicts = {check.name: check.verdict for check in found.checks}
     for name in ("gradients", "square-not-stronger", "whitebox-not-weaker", "loss-rises"):
         assert verdicts[name] == "fail", name
@@ -796,9 +820,10 @@ def test_the_whole_of_a_masked_network_says_so(trained, held_out, other, bank, t
 
 
 def test_whitebox_alone(trained, held_out):
-    found = Evaluation()
-    outcomes = evaluate_whitebox(subject_of(trained, held_out), PARAMS, found)
-    assert [outcome.attack for outcome in outcomes] == list(found.stands["whitebox"])
+    found = evaluate_whitebox(victim_of(trained, held_out), PARAMS)
+    assert [one.attack for one in found.findings] == list(found.stands["whitebox"])
+    assert list(found.stands) == ["whitebox"]
+    assert list(found.stands["whitebox"]) == ["fgsm", "pgd", "apgd-ce", "apgd-t"]
     assert not found.checks
-    for outcome in outcomes:
-        assert torch.equal(found.stands["whitebox"][outcome.attack], outcome.stands)
+    for one in found.findings:
+        assert torch.equal(found.stands["whitebox"][one.attack], one.stands)

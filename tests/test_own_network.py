@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
 import sys
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.sources import find_source
-from deepcustom.evaluation.own_network import load_own
+from deepcustom.evaluation.own_network import load_own, own_source
 from deepcustom.training.compute import FLOAT32
 from deepcustom.training.nets.mnist import MnistClassifier
 
@@ -190,3 +191,22 @@ def test_an_archive_with_a_pickle_is_refused(here: Path, how: str) -> None:
     with pytest.raises(InputError, match="which may be a pickle, and pickles are not read"):
         load(here / "b.pt2")
     assert not (here / "exploded").exists()
+
+
+def test_the_code_of_a_network_decides_its_source(here: Path) -> None:
+    def source(*more: float) -> str:
+        for name in ("my_nets", "my_layers"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        load_own(weights(here / "a.safetensors"), MNIST, FLOAT32, architecture="my_nets:Mine")
+        return own_source("my_nets:Mine", more, more)
+
+    first = source()
+    assert source() == first
+    (here / "my_layers.py").write_text("SCALE = 1.0\n")
+    (here / "my_nets.py").write_text("from my_layers import SCALE\n" + MODULE)
+    second = source()
+    (here / "my_layers.py").write_text("SCALE = 22.0\n")
+    third = source()
+    assert len({first, second, third, source(0.5), own_source("my_nets:Needs")}) == 5
+    assert own_source(None) == own_source(None) != own_source(None, [0.5], [0.5])

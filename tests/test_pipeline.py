@@ -51,11 +51,12 @@ from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
+from deepcustom.evaluation import blackbox
 from deepcustom.evaluation.files import read_checks, read_points
-from deepcustom.evaluation.full import Evaluation
+from deepcustom.evaluation.found import Finding
 from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
-from deepcustom.evaluation.subject import Subject
-from deepcustom.pipeline import profile, provenance, scoring, workspace
+from deepcustom.evaluation.victim import Outcome, Victim
+from deepcustom.pipeline import profile, provenance, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.code_lock import LOCK, write_lock
 from deepcustom.pipeline.provenance import CODE, git_state
@@ -1185,53 +1186,97 @@ def test_mis_classification_check_keeps_changed_predictions_only(
     run_instance(ws, copied[1].instances[f"adversarial_train@mnist-{attack}"])
 
 
+EVALUATE = ("evaluate", "--dataset", DATASET)
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Network and attack of everything that is attacked from now on, in its order."""
+    found: list[tuple[str, str]] = []
+    real = Finding.of
+
+    def watched(victim: Victim, outcome: Outcome) -> Finding:
+        found.append((victim.name, outcome.attack))
+        return real(victim, outcome)
+
+    monkeypatch.setattr(Finding, "of", watched)
+    return found
+
+
+def scored(ws: Workspace) -> dict[str, str]:
+    """Hashes of what an evaluation leaves."""
+    places = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
+    files = [*(where(DATASET) for where in places), workspace.metrics(DATASET, "evaluate")]
+    return {file: dvc_md5(ws.root / file) for file in files}
+
+
+def compare_networks(ws: Workspace, *names: str) -> None:
+    few = {"networks": list(names), "attacks": ["lrp", "fgsm"]}
+    set_params(ws.root, {"evaluate": {DATASET: few}})
+
+
 @pytest.mark.usefixtures("unsent")
-def test_an_interrupted_evaluation_goes_on_and_knows_when_it_may_not(
-    copied: Done, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_evaluation_goes_on_inside_a_network(
+    copied: Done,
+    attacked: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     ws, _ = copied
-    names = ["target", "lrp", "nce"]
-    set_params(ws.root, {"evaluate": {DATASET: {"networks": names, "attacks": ["lrp", "fgsm"]}}})
-    words = ["evaluate", "--dataset", DATASET]
-    attacked: list[str] = []
-    real = scoring.evaluate_all
+    compare_networks(ws, "target", "lrp", "nce")
+    shutil.rmtree(ws.scores(DATASET))
+    assert call_main(ws.root, *EVALUATE) == 0
+    whole, all_of_it = scored(ws), list(attacked)
 
-    def watched(subject: Subject, *args: Any, **more: Any) -> Evaluation:
-        if interrupt_at == subject.name:
+    shutil.rmtree(ws.scores(DATASET))
+    real = blackbox.square_attack
+
+    def interrupted(victim: Victim, *args: Any) -> Any:
+        if victim.name == "nce":
             raise KeyboardInterrupt
-        attacked.append(subject.name)
-        return real(subject, *args, **more)
+        return real(victim, *args)
 
-    monkeypatch.setattr(scoring, "evaluate_all", watched)
-
-    def made() -> dict[str, str]:
-        places = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
-        return {where(DATASET): dvc_md5(ws.root / where(DATASET)) for where in places}
-
-    interrupt_at = ""
-    assert call_main(ws.root, *words) == 0
-    whole = made()
-    assert attacked == names
-
+    with monkeypatch.context() as patch:
+        patch.setattr(blackbox, "square_attack", interrupted)
+        assert call_main(ws.root, *EVALUATE) == 130
     attacked.clear()
-    interrupt_at = "nce"
-    assert call_main(ws.root, *words) == 130
-    interrupt_at = ""
     capsys.readouterr()
-    assert call_main(ws.root, *words) == 0
-    assert attacked == names
-    assert "target was finished before" in capsys.readouterr().out
-    assert made() == whole
+    assert call_main(ws.root, *EVALUATE) == 0
+    assert attacked == all_of_it[all_of_it.index(("nce", "square")) :]
+    out = capsys.readouterr().out
+    assert "evaluate@mnist: target was finished before\n" in out
+    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were finished before\n", out)
+    assert scored(ws) == whole
 
     attacked.clear()
-    interrupt_at = "nce"
-    assert call_main(ws.root, *words) == 130
-    folder = ws.root / workspace.adversarial(DATASET, "test", "lrp")
-    load_set(ws, "test", "fgsm").save(folder)  # another set now
-    interrupt_at = ""
-    assert call_main(ws.root, *words) == 0
-    assert attacked == ["target", "lrp", *names]
-    assert made()[workspace.results(DATASET)] != whole[workspace.results(DATASET)]
+    assert call_main(ws.root, *EVALUATE) == 0
+    assert attacked == []
+    assert scored(ws) == whole
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_new_network_is_attacked_alone_and_a_new_set_costs_predictions(
+    copied: Done, attacked: list[tuple[str, str]]
+) -> None:
+    ws, _ = copied
+    compare_networks(ws, "target", "lrp")
+    assert call_main(ws.root, *EVALUATE) == 0
+    assert attacked == []  # the fixture's evaluation of all networks made these
+    compare_networks(ws, "target", "lrp", "nce")
+    assert call_main(ws.root, *EVALUATE) == 0
+    assert [one for one in attacked if one[0] != "nce"] == [
+        ("target", "from-nce"),
+        ("lrp", "from-nce"),
+    ]
+    of_the_new = {attack for network, attack in attacked if network == "nce"}
+    assert {"fgsm", "pgd", "from-lrp", "square", "dgn", "doubled"} <= of_the_new
+
+    before = scored(ws)
+    attacked.clear()
+    load_set(ws, "test", "fgsm").save(ws.root / workspace.adversarial(DATASET, "test", "lrp"))
+    assert call_main(ws.root, *EVALUATE) == 0
+    assert attacked == []
+    assert scored(ws)[workspace.results(DATASET)] != before[workspace.results(DATASET)]
 
 
 def test_a_set_of_another_test_split_is_refused(
@@ -1244,8 +1289,11 @@ def test_a_set_of_another_test_split_is_refused(
     assert capsys.readouterr().err.endswith(message)
 
 
-def test_a_network_of_the_users_own_is_scored_aside(
-    copied: Done, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_network_of_the_users_own_is_scored_apart(
+    copied: Done,
+    attacked: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The example's, by every protocol; nothing of the pipeline's changes."""
     from safetensors.torch import save_file
@@ -1271,11 +1319,17 @@ def test_a_network_of_the_users_own_is_scored_aside(
     assert {row.network_md5 for row in rows} == {dvc_md5(ws.root / "own.safetensors")}
     assert len(read_checks(folder / "checks.json")) >= 14
     assert {path: dvc_md5(ws.root / path) for path in before} == before
-    left = (ws.root / ".checkpoints/evaluate").rglob("*")
-    assert not [file for file in left if file.is_file()]
+    assert {network for network, _ in attacked} == {"own"}
+    attacked.clear()
+    assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
+    assert attacked == []
+    assert read_csv(folder / "results.csv") == rows
+    shifted = ("--architecture", "examples.own_network:Linear", "--mean", "0.1", "--std", "0.9")
+    assert call_main(ws.root, *words, *shifted) == 0
+    assert ("own", "square") in attacked
 
 
-def test_more_images_are_scored_aside(copied: Done, tmp_path: Path) -> None:
+def test_more_images_are_scored_apart(copied: Done, tmp_path: Path) -> None:
     ws, _ = copied
     set_params(ws.root, {"evaluate": {DATASET: {"networks": ["target"]}}})
     out = tmp_path / "more"

@@ -16,8 +16,8 @@ from deepcustom.base.params import load
 from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
-from deepcustom.evaluation.adaptive import adapt, adaptive
-from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.adaptive import adapt, by_any, by_label
+from deepcustom.evaluation.victim import Victim
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import Compute
@@ -50,12 +50,13 @@ def main() -> None:
         net = compute.place(Cifar10Classifier())
         load_network(ws.root / workspace.network(DATASET, name), net)
         net.eval().requires_grad_(False)
-        subject = Subject(name, net, x, y, threat, spec.num_classes, 1, compute)
+        victim = Victim(name, net, x, y, threat, spec.num_classes, 1, compute)
         for images, rate in BUDGETS:
             training = params.training.model_copy(update={"learning_rate": rate})
             update = {"images_per_class": images, "training": training}
-            adapted = adapt(bank, subject, train, params.model_copy(update=update), compute=compute)
-            for outcome in adaptive(subject, adapted, compute=compute):
+            adapted = adapt(bank, victim, train, params.model_copy(update=update), compute=compute)
+            for attack in (by_label, by_any):
+                outcome = attack(victim, adapted, compute=compute)
                 rows.append((name, images, rate, outcome.attack, f"{outcome.accuracy:.4f}"))
                 print(*rows[-1], flush=True)
     with OUT.open("w", newline="") as file:

@@ -26,7 +26,7 @@ from deepcustom.base.params import load
 from deepcustom.base.settings import ThreatParams
 from deepcustom.data import arrays, draws
 from deepcustom.data.sources import find_source
-from deepcustom.evaluation.subject import Counted
+from deepcustom.evaluation.victim import Counted
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import NETWORKS
 from deepcustom.pipeline.workspace import Workspace

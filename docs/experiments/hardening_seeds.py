@@ -32,21 +32,25 @@ from deepcustom.base.settings import EvaluateParams, ThreatParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import checks
-from deepcustom.evaluation.adaptive import adapt, adaptive
+from deepcustom.evaluation.adaptive import adaptive
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
-from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
-from deepcustom.evaluation.results import ALL, CLEAN, UNCLIPPED, read_csv
-from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.found import Evaluation
+from deepcustom.evaluation.full import evaluate_whitebox
+from deepcustom.evaluation.material import as_it_is
+from deepcustom.evaluation.results import ALL, CLEAN, read_csv
+from deepcustom.evaluation.scoring import Testbed
+from deepcustom.evaluation.sets import checked
 from deepcustom.evaluation.transfer import Network
+from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import spend_more
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.madry import MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.hardening.ways import way
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.ground import Ground, adversarial_sets, ground, load_networks
 from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device, way_of_network
 from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.score_inputs import load_networks, stored_sets
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
@@ -88,7 +92,7 @@ class Attackers:
         val: images and labels to watch.
     """
 
-    base: Ground
+    base: Testbed
     sets: Mapping[str, Tensor]
     surrogates: Mapping[str, Tensor]
     bank: DGNBank
@@ -101,15 +105,16 @@ def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Atta
     spec = find_source(dataset).spec
     base = ground(stage, spec, stage.params(EvaluateParams))
     sets = {}
-    for images, at, _ in adversarial_sets(stage, base) if meets else ():
-        if not images.attack.endswith(UNCLIPPED):
+    for stored in stored_sets(stage, spec, base.params.attacks if meets else ()):
+        images, at, _ = checked(stored, base.split, base.threat, base.compute.device, base.seed)
+        if images.inside:
             x = base.clean.x.clone()  # where a set lacks an image, it offers nothing
             x[at] = images.x
             sets[images.attack] = x[base.rows]
     names = base.params.networks if meets else ()
     known = load_networks(stage, spec, names, base.compute)
     surrogates = {
-        network.name: surrogate_images(base.subject(network, silent), base.params.surrogate)
+        network.name: surrogate_images(base.victim(network, silent), base.params.surrogate)
         for network in known
     }
     path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
@@ -197,34 +202,34 @@ def adversarial_set(stage: StageRun, base: Ground, name: str) -> tuple[Tensor, T
 def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
     """What is found of a network, and (n,) bool, which images stand against everything."""
     params, compute = known.base.params, known.base.compute
-    subject = known.base.subject(Network(name, "", net), silent)
-    found = Evaluation()
-    found.stands["clean"] = {"clean": subject.right.cpu()}
+    victim = known.base.victim(Network(name, "", net), silent)
+    found = evaluate_whitebox(victim, params)
+    found.stands["clean"] = {"clean": victim.right.cpu()}
     found.stands["transfer"] = {
-        attack: predict(net, x).argmax(1).eq(subject.y).cpu() for attack, x in known.sets.items()
+        attack: predict(net, x).argmax(1).eq(victim.y).cpu() for attack, x in known.sets.items()
     }
-    evaluate_whitebox(subject, params, found)
     left = found.worst()
     if not left.any():
         return found, left
-    rest = of(subject, left)
-    others = {other: x[left] for other, x in known.surrogates.items() if other != name}
+    rest = of(victim, left)
+    others = {other: as_it_is(x[left]) for other, x in known.surrogates.items() if other != name}
     fell = torch.zeros(len(rest.x), dtype=torch.bool)
-    for outcome in blackbox(rest, others, params.autoattack):
+    for attack in blackbox(rest, others, params.autoattack):
+        outcome = attack.run()
         fell |= ~outcome.stands
-        if outcome.attack == "square" and (~outcome.stands).sum() > checks.FEW * len(subject.x):
+        if attack.name == "square" and (~outcome.stands).sum() > checks.FEW * len(victim.x):
             every = torch.ones(len(rest.x), dtype=torch.bool)
-            fell |= ~spend_more(rest, params.autoattack, every).stands
-    bank = adapt(known.bank, rest, known.train, params.adaptive, compute=compute)
-    for outcome in adaptive(rest, bank, compute=compute):
-        fell |= ~outcome.stands
+            fell |= ~spend_more(rest, params.autoattack, every).run().stands
+    dgns = as_it_is((known.bank, known.train))
+    for attack in adaptive(rest, dgns, params.adaptive, compute=compute):
+        fell |= ~attack.run().stands
     left[left.clone()] = ~fell
     return found, left
 
 
-def of(subject: Subject, rows: Tensor) -> Subject:
-    """The subject with some of its images."""
-    return replace(subject, x=subject.x[rows], y=subject.y[rows])
+def of(victim: Victim, rows: Tensor) -> Victim:
+    """The victim with some of its images."""
+    return replace(victim, x=victim.x[rows], y=victim.y[rows])
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.blackbox import square_attack
-from deepcustom.evaluation.full import Evaluation, evaluate_whitebox
-from deepcustom.evaluation.subject import Subject, attempt
+from deepcustom.evaluation.full import evaluate_whitebox
+from deepcustom.evaluation.victim import Victim, attempt
 from deepcustom.hardening.madry import Madry, MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
@@ -128,14 +128,13 @@ class Bench:
         net.eval().requires_grad_(False)
         x, y = (part[:ATTACKED] for part in self.val)
         # The attacks draw the same for every network.
-        subject = Subject(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
-        found = Evaluation()
-        evaluate_whitebox(subject, self.evaluate, found)
+        victim = Victim(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
+        found = evaluate_whitebox(victim, self.evaluate)
         left = found.left("whitebox")
         square = attempt(
-            subject, "blackbox", "square", left, square_attack(subject, self.evaluate.autoattack)
+            victim, "blackbox", "square", left, square_attack(victim, self.evaluate.autoattack)
         )
-        stands = (subject.right, found.stands["whitebox"]["pgd"], left, square.stands)
+        stands = (victim.right, found.stands["whitebox"]["pgd"], left, square.stands)
         return Row(
             self.spec.name,
             variant,

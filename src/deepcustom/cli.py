@@ -170,7 +170,7 @@ def evaluate(
             raise InputError("--architecture, --mean, --std and --out go with --network or --n")
         stage.run(_here(), subject)
     else:
-        stage.aside(
+        stage.run_own(
             _here(),
             subject,
             network=network,
@@ -220,7 +220,9 @@ def results(
     ] = None,
 ) -> None:
     """Print the tables of robust accuracies that evaluate saved."""
+    from deepcustom.base.params import read_params
     from deepcustom.evaluation.results import read_csv
+    from deepcustom.pipeline.hardened import hardened_networks
     from deepcustom.report.tables import fill_tables, print_tables
 
     root = _folder(profile, folder)
@@ -228,7 +230,7 @@ def results(
     if not files:
         raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
     found = [result for file in files for result in read_csv(file)]
-    print_tables(found)
+    print_tables(found, hardened_networks(read_params(root / "params.yaml")))
     if into:
         into.write_text(fill_tables(into.read_text(), found))
 
@@ -236,11 +238,13 @@ def results(
 @app.command("rescore", rich_help_panel=HELPERS)
 def rescore() -> None:
     """Score the published networks again, without training; compare with the committed tables."""
+    from deepcustom.base.params import read_params
     from deepcustom.pipeline import rescore as again
+    from deepcustom.pipeline.hardened import hardened_networks
     from deepcustom.report.tables import print_tables
 
     found, compared = again.rescore(_here())
-    print_tables(found)
+    print_tables(found, hardened_networks(read_params(_here().params)))
     again.say_differences(compared, print)
 
 

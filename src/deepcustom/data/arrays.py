@@ -103,6 +103,23 @@ class Split(_Arrays):
         """An official split, as :func:`deepcustom.data.sources.fetch` gives it."""
         return cls(x, y, np.arange(len(y), dtype=np.int64))
 
+    def rows_of(self, index: Array, what: str, name: str) -> npt.NDArray[np.int64]:
+        """Which rows of this split, which is sorted by ``index``, have an ``index`` (M,); all must be here.
+
+        Args:
+            index: rows of the official split, as :class:`AdversarialSet` has them.
+            what: whose they are, for the message.
+            name: of this split, likewise.
+
+        Raises:
+            InputError: one is not in this split.
+        """
+        rows = np.searchsorted(self.index, index)
+        known = rows < len(self.index)
+        if not (known.all() and np.array_equal(self.index[rows], index)):
+            raise InputError(f"{what} was made from another {name} split")
+        return rows.astype(np.int64)
+
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Images float32 (N, C, H, W) in [0, 1] and labels int64 (N,), in memory."""
         return images(self.x), labels(self.y)

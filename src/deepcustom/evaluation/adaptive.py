@@ -11,25 +11,25 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank, propose, ready
 from deepcustom.base.settings import AdaptiveParams
-from deepcustom.evaluation.subject import Cost, Outcome, Subject, attempt
+from deepcustom.evaluation.material import Adaptable, Lazy
+from deepcustom.evaluation.victim import Attack, Cost, Outcome, Victim, attempt
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.fit import Terms, fit
 from deepcustom.training.job import Job
 from deepcustom.training.prediction import predict
 
 PROTOCOL = "adaptive"
-NOTHING = Cost()
 
 
 def adapt(
     bank: DGNBank,
-    subject: Subject,
+    victim: Victim,
     train: tuple[Tensor, Tensor],
     params: AdaptiveParams,
     *,
     compute: Compute,
 ) -> DGNBank:
-    """Train each DGN of ``bank`` on, to raise the cross entropy of the subject's network.
+    """Train each DGN of ``bank`` on, to raise the cross entropy of the victim's network.
 
     The DGN of a class without an image stays what it is.
 
@@ -38,8 +38,8 @@ def adapt(
 
     Args:
         bank: of perturbations, one DGN per class; left as it is.
-        subject: the network to fool.
-        train: images (N, C, H, W) in [0, 1] and labels (N,) that are not the subject's.
+        victim: the network to fool.
+        train: images (N, C, H, W) in [0, 1] and labels (N,) that are not the victim's.
         params: the budget for each class, and how many of its images are used.
         compute: device and precision of training.
 
@@ -48,17 +48,17 @@ def adapt(
     """
     adapted = []
     for label, start in enumerate(bank.generators):
-        subject.advance(f"{subject.name}: adapting the DGN of class {label}", steps=0)
+        victim.advance(f"{victim.name}: adapting the DGN of class {label}", steps=0)
         generator = copy.deepcopy(start).requires_grad_(True)
 
         def terms(x: Tensor, label: int = label, generator: nn.Module = generator) -> Terms:
-            g = propose(generator, x, bank.output, subject.threat)
-            logits = subject.counted(subject.threat.project(g, x)).float()
+            g = propose(generator, x, bank.output, victim.threat)
+            logits = victim.counted(victim.threat.project(g, x)).float()
             y = torch.full((len(x),), label, device=x.device)
             return {"cross_entropy": -nn.functional.cross_entropy(logits, y, reduction="none")}
 
         images = train[0][train[1] == label][: params.images_per_class]
-        seed = derive_seed(subject.seed, PROTOCOL, str(label))
+        seed = derive_seed(victim.seed, PROTOCOL, str(label))
         if len(images):
             fit(generator, terms, [images], params.training, Job(seed, compute))
         adapted.append(ready(generator, compute.device))
@@ -66,34 +66,61 @@ def adapt(
 
 
 def adaptive(
-    subject: Subject, bank: DGNBank, trained: Cost = NOTHING, *, compute: Compute
-) -> Iterator[Outcome]:
-    """Attack with adapted DGNs; every attack meets every image that the network gets right.
+    victim: Victim, dgns: Lazy[Adaptable], params: AdaptiveParams, *, compute: Compute
+) -> Iterator[Attack]:
+    """Adapt DGNs, and attack with them; every attack meets every image that the network gets right.
 
     Args:
-        subject: the network and the images.
-        bank: adapted to it.
-        trained: what that took; counted once, with ``dgn``.
-        compute: device and precision of the DGNs.
+        victim: the network and the images.
+        dgns: to adapt, and on what.
+        params: see :func:`adapt`.
+        compute: device and precision of the DGNs, in training too.
 
     Yields:
-        ``dgn``, picked by the label, true or predicted: of an image that the network gets right they
-        are the same; ``dgn-any``, an image stands only where all of them fail.
+        ``dgn``, see :func:`by_label`, whose cost is also that of adapting; ``dgn-any``, see
+        :func:`by_any`.
     """
 
-    def by_label(x: Tensor, y: Tensor) -> Tensor:
-        return bank.generate(x, y, subject.threat, compute=compute)
+    def make() -> tuple[DGNBank, Cost]:
+        before = victim.spent()
+        bank, train = dgns.value
+        adapted = adapt(bank, victim, train, params, compute=compute)
+        return adapted, victim.spent() - before
 
-    def any_of_them(x: Tensor, y: Tensor) -> Tensor:
+    def dgn() -> Outcome:
+        bank, trained = made.value
+        found = by_label(victim, bank, compute=compute)
+        return replace(found, cost=trained + found.cost)
+
+    def dgn_any() -> Outcome:
+        return by_any(victim, made.value[0], compute=compute)
+
+    settings = {"dgns": dgns.key, **params.model_dump(exclude={"bank"})}
+    made = Lazy(settings, make)
+    yield Attack(PROTOCOL, "dgn", settings, dgn)
+    yield Attack(PROTOCOL, "dgn-any", settings, dgn_any)
+
+
+def by_label(victim: Victim, bank: DGNBank, *, compute: Compute) -> Outcome:
+    """Each image meets the DGN of its label, true or predicted: where the network is right they agree."""
+
+    def make(x: Tensor, y: Tensor) -> Tensor:
+        return bank.generate(x, y, victim.threat, compute=compute)
+
+    return attempt(victim, PROTOCOL, "dgn", victim.right, make)
+
+
+def by_any(victim: Victim, bank: DGNBank, *, compute: Compute) -> Outcome:
+    """Each image meets the DGNs of all classes, and stands only where all of them fail."""
+
+    def make(x: Tensor, y: Tensor) -> Tensor:
         found, left = x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)
         for label in range(len(bank.generators)):
             labels = torch.full((len(x),), label, device=x.device)
-            x_adv = bank.generate(x, labels, subject.threat, compute=compute)
-            falls = left & (predict(subject.counted, x_adv).argmax(1) != y)
+            x_adv = bank.generate(x, labels, victim.threat, compute=compute)
+            falls = left & (predict(victim.counted, x_adv).argmax(1) != y)
             found[falls] = x_adv[falls]
             left &= ~falls
         return found
 
-    first = attempt(subject, PROTOCOL, "dgn", subject.right, by_label)
-    yield replace(first, cost=trained + first.cost)
-    yield attempt(subject, PROTOCOL, "dgn-any", subject.right, any_of_them)
+    return attempt(victim, PROTOCOL, "dgn-any", victim.right, make)

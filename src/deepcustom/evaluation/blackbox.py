@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, AutoAttackParams
-from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, in_batches
+from deepcustom.evaluation.material import Lazy
+from deepcustom.evaluation.victim import Attack, Make, Outcome, Victim, attempt, in_batches
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "blackbox"
 
 
-def surrogate_images(surrogate: Subject, params: AttackParams) -> Tensor:
+def surrogate_images(surrogate: Victim, params: AttackParams) -> Tensor:
     """What an attack from at most one random start makes of every image against another network,
     (n, C, H, W): what transfers is not what barely succeeded.
     """
@@ -24,12 +26,12 @@ def surrogate_images(surrogate: Subject, params: AttackParams) -> Tensor:
 
 
 def blackbox(
-    subject: Subject, surrogates: Mapping[str, Tensor], square: AutoAttackParams
-) -> Iterator[Outcome]:
+    victim: Victim, surrogates: Mapping[str, Lazy[Tensor]], square: AutoAttackParams
+) -> Iterator[Attack]:
     """Attack the network from outside; every attack meets every image that it gets right.
 
     Args:
-        subject: the network and the images.
+        victim: the network and the images.
         surrogates: another network's name → the images made against it (:func:`surrogate_images`).
         square: how many queries Square may ask of each image.
 
@@ -38,27 +40,35 @@ def blackbox(
         from the package of AutoAttack's authors).
     """
     for name, images in surrogates.items():
-        shown = images[subject.right]
-        yield attempt(subject, PROTOCOL, f"from-{name}", subject.right, _shown(shown))
-    yield attempt(subject, PROTOCOL, "square", subject.right, square_attack(subject, square))
+        run = partial(_show, victim, f"from-{name}", images)
+        yield Attack(PROTOCOL, f"from-{name}", {"images": images.key}, run)
+
+    def run_square() -> Outcome:
+        make = square_attack(victim, square)
+        return attempt(victim, PROTOCOL, "square", victim.right, make)
+
+    used = square.model_dump(include={"queries", "batch_size"})
+    yield Attack(PROTOCOL, "square", used, run_square)
 
 
-def square_attack(subject: Subject, params: AutoAttackParams) -> Make:
+def square_attack(victim: Victim, params: AutoAttackParams) -> Make:
     """Square with ``params.queries`` for each image."""
     from pyautoattack.square import SquareAttack
 
     attack = SquareAttack(
-        subject.counted,
+        victim.counted,
         norm="Linf",
-        eps=subject.threat.eps,
+        eps=victim.threat.eps,
         n_queries=params.queries,
         n_restarts=1,
-        seed=derive_seed(subject.seed, "square"),
-        device=subject.compute.device,
+        seed=derive_seed(victim.seed, "square"),
+        device=victim.compute.device,
         resc_schedule=False,
     )
     return lambda x, y: in_batches(attack.perturb, x, y, params.batch_size)
 
 
-def _shown(images: Tensor) -> Make:
-    return lambda x, y: images
+def _show(victim: Victim, name: str, images: Lazy[Tensor]) -> Outcome:
+    """Images of the whole of the victim's, (n, C, H, W), to the network."""
+    shown = images.value[victim.right]
+    return attempt(victim, PROTOCOL, name, victim.right, lambda x, y: shown)

@@ -7,7 +7,7 @@ and the indicators of attack failure of Pintor et al. 2022 (arXiv:2106.09947).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -21,7 +21,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.settings import AttackParams
 from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.subject import Counted, Outcome, Subject
+from deepcustom.evaluation.victim import Counted, Victim
 from deepcustom.training.prediction import predict
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -51,7 +51,7 @@ class Check:
 
 
 def _grade(value: float, ok: float, warn: float) -> Verdict:
-    """``ok`` up to the one bound, ``warn`` up to the other; what is no number fails."""
+    """``ok`` up to the one bound, ``warn`` up to the other; ``fail`` above, and for nan."""
     return "ok" if value <= ok else "warn" if value <= warn else "fail"
 
 
@@ -97,12 +97,12 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
     return Check("logits", about, "ok", figures, "Outputs are logits.")
 
 
-def gradients(subject: Subject) -> Check:
+def gradients(victim: Victim) -> Check:
     """Gradients that are neither zero nor infinite, where the network is right."""
-    x, net = subject.x[subject.right].requires_grad_(), Counted(subject.net)
+    x, net = victim.x[victim.right].requires_grad_(), Counted(victim.net)
     zero = broken = 0
     for rows in torch.split(torch.arange(len(x), device=x.device), 500):
-        loss = F.cross_entropy(net(x[rows]), subject.y[subject.right][rows], reduction="sum")
+        loss = F.cross_entropy(net(x[rows]), victim.y[victim.right][rows], reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
         own = gradient[rows].flatten(1)
         broken += int((~own.isfinite()).any(1).sum())
@@ -113,7 +113,7 @@ def gradients(subject: Subject) -> Check:
     text = f"{zero} of {len(x)} images have a gradient of zero, {broken} one that is not finite."
     if verdict == "fail":
         text += " Gradients are masked: attacks that follow them are blind."
-    return Check("gradients", subject.name, verdict, figures, text)
+    return Check("gradients", victim.name, verdict, figures, text)
 
 
 def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
@@ -128,17 +128,18 @@ def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
     return Check("pgd-reach", about, verdict, figures, text)
 
 
-def reproduced(subject: Subject, outcomes: Sequence[Outcome]) -> Check:
-    """What fell under an attack falls again, and what stood stands, in batches of another size."""
-    unlike = total = 0
-    for outcome in outcomes:
-        again = (predict(subject.net, outcome.x_adv, batch_size=64).argmax(1) == subject.y).cpu()
-        unlike += int((again != outcome.stands)[outcome.tried].sum())
-        total += int(outcome.tried.sum())
+def reproduced(about: str, unlike: int, total: int) -> Check:
+    """What fell under an attack falls again, and what stood stands, in batches of another size.
+
+    Args:
+        about: the network.
+        unlike: how many predictions under attack are others when made again.
+        total: of how many.
+    """
     figures = {"unlike": float(unlike), "predictions": float(total)}
     text = f"{unlike} of {total} predictions under attack are others when made again."
     verdict = _grade(unlike / max(total, 1), 0.0, 0.0005)
-    return Check("success-reproduced", subject.name, verdict, figures, text)
+    return Check("success-reproduced", about, verdict, figures, text)
 
 
 def zero_radius(about: str, clean: float, at_zero: float) -> Check:

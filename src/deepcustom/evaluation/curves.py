@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import AttackParams, CurveParams
-from deepcustom.evaluation.subject import Subject
+from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.prediction import predict
 
@@ -37,20 +37,20 @@ class Point:
     risen: float
 
 
-def curves(subject: Subject, params: CurveParams, pgd: AttackParams) -> Iterator[Point]:
+def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[Point]:
     """Attack the first images again and again.
 
     Args:
-        subject: the network and the images, of which the first ``params.n`` are used.
-        params: radii, as multiples of the subject's eps, and numbers of steps.
-        pgd: step and number of steps at the subject's eps. The step grows and shrinks with the radius;
+        victim: the network and the images, of which the first ``params.n`` are used.
+        params: radii, as multiples of the victim's eps, and numbers of steps.
+        pgd: step and number of steps at the victim's eps. The step grows and shrinks with the radius;
             fewer steps are longer, so that each number of them crosses the ball.
 
     Yields:
         The points of both curves.
     """
-    few = replace(subject, x=subject.x[: params.n], y=subject.y[: params.n])
-    eps, steps = subject.threat.eps, int(pgd.max_iter or 1)
+    few = replace(victim, x=victim.x[: params.n], y=victim.y[: params.n])
+    eps, steps = victim.threat.eps, int(pgd.max_iter or 1)
     wanted = [("eps", min(radius * eps, 1.0), steps) for radius in params.radii]
     wanted += [("steps", eps, count) for count in params.steps]
     made: dict[tuple[float, int], Point] = {}
@@ -60,7 +60,7 @@ def curves(subject: Subject, params: CurveParams, pgd: AttackParams) -> Iterator
         yield replace(made[radius, count], curve=curve)
 
 
-def _point(few: Subject, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
+def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
     before = _loss(few, few.x)
     if steps == 0:
         accuracy, after = float(few.right.cpu().double().mean()), before
@@ -78,6 +78,6 @@ def _point(few: Subject, curve: str, eps: float, steps: int, pgd: AttackParams) 
     return Point(curve, eps, steps, accuracy, mean, risen)
 
 
-def _loss(few: Subject, x: torch.Tensor) -> torch.Tensor:
+def _loss(few: Victim, x: torch.Tensor) -> torch.Tensor:
     """Cross entropy of each image, (n,)."""
     return F.cross_entropy(predict(few.net, x), few.y, reduction="none")

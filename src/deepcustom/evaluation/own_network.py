@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +98,29 @@ def load_own(
     net.eval().requires_grad_(False)
     _check_outputs(path, net, spec, compute)
     return net
+
+
+def own_source(
+    architecture: str | None, mean: Sequence[float] = (), std: Sequence[float] = ()
+) -> str:
+    """Hash of what makes a loaded network answer as it does, next to its file and this package.
+
+    That is what :func:`load_own` was told, and the files of all loaded modules that lie in the current
+    folder or in the package of ``architecture``; packages that were installed there are left out.
+    """
+    top = (architecture or "").partition(":")[0].partition(".")[0]
+    here, files = Path.cwd(), set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        package = name.partition(".")[0]
+        if file is None or package == __name__.partition(".")[0]:
+            continue
+        installed = "site-packages" in Path(file).parts
+        if package == top or (Path(file).is_relative_to(here) and not installed):
+            files.add(Path(file))
+    code = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.is_file())
+    text = json.dumps([architecture, list(mean), list(std), code if architecture else []])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _with_weights(path: Path, net: nn.Module) -> nn.Module:

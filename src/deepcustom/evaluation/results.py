@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -42,7 +42,6 @@ CLEAN = "clean"
 ALL = "all"
 """The name, under ``worst``, of the worst case over everything."""
 
-UNCLIPPED = "-unclipped"  # ends the name of an attack whose images leave the ball
 CONFIDENCE = 0.95
 DECIMALS = 6
 
@@ -172,9 +171,9 @@ def datasets_of(results: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(result.dataset for result in results))
 
 
-def trained_on(network: str) -> str:
-    """The attack a network was hardened with, by its name: ``nce``, ``nce-robust``, ``nce-art``."""
-    return network.removesuffix("-robust").removesuffix("-art")
+def unclipped(attack: str) -> str:
+    """What an attack is called in tables whose images leave the ball."""
+    return f"{attack}-unclipped"
 
 
 def percent(result: Result | None) -> str:
@@ -197,21 +196,29 @@ class LabelLeak:
         return self.own.ci_low > self.clean.ci_high
 
 
-def own_attacks(results: Iterable[Result], dataset: str) -> list[tuple[Result, Result]]:
+HardenedWith = Mapping[str, str]
+"""Network → the attack that it was hardened with, by its name among the sets; others are not in it."""
+
+
+def own_attacks(
+    results: Iterable[Result], dataset: str, hardened_with: HardenedWith
+) -> list[tuple[Result, Result]]:
     """(clean, own attack) under the transfer protocol, of each network that has both."""
     networks, _, cells = pivot(results, dataset, "transfer")
-    pairs = [(cells.get((n, CLEAN)), cells.get((n, trained_on(n)))) for n in networks]
+    pairs = [(cells.get((n, CLEAN)), cells.get((n, hardened_with.get(n, "")))) for n in networks]
     return [(clean, own) for clean, own in pairs if clean and own and clean is not own]
 
 
-def label_leaks(results: Iterable[Result], dataset: str) -> list[LabelLeak]:
+def label_leaks(
+    results: Iterable[Result], dataset: str, hardened_with: HardenedWith
+) -> list[LabelLeak]:
     """The networks whose own-attack accuracy is above their clean accuracy (transfer protocol).
 
     An attack makes images harder; unless the true label chose the perturbation, and the network
     learned to read that choice off the image (Kurakin, Goodfellow and Bengio 2017,
     arXiv:1611.01236, found it with FGSM).
     """
-    pairs = own_attacks(results, dataset)
+    pairs = own_attacks(results, dataset, hardened_with)
     return [LabelLeak(clean, own) for clean, own in pairs if own.accuracy > clean.accuracy]
 
 

@@ -12,16 +12,32 @@ from deepcustom.training.prediction import predict
 
 @dataclass(frozen=True)
 class Network:
-    """A network to score: its name in the table, the hash of its file, and itself."""
+    """A network to score.
+
+    Attributes:
+        name: in the table.
+        md5: of its file.
+        net: itself.
+        source: hash of whatever else, next to the file and this package, makes it answer as it does.
+    """
 
     name: str
     md5: str
     net: nn.Module
+    source: str = ""
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Images to score on: name of the attack that made them, hash, images (N, C, H, W) and labels (N,)."""
+    """Images to score on.
+
+    Attributes:
+        attack: name of the attack that made them.
+        md5: of their files.
+        x: images (N, C, H, W).
+        y: labels (N,).
+        inside: whether they lie in the ball; where not, the attack is none that was allowed.
+    """
 
     __test__ = False  # for pytest: the name is the field's, it is no test case
 
@@ -29,6 +45,7 @@ class TestSet:
     md5: str
     x: Tensor
     y: Tensor
+    inside: bool = True
 
 
 def transfer(dataset: str, network: Network, images: TestSet) -> tuple[Result, Tensor]:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, run_attack
 from deepcustom.base.settings import AttackParams, AutoAttackParams
-from deepcustom.evaluation.subject import Make, Outcome, Subject, attempt, follow, in_batches
+from deepcustom.evaluation.victim import (
+    Attack,
+    Make,
+    Outcome,
+    Victim,
+    attempt,
+    follow,
+    in_batches,
+)
 from deepcustom.training.compute import derive_seed
+
+if TYPE_CHECKING:
+    from deepcustom.evaluation.found import Evaluation
 
 PROTOCOL = "whitebox"
 MORE = "apgd-t-more"
@@ -19,8 +32,11 @@ MORE = "apgd-t-more"
 
 
 def whitebox(
-    subject: Subject, attacks: Mapping[str, AttackParams], apgd: AutoAttackParams
-) -> Iterator[Outcome]:
+    victim: Victim,
+    attacks: Mapping[str, AttackParams],
+    apgd: AutoAttackParams,
+    found: Evaluation,
+) -> Iterator[Attack]:
     """Attack the network itself, ever harder.
 
     The ``attacks`` each meet every image that the network gets right. ``apgd-ce`` and ``apgd-t`` (on
@@ -29,74 +45,92 @@ def whitebox(
     the whole series.
 
     Args:
-        subject: the network and the images.
+        victim: the network and the images.
         attacks: name → FGSM or PGD, from ART.
         apgd: iterations, restarts and targets of APGD, from the package of AutoAttack's authors.
+        found: has what each attack left by the time that the next one is asked for.
 
     Yields:
-        The outcomes, in that order.
+        The attacks, in that order.
     """
-    standing = subject.right
     for name, params in attacks.items():
-        outcome = restarted(subject, name, params, subject.right)
-        yield outcome
-        standing = standing & outcome.stands.to(standing.device)
+        yield with_restarts(victim, name, params, victim.right)
     for name in ("apgd-ce", "apgd-t"):
-        outcome = attempt(subject, PROTOCOL, name, standing, _apgd(subject, name, apgd))
-        yield outcome
-        standing = outcome.stands.to(standing.device)
+        before = found.stands.get(PROTOCOL, {}).values()
+        left = torch.stack([victim.right.cpu(), *before]).all(0)
+        yield _apgd_on(victim, name, name, apgd, left)
 
 
-def spend_more(subject: Subject, apgd: AutoAttackParams, left: Tensor) -> Outcome:
+def spend_more(victim: Victim, apgd: AutoAttackParams, left: Tensor) -> Attack:
     """``apgd-t`` again, from five times as many starts, on what the series left, (n,) bool."""
     more = apgd.model_copy(update={"num_random_init": 5 * apgd.num_random_init})
-    rows = left.to(subject.x.device)
-    return attempt(subject, PROTOCOL, MORE, rows, _apgd(subject, "apgd-t", more))
+    return _apgd_on(victim, MORE, "apgd-t", more, left)
 
 
-def restarted(subject: Subject, name: str, params: AttackParams, rows: Tensor) -> Outcome:
+def with_restarts(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Attack:
+    """:func:`restarted`, before it is run."""
+    settings = {**params.model_dump(), "rows": rows}
+    return Attack(PROTOCOL, name, settings, partial(restarted, victim, name, params, rows))
+
+
+def _apgd_on(
+    victim: Victim, name: str, kind: str, params: AutoAttackParams, left: Tensor
+) -> Attack:
+    """The APGD of a ``kind``, under a ``name`` of its own, on the images that are ``left``."""
+    used = {"max_iter", "num_random_init", "batch_size"} | (
+        {"targets"} if kind == "apgd-t" else set()
+    )
+    rows = left.to(victim.x.device)
+
+    def run() -> Outcome:
+        return attempt(victim, PROTOCOL, name, rows, _apgd(victim, kind, params))
+
+    return Attack(PROTOCOL, name, {**params.model_dump(include=used), "rows": rows}, run)
+
+
+def restarted(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Outcome:
     """FGSM, or PGD whose restarts meet only what the ones before them left.
 
     Args:
-        subject: the network and the images.
+        victim: the network and the images.
         name: for the outcome, and for the seeds.
         params: the settings.
         rows: (n,) bool, which images to attack.
     """
-    threat, shape = subject.threat, tuple(subject.x.shape[1:])
-    estimator = art_classifier(subject.counted, shape, subject.num_classes, subject.compute.device)
+    threat, shape = victim.threat, tuple(victim.x.shape[1:])
+    estimator = art_classifier(victim.counted, shape, victim.num_classes, victim.compute.device)
     starts = params.num_random_init or 0
     once = params if starts < 2 else params.model_copy(update={"num_random_init": 1})
 
     def make(restart: int) -> Make:
-        seed = derive_seed(subject.seed, name, str(restart))
+        seed = derive_seed(victim.seed, name, str(restart))
         return lambda x, y: torch.from_numpy(run_attack(estimator, once, threat, x, y, seed=seed))
 
-    outcome = attempt(subject, PROTOCOL, name, rows, make(0))
+    outcome = attempt(victim, PROTOCOL, name, rows, make(0))
     for restart in range(1, starts):
         left = outcome.stands.to(rows.device)
         if not left.any():
             break
-        outcome = follow(outcome, attempt(subject, PROTOCOL, name, left, make(restart)))
+        outcome = follow(outcome, attempt(victim, PROTOCOL, name, left, make(restart)))
     return outcome
 
 
-def _apgd(subject: Subject, name: str, params: AutoAttackParams) -> Make:
+def _apgd(victim: Victim, name: str, params: AutoAttackParams) -> Make:
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
     settings = {
         "n_iter": params.max_iter,
         "n_restarts": params.num_random_init,
         "norm": "Linf",
-        "eps": subject.threat.eps,
-        "seed": derive_seed(subject.seed, name),
-        "device": subject.compute.device,
+        "eps": victim.threat.eps,
+        "seed": derive_seed(victim.seed, name),
+        "device": victim.compute.device,
     }
     if name == "apgd-ce":
-        attack = APGDAttack(subject.counted, loss="ce", **settings)
+        attack = APGDAttack(victim.counted, loss="ce", **settings)
     else:
-        targets = min(params.targets, subject.num_classes - 1)
-        attack = APGDAttack_targeted(subject.counted, n_target_classes=targets, **settings)
+        targets = min(params.targets, victim.num_classes - 1)
+        attack = APGDAttack_targeted(victim.counted, n_target_classes=targets, **settings)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         # It asks for gradients where it needs them; left on, every iteration would stay in memory.

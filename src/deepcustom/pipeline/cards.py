@@ -12,7 +12,7 @@ from deepcustom.base.params import Params
 from deepcustom.base.rows import HARDENING, row, rows
 from deepcustom.base.settings import TrainDgnParams, TrainingParams
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.evaluation.results import Result
+from deepcustom.evaluation.results import HardenedWith, Result
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
@@ -21,13 +21,16 @@ from deepcustom.report.cards import Model, card
 from deepcustom.training.nets.base import build, build_classifier, parameter_count
 
 
-def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -> dict[str, str]:
+def model_cards(
+    stage: StageRun, spec: DatasetSpec, results: Sequence[Result], hardened_with: HardenedWith
+) -> dict[str, str]:
     """File name without suffix → card, of every network and every DGN of the subject.
 
     Args:
         stage: reads the models, the metrics of ``prepare`` and the settings.
         spec: the data set.
         results: of the subject.
+        hardened_with: network → the attack it was hardened with.
     """
     facts = {"data": _data(stage, spec), "threat model": threat_in_words(stage)}
     found = [*_classifiers(stage), *_banks(stage, spec), *_generators(stage, spec)]
@@ -37,6 +40,7 @@ def model_cards(stage: StageRun, spec: DatasetSpec, results: Sequence[Result]) -
             stage.row.subject,
             spec.title,
             results,
+            hardened_with=hardened_with,
             facts=facts,
             settings=settings.model_dump(mode="json", exclude_none=True),
         )

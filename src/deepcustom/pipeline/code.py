@@ -41,6 +41,8 @@ CUT: Mapping[str, str] = {
 """Modules of the package, with all below them, that decide no output of a stage, and why."""
 OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
+BY_NAME = {"training/nets/base.py": "training/nets"}
+"""Modules that load others by a name in ``subjects``, and the folder whose modules they may load."""
 OWN_ROOM = {"report": "report"}  # stage → what is cut for every stage but that one
 
 
@@ -178,6 +180,9 @@ class _Sources:
         if not path.startswith(PREFIX):  # a user's own packages run their faces
             faces = (self.find(".".join(folder.parts)) for folder in Path(path).parents)
             yield from (face for face in faces if face and not runs_nothing(self.file(face)))
+        if folder := BY_NAME.get(path.removeprefix(PREFIX)):
+            files = sorted((self.package / folder).glob("[!_]*.py"))
+            yield from (PREFIX + file.relative_to(self.package).as_posix() for file in files)
         for source, name in _imports(self.file(path), module, path.endswith(f"/{FACE}.py")):
             yield from self._from(source, name)
 

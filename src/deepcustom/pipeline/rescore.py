@@ -10,17 +10,17 @@ from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
+from deepcustom.evaluation.scoring import is_quick, score
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.scoring import is_quick, score
+from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import TRAINING
 
 SCORING = ("prepare", "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""
-TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
-
 
 BACK = "`git checkout dvc.lock reports` brings the committed ones back"
 SHOWN = 4  # warnings of one kind
@@ -31,8 +31,8 @@ def rescore(
 ) -> tuple[list[Result], list[Comparison]]:
     """Pull the models that are not here, and make the tables' numbers again; train nothing.
 
-    Of the protocols those that take minutes, see :func:`deepcustom.pipeline.scoring.is_quick`. Nothing but
-    the test sets and the records of how they were made is written.
+    Of the protocols those that take minutes, see :func:`deepcustom.evaluation.scoring.is_quick`. Nothing but
+    the test sets, the records of how they were made, and the store of scores is written.
 
     Args:
         ws: a git checkout with ``dvc.lock``.
@@ -71,10 +71,11 @@ def rescore(
 
 
 def _scored(ws: Workspace, dataset: str) -> list[Result]:
-    """What the networks are worth under the quick protocols; nothing is written."""
+    """What the networks are worth under the quick protocols; only the store of scores is written."""
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-        params = stage.params(EvaluateParams)
-        return score(stage, load_dataset(stage), params, quick=True).results
+        params = stage.settings(EvaluateParams)
+        inputs = score_inputs(stage, load_dataset(stage), params, quick=True)
+        return score(inputs, score_store(stage, "rescore")).results
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:

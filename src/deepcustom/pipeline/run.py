@@ -190,20 +190,32 @@ class StageRun:
 
         if not self._writes:
             return NOWHERE
-        self._code.check()
         basis = {
             "seed": self.seed,
             "params": self._used,
             "inputs": self._hashes(self._inputs),
-            "code": self._code.digest,
-            "machine": self._machine,
-            "processor": provenance.processor(),
-            "packages": provenance.packages(),
+            **self.basis(),
         }
         text = json.dumps(basis, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self._checkpoint = Checkpoint(self.ws.checkpoint(self.stage, self.row.name), fingerprint)
         return self._checkpoint
+
+    def basis(self) -> dict[str, Any]:
+        """What decides numbers next to seed, settings and inputs: code, versions of packages, and machine.
+
+        Call it after :meth:`compute`, whose choices belong to it.
+
+        Raises:
+            InputError: the stage has loaded code that DVC does not hash for it.
+        """
+        self._code.check()
+        return {
+            "code": self._code.digest,
+            "machine": self._machine,
+            "processor": provenance.processor(),
+            "packages": provenance.packages(),
+        }
 
     def log(
         self,

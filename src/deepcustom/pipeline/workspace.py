@@ -58,6 +58,10 @@ class Workspace:
         """What an interrupted run of a stage had finished; apart from outputs, which DVC removes."""
         return self.root / ".checkpoints" / stage / item
 
+    def scores(self, dataset: str) -> Path:
+        """Scores that later runs may take, whatever stage or command made them."""
+        return self.root / ".checkpoints/scores" / dataset
+
 
 # What is keyed by the data set, so that subjects can share it.
 
@@ -125,7 +129,7 @@ def pairs(subject: str) -> str:
     return f"reports/pairs/{subject}.csv"
 
 
-def aside(subject: str, name: str) -> str:
+def own_scores(subject: str, name: str) -> str:
     """The folder of an evaluation that is no part of the pipeline."""
     return f"reports/own/{subject}/{name}"
 

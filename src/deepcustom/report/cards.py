@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepcustom.evaluation.results import CLEAN, PROTOCOLS, Result, label_leaks, percent, trained_on
+from deepcustom.evaluation.results import (
+    CLEAN,
+    PROTOCOLS,
+    HardenedWith,
+    Result,
+    label_leaks,
+    percent,
+)
 from deepcustom.report.headline import RULE, sentences
 from deepcustom.report.tables import NAMES, ORDER, escape
 
@@ -87,6 +94,7 @@ def card(
     dataset_title: str,
     results: Sequence[Result],
     *,
+    hardened_with: HardenedWith,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> str:
@@ -97,6 +105,7 @@ def card(
         dataset: the name of the data set in ``results``.
         dataset_title: its name for people.
         results: all results; those of other data sets are left out.
+        hardened_with: network → the attack it was hardened with.
         facts: what else is known, name → value: the data, the threat model.
         settings: the model's section of ``params.yaml``.
     """
@@ -109,7 +118,9 @@ def card(
     }
     own = [result for result in results if result.dataset == dataset]
     scores = (
-        _as_network(own, model.name) if model.kind == "classifier" else _as_attack(own, model.name)
+        _as_network(own, model.name, hardened_with)
+        if model.kind == "classifier"
+        else _as_attack(own, model.name, hardened_with)
     )
     limit = TYPES.get(str(settings.get("type"))) if model.kind == "classifier" else None
     parts = [
@@ -126,7 +137,7 @@ def card(
     return "\n".join(parts)
 
 
-def _as_network(results: Sequence[Result], network: str) -> list[str]:
+def _as_network(results: Sequence[Result], network: str, hardened_with: HardenedWith) -> list[str]:
     """What the network withstands: a section per protocol, the headline first, and what is suspicious."""
     dataset = results[0].dataset if results else ""
     sections = []
@@ -138,7 +149,7 @@ def _as_network(results: Sequence[Result], network: str) -> list[str]:
             sections.append(f"{head}\n{_table('images', ((r.attack, r) for r in rows))}")
         if rows and protocol == "worst":
             sections.append(f"In words: {sentences(results, dataset)[network]} {RULE}\n")
-    for leak in label_leaks(results, dataset):
+    for leak in label_leaks(results, dataset, hardened_with):
         if leak.own.network == network:
             sections.append(
                 f"**Label leak.** {percent(leak.own)} % on `{leak.own.attack}` images is above "
@@ -148,7 +159,7 @@ def _as_network(results: Sequence[Result], network: str) -> list[str]:
     return sections
 
 
-def _as_attack(results: Sequence[Result], bank: str) -> list[str]:
+def _as_attack(results: Sequence[Result], bank: str, hardened_with: HardenedWith) -> list[str]:
     """What each network still gets right on the bank's images."""
     rows = [r for r in results if r.protocol == "transfer" and r.attack == bank]
     if not rows:
@@ -158,13 +169,13 @@ def _as_attack(results: Sequence[Result], bank: str) -> list[str]:
         f"## What it does\n\n{PROTOCOLS['transfer']}\n\n"
         "Accuracy of each network on this bank's images; `target` is the one it was trained against.\n"
     )
-    table = _table("network", ((r.network + _own(r), r) for r in rows))
+    own = {network for network, attack in hardened_with.items() if attack == bank}
+    marked = (
+        (f"{r.network} (hardened with it)" if r.network in own else r.network, r) for r in rows
+    )
+    table = _table("network", marked)
     before = ", ".join(f"{name} {percent(result)} %" for name, result in clean.items())
     return [f"{head}\n{table}", f"On clean images: {before}.\n" if clean else ""]
-
-
-def _own(result: Result) -> str:
-    return " (hardened with it)" if trained_on(result.network) == result.attack else ""
 
 
 def _table(first: str, rows: Iterable[tuple[str, Result]]) -> str:

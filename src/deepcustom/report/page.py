@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from deepcustom.evaluation.check_table import FAILED
 from deepcustom.evaluation.results import (
     ALL,
     CLEAN,
     PROTOCOLS,
+    HardenedWith,
     Result,
     label_leaks,
     own_attacks,
     percent,
     pivot,
-    trained_on,
     weak_whitebox,
 )
 from deepcustom.report.headline import RULE, TARGET, sentences
@@ -73,26 +74,6 @@ test: p is the probability of a split at least as uneven if both were equally ro
 compared with the target network, and those that keep anything with each other.
 """
 FAILED_OTHERWISE = "what rests on it is not to be believed."
-FAILED = {
-    "ball": "an attack broke the rules, so the accuracy under it means nothing.",
-    "deterministic": "a network that answers at random looks more robust than it is.",
-    "logits": "gradients vanish, so the accuracy under attacks that follow them is too high.",
-    "gradients": "attacks that follow gradients are blind; only black-box accuracy can be relied on.",
-    "pgd-reach": "PGD cannot cross the ball or gives up early, so the accuracy under it is too high.",
-    "success-reproduced": "the accuracy under attack depends on how it is computed.",
-    "eps-0": "the attack or its counting is wrong, so no accuracy under attack holds.",
-    "pgd-not-weaker": "PGD is misled, so white-box accuracy is too high.",
-    "doubling": "more effort finds more, so white-box accuracy is too high.",
-    "eps-curve": "an attack without limits fails, so white-box accuracy is too high.",
-    "loss-rises": "the attack does not climb, so white-box accuracy is too high.",
-    "square-not-stronger": "white-box accuracy is too high, as a weaker attacker finds more.",
-    "whitebox-not-weaker": "white-box accuracy is too high, as a weaker attacker finds more.",
-    "label-leak": "the accuracy on that set is no robustness.",
-    "label-in-perturbation": "accuracy on that set may be the label read off the perturbation.",
-    "undefended-falls": "the attacks are too weak, so every accuracy under attack may be too high.",
-    "test-unread": "training saw the test split, so every accuracy may be too high.",
-}
-"""Name of a check → what its failure means for the numbers."""
 
 
 def page(
@@ -100,6 +81,7 @@ def page(
     results: Sequence[Result],
     dataset: str,
     *,
+    hardened_with: HardenedWith,
     curves: Mapping[str, str],
     grids: Mapping[str, str],
     facts: Mapping[str, str | int | float],
@@ -114,6 +96,7 @@ def page(
         dataset_title: name of the data set for people.
         results: all results; those of other data sets are left out.
         dataset: name of the data set in ``results``.
+        hardened_with: network -> the attack it was hardened with.
         curves: caption -> link of the picture of training curves.
         grids: caption -> link of the grid of images.
         facts: what else the reader should know, name -> value.
@@ -127,7 +110,8 @@ def page(
     for protocol in ORDER:
         link = (heatmaps or {}).get(protocol)
         parts.append(_protocol_section(results, dataset, protocol, link))
-    parts += [_side_by_side(results, dataset), _leak_section(results, dataset)]
+    parts.append(_side_by_side(results, dataset, hardened_with))
+    parts.append(_leak_section(results, dataset, hardened_with))
     parts.append("" if checks is None else _checks_section(checks))
     parts += [_robustness(robustness or {}), _pairs_section(results, dataset, pairs)]
     parts += [_pictures("Images", grids), _pictures("Training curves", curves)]
@@ -193,18 +177,19 @@ points to masked gradients or to too few steps, so these cells overstate the rob
 """
 
 
-def _side_by_side(results: Sequence[Result], dataset: str) -> str:
+def _side_by_side(results: Sequence[Result], dataset: str, hardened_with: HardenedWith) -> str:
     """One line per network with a number on transferred images and one when it is attacked itself."""
     networks, _, transfer = pivot(results, dataset, "transfer")
     _, _, whitebox = pivot(results, dataset, "whitebox")
     lines = []
     for network in networks:
-        own = transfer.get((network, trained_on(network)))
+        by = hardened_with.get(network, "")
+        own = transfer.get((network, by))
         if own is None or own.empty:
             own = _lowest(transfer.values(), network)
         worst = _lowest(whitebox.values(), network)
         if own and worst:
-            kind = "it was hardened with" if trained_on(network) == own.attack else "hardest for it"
+            kind = "it was hardened with" if own.attack == by else "hardest for it"
             lines.append(
                 f"* network **{network}**: {percent(own)} % on transferred `{own.attack}` images "
                 f"(the attack {kind}); {percent(worst)} % when `{worst.attack}` attacks it itself."
@@ -222,9 +207,9 @@ def _lowest(cells: Iterable[Result], network: str) -> Result | None:
     return min(own, key=lambda cell: cell.accuracy, default=None)
 
 
-def _leak_section(results: Sequence[Result], dataset: str) -> str:
-    checked = own_attacks(results, dataset)
-    leaks = label_leaks(results, dataset)
+def _leak_section(results: Sequence[Result], dataset: str, hardened_with: HardenedWith) -> str:
+    checked = own_attacks(results, dataset, hardened_with)
+    leaks = label_leaks(results, dataset, hardened_with)
     if not checked:
         return f"{LEAK_HEAD}\nNo network was scored on its own attack, so nothing was checked.\n"
     if not leaks:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from deepcustom.evaluation.results import (
     PROTOCOLS,
+    HardenedWith,
     LabelLeak,
     Result,
     datasets_of,
     label_leaks,
     percent,
     pivot,
-    trained_on,
     weak_whitebox,
 )
 
@@ -52,7 +52,9 @@ HEADLINE = (
 """How to read the table of the protocol ``worst``."""
 
 
-def rich_tables(results: Sequence[Result], dataset: str, width: int = WIDTH) -> list[Table]:
+def rich_tables(
+    results: Sequence[Result], dataset: str, hardened_with: HardenedWith, width: int = WIDTH
+) -> list[Table]:
     """Terminal tables for each protocol under which ``dataset`` has results, the headline first.
 
     No table holds two protocols, but the headline the worst case of each. With the 95 % interval in each
@@ -60,12 +62,18 @@ def rich_tables(results: Sequence[Result], dataset: str, width: int = WIDTH) -> 
     is continued in the next. Bold: the attack that the network was hardened with.
     """
     return [
-        table for protocol in ORDER for table in _protocol_tables(results, dataset, protocol, width)
+        table
+        for protocol in ORDER
+        for table in _protocol_tables(results, dataset, protocol, hardened_with, width)
     ]
 
 
 def _protocol_tables(
-    results: Iterable[Result], dataset: str, protocol: str, width: int
+    results: Iterable[Result],
+    dataset: str,
+    protocol: str,
+    hardened_with: HardenedWith,
+    width: int,
 ) -> list[Table]:
     networks, attacks, cells = pivot(results, dataset, protocol)
     if not cells:
@@ -75,7 +83,10 @@ def _protocol_tables(
         columns = [
             [
                 _text(a.replace("-", "-\n")),
-                *(_rich_cell(cells.get((n, a)), interval) for n in networks),
+                *(
+                    _rich_cell(cells.get((n, a)), interval, hardened_with.get(n) == a)
+                    for n in networks
+                ),
             ]
             for a in attacks
         ]
@@ -109,10 +120,9 @@ def _text(text: str, style: str = "") -> Text:
     return Text(text, style)
 
 
-def _rich_cell(result: Result | None, interval: bool) -> Text:
+def _rich_cell(result: Result | None, interval: bool, own: bool) -> Text:
     if result is None or result.empty:
         return _text(percent(result), "dim")
-    own = trained_on(result.network) == result.attack
     share = f"{100 * result.accuracy:.{1 if interval else 2}f}"
     cell = _text("").append(share, "bold" if own else "")
     if interval:
@@ -155,16 +165,27 @@ def _rich_table(columns: Sequence[Sequence[Text]], title: str) -> Table:
     return table
 
 
-def print_tables(results: Sequence[Result], console: Console | None = None) -> None:
-    """Print the tables of every data set, and below them what is suspicious about the numbers."""
+def print_tables(
+    results: Sequence[Result],
+    hardened_with: Mapping[str, HardenedWith],
+    console: Console | None = None,
+) -> None:
+    """Print the tables of every data set, and below them what is suspicious about the numbers.
+
+    Args:
+        results: of one data set or of several.
+        hardened_with: data set → network → the attack it was hardened with.
+        console: where to print; None: on the terminal.
+    """
     from rich.console import Console
 
     if console is None:
         console = Console(width=None if sys.stdout.isatty() else WIDTH)
     for dataset in datasets_of(results):
-        for table in rich_tables(results, dataset, console.width):
+        by = hardened_with.get(dataset, {})
+        for table in rich_tables(results, dataset, by, console.width):
             console.print(table, "")
-        lines = [f"label leak: {leak_line(leak)}" for leak in label_leaks(results, dataset)]
+        lines = [f"label leak: {leak_line(leak)}" for leak in label_leaks(results, dataset, by)]
         lines += [f"weak attack: {weak_line(*pair)}" for pair in weak_whitebox(results, dataset)]
         for line in lines:
             console.print(_text(f"{dataset}, {line.replace('**', '').replace('`', '')}"))

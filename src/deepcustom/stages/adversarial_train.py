@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepcustom.base.errors import InputError
 from deepcustom.base.progress import progress
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
@@ -49,5 +50,7 @@ def _adversarial_set(
     """The images of the train split's adversarial set ``name``, and the row of each in that split."""
     path = workspace.adversarial(stage.row.subject, "train", name)
     made = arrays.AdversarialSet.load(stage.read(path), spec)
-    row = torch.from_numpy(split.rows_of(made.index, name))
+    if not len(made):
+        raise InputError(f"the adversarial set {name!r} is empty: there is nothing to train on")
+    row = torch.from_numpy(split.rows_of(made.index, f"the adversarial set {name!r}", "train"))
     return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)

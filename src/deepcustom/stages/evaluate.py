@@ -7,49 +7,54 @@ from pathlib import Path
 
 from deepcustom.base.files import replace_file
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.rows import networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
-from deepcustom.evaluation.own_network import load_own
-from deepcustom.evaluation.results import PROTOCOLS, csv_text
+from deepcustom.evaluation.own_network import load_own, own_source
+from deepcustom.evaluation.results import PROTOCOLS, HardenedWith, csv_text
+from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import architectures, load_dataset
+from deepcustom.pipeline.hardened import hardened_with
+from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.scoring import Scores, score
+from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap
 from deepcustom.report.tables import print_tables
 
 
-def run(ws: Workspace, dataset: str) -> None:
-    """Score every network of ``dataset`` under every protocol, and check the evaluation itself."""
-    with StageRun(ws, "evaluate", dataset) as stage:
-        params = stage.params(EvaluateParams)
+def run(ws: Workspace, subject: str) -> None:
+    """Score every network of ``subject`` under every protocol, and check the evaluation itself."""
+    with StageRun(ws, "evaluate", subject) as stage:
+        params = stage.settings(EvaluateParams)
 
-        found = score(stage, load_dataset(stage), params)
+        inputs = score_inputs(stage, load_dataset(stage), params)
+
+        found = score(inputs, score_store(stage, "evaluate"))
 
         places = {
-            "results.csv": workspace.results(dataset),
-            "checks.json": workspace.checks(dataset),
-            "curves.csv": workspace.curves(dataset),
-            "pairs.csv": workspace.pairs(dataset),
+            "results.csv": workspace.results(subject),
+            "checks.json": workspace.checks(subject),
+            "curves.csv": workspace.curves(subject),
+            "pairs.csv": workspace.pairs(subject),
         }
         for name, content in _files(found).items():
             stage.write(places[name]).write_text(content)
 
-        print_tables(found.results)
-        _print_checks(found.checks)
+        by = hardened_with(stage.tree, subject)
+        _print(found, subject, by)
         for protocol in PROTOCOLS:
-            figure = accuracy_heatmap(found.results, dataset, protocol)
+            figure = accuracy_heatmap(found.results, subject, protocol, by)
             stage.figure(f"accuracy-{protocol}", figure)
         stage.log({f"{r.protocol}/{r.network}/{r.attack}": r.accuracy for r in found.results})
         stage.time(found.seconds)
 
 
-def aside(
+def run_own(
     ws: Workspace,
-    dataset: str,
+    subject: str,
     *,
     network: Path | None,
     architecture: str | None = None,
@@ -58,15 +63,15 @@ def aside(
     n: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Score a user's own network, or all networks on another number of images.
+    """An evaluation of the user's own: of another network, or of all on another number of images.
 
     Nothing of the pipeline is changed: tables, checks and curves go to a folder of their own.
 
     Args:
         ws: with prepared data, adversarial test sets and models.
-        dataset: its name.
-        network: the file; None: the networks of the data set.
-        architecture: as in :func:`deepcustom.evaluation.own_network.load_own`.
+        subject: its name.
+        network: the file; None: the networks of the subject.
+        architecture: as in :func:`deepcustom.evaluation.own_network.load_own`; None: the subject's.
         mean: likewise.
         std: likewise.
         n: images to attack; None: as in the settings.
@@ -75,35 +80,35 @@ def aside(
     Raises:
         InputError: the file, its class or a number cannot be used.
     """
-    with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-        params = stage.params(EvaluateParams)
+    with StageRun(ws, "evaluate", subject, writes=False) as stage:
+        params = stage.settings(EvaluateParams)
         if n is not None:
             params = params.model_copy(update={"n": n})
         spec = load_dataset(stage)
         own = None
         if network is not None:
-            compute = stage.compute()
-            default = architectures(dataset).network
             net = load_own(
                 network,
                 spec,
-                compute,
-                default=default,
+                stage.compute(),
                 architecture=architecture,
+                default=stage.subject.network,
                 mean=mean,
                 std=std,
             )
-            name = network.stem if network.stem not in params.networks else f"{network.stem}-own"
-            own = Network(name, dvc_md5(network), net)
+            taken = networks(stage.tree, subject)
+            name = network.stem if network.stem not in taken else f"{network.stem}-own"
+            own = Network(name, dvc_md5(network), net, own_source(architecture, mean, std))
 
-        found = score(stage, spec, params, own=own)
+        inputs = score_inputs(stage, spec, params, own=own)
+
+        found = score(inputs, score_store(stage, "own"))
 
         called = own.name if own else f"n-{params.n}"
-        folder = out or ws.root / workspace.aside(dataset, called)
+        folder = out or ws.root / workspace.own_scores(subject, called)
         for name, content in _files(found).items():
             replace_file(folder / name, content.encode())
-        print_tables(found.results)
-        _print_checks(found.checks)
+        _print(found, subject, hardened_with(stage.tree, subject))
         print(f"saved in {folder}")
 
 
@@ -115,6 +120,11 @@ def _files(found: Scores) -> dict[str, str]:
         "curves.csv": rows_csv(["network"], [((name,), point) for name, point in found.points]),
         "pairs.csv": rows_csv([], [((), pair) for pair in found.pairs]),
     }
+
+
+def _print(found: Scores, subject: str, by: HardenedWith) -> None:
+    print_tables(found.results, {subject: by})
+    _print_checks(found.checks)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

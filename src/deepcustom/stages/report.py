@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepcustom.base.rows import row, rows
+from deepcustom.base.rows import adversarial_sets, row, rows
 from deepcustom.base.settings import AttackSetParams, EvaluateParams, ReportParams
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
-from deepcustom.evaluation.results import PROTOCOLS, UNCLIPPED, Result, pivot, read_csv
+from deepcustom.evaluation.results import PROTOCOLS, Result, pivot, read_csv, unclipped
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.cards import model_cards, threat_in_words
+from deepcustom.pipeline.hardened import hardened_with
 from deepcustom.pipeline.load import load_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -37,8 +38,9 @@ def run(ws: Workspace, subject: str) -> None:
         points = read_points(stage.read(workspace.curves(subject)))
         pairs = read_pairs(stage.read(workspace.pairs(subject)))
 
+        by = hardened_with(stage.tree, subject)
         there = [name for name in PROTOCOLS if pivot(results, subject, name)[2]]
-        heatmaps = {name: accuracy_heatmap(results, subject, name) for name in there}
+        heatmaps = {name: accuracy_heatmap(results, subject, name, by) for name in there}
         robustness = {
             f"against {curve}": robustness_curves(
                 points, curve, f"{spec.title}: accuracy against {curve}"
@@ -54,6 +56,7 @@ def run(ws: Workspace, subject: str) -> None:
             spec.title,
             results,
             subject,
+            hardened_with=by,
             heatmaps=_save(heatmaps, folder, subject, "accuracy"),
             grids=_save(grids, folder, subject, "images"),
             curves=_save(curves, folder, subject, "curves"),
@@ -64,7 +67,7 @@ def run(ws: Workspace, subject: str) -> None:
         )
         stage.write(workspace.page(subject)).write_text(text)
 
-        cards = model_cards(stage, spec, results)
+        cards = model_cards(stage, spec, results, by)
         folder = stage.write(workspace.cards(subject))
         folder.mkdir()
         for name, card in cards.items():
@@ -83,8 +86,8 @@ def _facts(stage: StageRun) -> dict[str, str]:
             made = stage.settings_of(one, AttackSetParams)
             facts[f"{one.about['attack']}, transferred"] = made.describe()
     facts["images attacked"] = f"{evaluated.n:,} at most; adversarial sets are scored whole"
-    for attack, made in evaluated.whitebox.items():
-        facts[f"{attack}, white-box"] = made.describe()
+    for attack, known in evaluated.whitebox.items():
+        facts[f"{attack}, white-box"] = known.describe()
     auto, adaptive = evaluated.autoattack, evaluated.adaptive
     facts["apgd-ce, apgd-t"] = f"{auto.max_iter} steps, {auto.num_random_init} random start(s)"
     facts["square"] = f"{auto.queries:,} queries an image"
@@ -103,13 +106,14 @@ def _image_grids(
     """Attack → clean and adversarial images, one of each class."""
     compute, eps = stage.compute(), stage.threat().eps
     target_net = load_classifier(stage, "target", compute)
+    attacks = adversarial_sets(stage.tree, stage.row.subject)
+    made_by = {name(attack): attack for attack in attacks for name in (str, unclipped)}
     figures = {}
     for attack in pivot(results, stage.row.subject, "transfer")[1]:
         if attack == "clean":
             continue
-        made_by = attack.removesuffix(UNCLIPPED)
-        path = stage.read(workspace.adversarial(stage.row.subject, "test", made_by))
-        made = arrays.AdversarialSet.load(path, spec)
+        path = workspace.adversarial(stage.row.subject, "test", made_by.get(attack, attack))
+        made = arrays.AdversarialSet.load(stage.read(path), spec)
         title = f"{attack} against the target network"
         figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)
     return figures

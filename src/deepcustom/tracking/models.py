@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import InputError
 from deepcustom.evaluation.results import CLEAN, Result, read_csv
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.record import TRAINING, RunRecord
 from deepcustom.tracking.runs import METRICS_PER_BATCH, chunks, fit, shown_params, span
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, LoggedModel, Metric
     from mlflow.entities.model_registry import ModelVersion
 
-TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
 SCORES = "evaluate"
 CARDS = "report"
 VIEWED = (*TRAINING, SCORES, CARDS)

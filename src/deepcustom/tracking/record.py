@@ -14,6 +14,9 @@ from deepcustom.base.files import replace_file
 
 RUN_FILE = "run.json"
 
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
+"""The stages that train what is published."""
+
 
 def _relative(path: str) -> str:
     pure = PurePosixPath(path)

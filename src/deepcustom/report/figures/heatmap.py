@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from deepcustom.evaluation.results import Pivot, Result, percent, pivot, trained_on
+from deepcustom.evaluation.results import HardenedWith, Pivot, Result, percent, pivot
 from deepcustom.report.figures.page import INK, RED, message_figure, new_figure
 
 if TYPE_CHECKING:
@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def accuracy_heatmap(results: Iterable[Result], dataset: str, protocol: str) -> Figure:
-    """Accuracy in %, networks by attacks, of one data set under one protocol."""
+def accuracy_heatmap(
+    results: Iterable[Result], dataset: str, protocol: str, hardened_with: HardenedWith
+) -> Figure:
+    """Accuracy in %, networks by attacks, of one data set under one protocol.
+
+    The cell of the attack that a network was hardened with has a frame.
+    """
     networks, attacks, cells = pivot(results, dataset, protocol)
     name = "worst case" if protocol == "worst" else f"{protocol} protocol"
     title = f"{dataset}, {name}: accuracy in %"
@@ -28,7 +33,8 @@ def accuracy_heatmap(results: Iterable[Result], dataset: str, protocol: str) -> 
     axes.xaxis.tick_top()
     axes.tick_params(labelsize=8.5, colors=INK, length=0)
     axes.spines[:].set_visible(False)
-    if _frame_own(axes, networks, attacks):
+    own = [hardened_with.get(network, "") for network in networks]
+    if _frame_own(axes, own, attacks):
         fig.supxlabel("framed: the attack the network was hardened with", fontsize=8, color=INK)
     return fig
 
@@ -58,14 +64,14 @@ def _heat(axes: Axes, table: Pivot) -> None:
         axes.axvline(column - 0.5, color="white", lw=1.5)
 
 
-def _frame_own(axes: Axes, networks: Sequence[str], attacks: Sequence[str]) -> bool:
-    """Frame each network's own attack; say whether there was any."""
+def _frame_own(axes: Axes, hardened_with: Sequence[str], attacks: Sequence[str]) -> bool:
+    """Frame the attack of each row, where it has a column; say whether any has."""
     from matplotlib.patches import Rectangle
 
     own = [
-        (attacks.index(trained_on(network)), row)
-        for row, network in enumerate(networks)
-        if trained_on(network) in attacks
+        (attacks.index(attack), row)
+        for row, attack in enumerate(hardened_with)
+        if attack in attacks
     ]
     for column, row in own:
         corner = (column - 0.47, row - 0.45)

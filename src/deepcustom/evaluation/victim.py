@@ -1,11 +1,12 @@
-"""The network under evaluation and the images it is attacked on; what an attempt on them did."""
+"""The victim: a network and the images it is attacked on; an attack on it, and what that left."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class Counted(nn.Module):
 
 
 @dataclass(frozen=True)
-class Subject:
+class Victim:
     """A network, the images to attack it on, and what an attacker may do.
 
     Attributes:
@@ -139,11 +140,28 @@ class Outcome:
         return float(self.stands.double().mean()) if len(self.stands) else float("nan")
 
 
-def attempt(subject: Subject, protocol: str, attack: str, rows: Tensor, make: Make) -> Outcome:
+@dataclass(frozen=True)
+class Attack:
+    """One attack on a victim, before it is run.
+
+    Attributes:
+        protocol: a key of :data:`deepcustom.evaluation.results.PROTOCOLS`.
+        name: what tables call it.
+        settings: all that decides what it does, next to the victim; anything that JSON can hold.
+        run: attacks.
+    """
+
+    protocol: str
+    name: str
+    settings: Mapping[str, Any]
+    run: Callable[[], Outcome]
+
+
+def attempt(victim: Victim, protocol: str, attack: str, rows: Tensor, make: Make) -> Outcome:
     """Show the network what ``make`` makes of some of its images.
 
     Args:
-        subject: the network and the images.
+        victim: the network and the images.
         protocol: for the outcome.
         attack: for the outcome.
         rows: (n,) bool, which images to attack; the others count as fallen.
@@ -153,15 +171,15 @@ def attempt(subject: Subject, protocol: str, attack: str, rows: Tensor, make: Ma
     Returns:
         The outcome.
     """
-    subject.advance(f"{subject.name}: {attack}", steps=0)
-    counted, before = subject.counted, subject.spent()
-    x_adv, stands = subject.x.clone(), rows.clone()
+    victim.advance(f"{victim.name}: {attack}", steps=0)
+    counted, before = victim.counted, victim.spent()
+    x_adv, stands = victim.x.clone(), rows.clone()
     if rows.any():
-        x, y = subject.x[rows], subject.y[rows]
+        x, y = victim.x[rows], victim.y[rows]
         found = make(x.clone(), y.clone()).detach().to(x)  # it may write into what it is given
-        x_adv[rows] = subject.threat.project(torch.where(found.isfinite(), found, x), x)
+        x_adv[rows] = victim.threat.project(torch.where(found.isfinite(), found, x), x)
         stands[rows] = predict(counted, x_adv[rows]).argmax(1) == y
-    cost = subject.spent() - before
+    cost = victim.spent() - before
     return Outcome(protocol, attack, rows.cpu(), stands.cpu(), x_adv, cost)
 
 

@@ -1,0 +1,262 @@
+"""Every check of an evaluation in one table: its name, how it is made, and what its failure means.
+
+A new check of a network is a function in :mod:`deepcustom.evaluation.checks` and a row of :data:`NETWORK`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.base.settings import AttackParams, EvaluateParams
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.found import Evaluation
+from deepcustom.evaluation.results import CLEAN
+from deepcustom.evaluation.score_store import Pieces
+from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
+from deepcustom.evaluation.whitebox import with_restarts
+from deepcustom.training.compute import derive_seed
+
+FIRST = 200  # images that are shown to see what kind of outputs a network gives
+WEAKER = "white-box accuracy is too high, as a weaker attacker finds more."
+WHITEBOX = "the white-box attacks"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the checks of one network look at.
+
+    Attributes:
+        victim: the network and the images.
+        params: all settings.
+        found: every attack on it, and the curves.
+        pieces: for checks that ask the network something.
+    """
+
+    victim: Victim
+    params: EvaluateParams
+    found: Evaluation
+    pieces: Pieces
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.victim.name
+
+    @property
+    def pgd(self) -> AttackParams:
+        """The settings of PGD."""
+        return self.params.whitebox["pgd"]
+
+    @property
+    def right(self) -> Tensor:
+        """(n,) bool: what the network gets right without an attack."""
+        return self.victim.right.cpu()
+
+    @property
+    def left(self) -> Tensor:
+        """(n,) bool: what stands against every white-box attack."""
+        return self.found.left("whitebox")
+
+    @property
+    def sets(self) -> Mapping[str, Tensor]:
+        """Adversarial set → (n,) bool: what stands against it."""
+        return self.found.stands.get("transfer", {})
+
+    @cached_property
+    def after_noise(self) -> Tensor:
+        """(n,) bool: what stands against noise."""
+        return self.pieces.finding(noise(self.victim)).stands
+
+    @cached_property
+    def after_twice(self) -> Tensor:
+        """(n,) bool: what of ``left`` stands against PGD with twice the steps and restarts."""
+        return self.pieces.finding(twice(self.victim, self.pgd, self.left)).stands
+
+
+@dataclass(frozen=True)
+class NetworkCheck:
+    """A row of the table.
+
+    Attributes:
+        name: of the check that ``make`` makes.
+        failed: what its failure means for the numbers.
+        make: makes it.
+    """
+
+    name: str
+    failed: str
+    make: Callable[[Evidence], Check]
+
+
+def noise(victim: Victim) -> Attack:
+    """Ten times noise from the corners of the ball; a network that it fools was hardly attacked."""
+
+    def make(x: Tensor, y: Tensor) -> Tensor:
+        generator = np.random.default_rng(derive_seed(victim.seed, "noise"))
+        found = x.clone()
+        for _ in range(10):
+            signs = generator.integers(0, 2, tuple(x.shape)).astype(np.float32) * 2 - 1
+            noisy = victim.threat.project(x + victim.threat.eps * torch.from_numpy(signs).to(x), x)
+            falls = victim.net(noisy).argmax(1) != y
+            found[falls] = noisy[falls]
+        return found
+
+    def run() -> Outcome:
+        with torch.no_grad():
+            return attempt(victim, "noise", "noise", victim.right, make)
+
+    return Attack("noise", "noise", {}, run)
+
+
+def twice(victim: Victim, pgd: AttackParams, left: Tensor) -> Attack:
+    """PGD with twice the steps and restarts, on what is ``left``, (n,) bool."""
+    more = {
+        "max_iter": 2 * int(pgd.max_iter or 1),
+        "num_random_init": 2 * max(int(pgd.num_random_init or 0), 1),
+    }
+    rows = left.to(victim.x.device)
+    return with_restarts(victim, "doubled", pgd.model_copy(update=more), rows)
+
+
+def _ball(e: Evidence) -> Check:
+    """The same check on each attack's images as one: the first that is not ok, with the attack's name."""
+    for found in e.found.findings:
+        one = found.ball
+        if one.verdict != "ok":
+            return replace(one, about=e.name, text=f"{one.about}: {one.text}")
+    return replace(e.found.findings[0].ball, about=e.name)
+
+
+def _deterministic(e: Evidence) -> Check:
+    few = e.victim.x[:FIRST]
+    return e.pieces.check("deterministic", lambda: checks.deterministic(e.name, e.victim.net, few))
+
+
+def _logits(e: Evidence) -> Check:
+    few = e.victim.x[:FIRST]
+    return e.pieces.check("logits", lambda: checks.logits(e.name, e.victim.net, few))
+
+
+def _gradients(e: Evidence) -> Check:
+    return e.pieces.check("gradients", lambda: checks.gradients(e.victim))
+
+
+def _reach(e: Evidence) -> Check:
+    return checks.reach(e.name, e.pgd, e.victim.threat)
+
+
+def _reproduced(e: Evidence) -> Check:
+    findings = e.found.findings
+    total = sum(int(found.tried.sum()) for found in findings)
+    return checks.reproduced(e.name, sum(found.unlike for found in findings), total)
+
+
+def _zero_radius(e: Evidence) -> Check:
+    at_zero = next((p.accuracy for p in e.found.points if p.eps == 0), float("nan"))
+    few = e.found.stands[CLEAN][CLEAN][: e.params.curves.n]
+    return checks.zero_radius(e.name, float(few.double().mean()), at_zero)
+
+
+def _pgd_not_weaker(e: Evidence) -> Check:
+    stands = e.found.stands["whitebox"]
+    single = [name for name, attack in e.params.whitebox.items() if attack.method == "fgsm"]
+    one_step = torch.stack([e.right, *(stands[name] for name in single)]).all(0)
+    return checks.not_beaten("pgd-not-weaker", e.name, stands["pgd"], one_step, ("PGD", "FGSM"))
+
+
+def _doubled(e: Evidence) -> Check:
+    return checks.doubled(e.name, e.left, e.after_twice)
+
+
+def _falls_with_eps(e: Evidence) -> Check:
+    return checks.falls_with_eps(e.name, e.found.points)
+
+
+def _loss_rises(e: Evidence) -> Check:
+    return checks.loss_rises(e.name, e.found.points)
+
+
+def _square_not_stronger(e: Evidence) -> Check:
+    square = e.found.stands["blackbox"]["square"]
+    return checks.not_beaten("square-not-stronger", e.name, e.left, square, (WHITEBOX, "Square"))
+
+
+def _whitebox_not_weaker(e: Evidence) -> Check:
+    gentle = torch.stack([e.after_noise, *e.sets.values()]).all(0) | ~e.right
+    words = (WHITEBOX, "noise or to a set made against another network")
+    return checks.not_beaten("whitebox-not-weaker", e.name, e.left, gentle, words)
+
+
+def _no_label_leak(e: Evidence) -> Check:
+    return checks.no_label_leak(e.name, e.right, e.sets)
+
+
+NETWORK = (
+    NetworkCheck(
+        "ball", "an attack broke the rules, so the accuracy under it means nothing.", _ball
+    ),
+    NetworkCheck(
+        "deterministic",
+        "a network that answers at random looks more robust than it is.",
+        _deterministic,
+    ),
+    NetworkCheck(
+        "logits",
+        "gradients vanish, so the accuracy under attacks that follow them is too high.",
+        _logits,
+    ),
+    NetworkCheck(
+        "gradients",
+        "attacks that follow gradients are blind; only black-box accuracy can be relied on.",
+        _gradients,
+    ),
+    NetworkCheck(
+        "pgd-reach",
+        "PGD cannot cross the ball or gives up early, so the accuracy under it is too high.",
+        _reach,
+    ),
+    NetworkCheck(
+        "success-reproduced",
+        "the accuracy under attack depends on how it is computed.",
+        _reproduced,
+    ),
+    NetworkCheck(
+        "eps-0",
+        "the attack or its counting is wrong, so no accuracy under attack holds.",
+        _zero_radius,
+    ),
+    NetworkCheck(
+        "pgd-not-weaker", "PGD is misled, so white-box accuracy is too high.", _pgd_not_weaker
+    ),
+    NetworkCheck(
+        "doubling", "more effort finds more, so white-box accuracy is too high.", _doubled
+    ),
+    NetworkCheck(
+        "eps-curve",
+        "an attack without limits fails, so white-box accuracy is too high.",
+        _falls_with_eps,
+    ),
+    NetworkCheck(
+        "loss-rises",
+        "the attack does not climb, so white-box accuracy is too high.",
+        _loss_rises,
+    ),
+    NetworkCheck("square-not-stronger", WEAKER, _square_not_stronger),
+    NetworkCheck("whitebox-not-weaker", WEAKER, _whitebox_not_weaker),
+    NetworkCheck("label-leak", "the accuracy on that set is no robustness.", _no_label_leak),
+)
+"""The checks of one network, in the order in which they are reported."""
+
+FAILED = {row.name: row.failed for row in NETWORK} | {
+    "label-in-perturbation": "accuracy on that set may be the label read off the perturbation.",
+    "undefended-falls": "the attacks are too weak, so every accuracy under attack may be too high.",
+    "test-unread": "training saw the test split, so every accuracy may be too high.",
+}
+"""Name of a check, of a network, a set or the whole → what its failure means for the numbers."""

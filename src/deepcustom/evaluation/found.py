@@ -1,0 +1,94 @@
+"""What is found of a network: what each attack left of it, the curves, and the checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from deepcustom.evaluation.checks import Check, ball
+from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.victim import Cost, Outcome, Victim
+from deepcustom.training.prediction import predict
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An :class:`Outcome` without its images, and what had to be looked up in them.
+
+    Attributes:
+        protocol: as in the outcome.
+        attack: likewise.
+        tried: likewise.
+        stands: likewise.
+        cost: likewise.
+        ball: whether every image lies in the ball.
+        unlike: how many of the predictions that were tried are others when made again.
+    """
+
+    protocol: str
+    attack: str
+    tried: Tensor
+    stands: Tensor
+    cost: Cost
+    ball: Check
+    unlike: int
+
+    @classmethod
+    def of(cls, victim: Victim, outcome: Outcome) -> Finding:
+        """Look the images up, in batches of another size than the attack's."""
+        x_adv, clean = (images.cpu().numpy() for images in (outcome.x_adv, victim.x))
+        again = (predict(victim.net, outcome.x_adv, batch_size=64).argmax(1) == victim.y).cpu()
+        return cls(
+            outcome.protocol,
+            outcome.attack,
+            outcome.tried,
+            outcome.stands,
+            outcome.cost,
+            ball(outcome.attack, x_adv, clean, victim.threat),
+            int((again != outcome.stands)[outcome.tried].sum()),
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all images that the network still gets right, 0 to 1."""
+        return float(self.stands.double().mean()) if len(self.stands) else float("nan")
+
+
+@dataclass
+class Evaluation:
+    """What is known of one network.
+
+    Attributes:
+        stands: protocol → attack → (n,) bool, on the CPU: which images it still gets right.
+        costs: (protocol, attack) → what the attack took.
+        findings: of all attacks, in the order they were made.
+        checks: likewise.
+        points: of the curves.
+    """
+
+    stands: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    costs: dict[tuple[str, str], Cost] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    points: list[Point] = field(default_factory=list)
+
+    def add(self, finding: Finding) -> None:
+        """Keep what an attack left."""
+        self.stands.setdefault(finding.protocol, {})[finding.attack] = finding.stands
+        self.costs[finding.protocol, finding.attack] = finding.cost
+        self.findings.append(finding)
+
+    def left(self, protocol: str) -> Tensor:
+        """(n,) bool: what stands against every attack of one protocol."""
+        return torch.stack(list(self.stands[protocol].values())).all(0)
+
+    def worst(self) -> Tensor:
+        """(n,) bool: what stands against everything that was tried, and is right without an attack."""
+        return torch.stack([self.left(protocol) for protocol in self.stands]).all(0)
+
+    def spent(self, protocol: str) -> Cost:
+        """What all attacks of one protocol took."""
+        own = (cost for (name, _), cost in self.costs.items() if name == protocol)
+        return sum(own, Cost())

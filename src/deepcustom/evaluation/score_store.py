@@ -1,0 +1,263 @@
+"""Scores kept by what they depend on, so that a new network or set costs no attack that was made before.
+
+The unit is a *piece*: one attack on one network, its curves, or a check that attacks. Each lies in a file
+whose name is the hash of all that decides it. Whoever asks for a piece of that name gets it; whatever is
+another (weights, images, a setting of this attack, code, machine) has another name, and is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from deepcustom.base.files import replace_file
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.found import Finding
+from deepcustom.evaluation.victim import Attack, Cost, Victim
+from deepcustom.training.checkpoint import SUFFIX, Checkpoint
+
+T = TypeVar("T")
+Packed = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@dataclass
+class ScoreStore:
+    """A folder of pieces; a context in which one run asks for them.
+
+    What the last run of each name has used stays. When a run ends well, all else is removed; while it
+    goes on, and where it is interrupted, what it has used so far stays too. Deleting the folder costs
+    the time to make the pieces again and nothing else.
+
+    Attributes:
+        folder: where they lie, made with the first of them; None: nothing is kept.
+        basis: what decides every piece: code, versions, machine; anything that JSON can hold.
+        run: the name of this run: its list of pieces is a file of that name.
+    """
+
+    folder: Path | None = None
+    basis: Mapping[str, Any] = field(default_factory=dict)
+    run: str = "run"
+    _used: set[str] = field(default_factory=set, init=False)
+    _listed: set[str] = field(default_factory=set, init=False)
+
+    def __enter__(self) -> ScoreStore:
+        self._used = set()
+        self._listed = set() if self.folder is None else _read(self.folder / f"{self.run}.json")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None or self.folder is None or not self._used:
+            return
+        self._list(self._used)
+        wanted = set().union(*(_read(file) for file in self.folder.glob("*.json")))
+        for file in self.folder.glob(f"*{SUFFIX}"):
+            if file.stem not in wanted:
+                file.unlink(missing_ok=True)
+
+    def key(self, piece: Mapping[str, Any]) -> str:
+        """The name of what ``piece`` decides; it holds what JSON can hold, and tensors."""
+        text = json.dumps([self.basis, piece], sort_keys=True, default=_digest)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def load(self, key: str) -> Packed | None:
+        """The piece of that name; None where it is absent or damaged."""
+        self.note(key)
+        return Checkpoint(self.folder, key).load(key)
+
+    def save(self, key: str, packed: Packed) -> None:
+        """Keep a piece under its name."""
+        self.note(key)
+        Checkpoint(self.folder, key).save(key, *packed)
+
+    def note(self, key: str) -> None:
+        """Keep the piece of that name, where there is one, as if this run had asked for it."""
+        self._used.add(key)
+        if self.folder is not None and key not in self._listed:
+            self._list(self._listed | {key})
+
+    def _list(self, keys: set[str]) -> None:
+        if self.folder is not None:
+            self._listed = keys
+            text = json.dumps(sorted(keys), indent=0) + "\n"
+            replace_file(self.folder / f"{self.run}.json", text.encode())
+
+
+@dataclass
+class Pieces:
+    """The pieces of one network: taken where they lie in the store, else made and kept.
+
+    Attributes:
+        victim: the network and the images.
+        weights: hash of the network's weights, and of whatever else makes it answer as it does.
+        store: where the pieces lie.
+        made: how many were made.
+        taken: how many were taken.
+        skipped: steps of progress that needed no work, for :meth:`resumed`.
+    """
+
+    victim: Victim
+    weights: str
+    store: ScoreStore = field(default_factory=ScoreStore)
+    made: int = 0
+    taken: int = 0
+    skipped: int = 0
+    _said: int = field(default=0, init=False)  # of ``made``
+
+    def say(self, note: str, steps: int = 1) -> None:
+        """Tell the victim's progress of what was made since the last call, if anything was."""
+        if self.made > self._said:
+            self.victim.advance(f"{self.victim.name}: {note}", steps)
+        else:
+            self.skipped += steps
+        self._said = self.made
+
+    def resumed(self) -> None:
+        """Tell the victim's progress in one line what was taken, if anything was."""
+        if self.taken:
+            whole = "was finished before"
+            part = f"{self.taken} of {self.taken + self.made} parts were finished before"
+            note = f"{self.victim.name}: {part}" if self.made else f"{self.victim.name} {whole}"
+            self.victim.advance(note, self.skipped, resumed=True)
+
+    def finding(self, attack: Attack) -> Finding:
+        """What an attack leaves."""
+        about = {"protocol": attack.protocol, "attack": attack.name, "settings": attack.settings}
+        return self._piece(about, lambda: Finding.of(self.victim, attack.run()), _FINDING)
+
+    def check(self, name: str, make: Callable[[], Check]) -> Check:
+        """A check that the victim alone decides."""
+        return self._piece({"check": name}, make, _CHECK)
+
+    def points(self, settings: Mapping[str, Any], make: Callable[[], list[Point]]) -> list[Point]:
+        """The curves."""
+        return self._piece({"curves": settings}, make, _POINTS)
+
+    def images(self, settings: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
+        """Images made against this network, (n, C, H, W), on the victim's device."""
+        return self._piece({"images": settings}, make, _IMAGES).to(self.victim.x)
+
+    def images_key(self, settings: Mapping[str, Any]) -> str:
+        """What :meth:`images` follow from; they stay in the store, though nobody may look at them."""
+        key = self._key({"images": settings})
+        self.store.note(key)
+        return key
+
+    def _key(self, piece: Mapping[str, Any]) -> str:
+        return self.store.key({"network": self._network, **piece})
+
+    @cached_property
+    def _network(self) -> dict[str, Any]:
+        victim = self.victim
+        return {
+            "name": victim.name,
+            "weights": self.weights,
+            "x": _digest(victim.x),
+            "y": _digest(victim.y),
+            "threat": repr(victim.threat),
+            "classes": victim.num_classes,
+            "seed": victim.seed,
+        }
+
+    def _piece(self, piece: Mapping[str, Any], make: Callable[[], T], form: _Form[T]) -> T:
+        key = self._key(piece)
+        packed = self.store.load(key)
+        if packed is not None:
+            self.taken += 1
+            return form.unpack(packed)
+        found = make()
+        self.store.save(key, form.pack(found))
+        self.made += 1
+        return found
+
+
+@dataclass(frozen=True)
+class _Form(Generic[T]):
+    """How a kind of piece becomes tensors and JSON, and comes back."""
+
+    pack: Callable[[T], Packed]
+    unpack: Callable[[Packed], T]
+
+
+def _pack_finding(found: Finding) -> Packed:
+    tensors = {name: getattr(found, name).to(torch.uint8) for name in ("tried", "stands")}
+    about = {"protocol": found.protocol, "attack": found.attack, "unlike": found.unlike}
+    return tensors, {**about, "cost": asdict(found.cost), "ball": _plain(found.ball)}
+
+
+def _unpack_finding(packed: Packed) -> Finding:
+    tensors, about = packed
+    return Finding(
+        about["protocol"],
+        about["attack"],
+        tensors["tried"].bool(),
+        tensors["stands"].bool(),
+        Cost(**about["cost"]),
+        Check(**_restored(about["ball"])),
+        about["unlike"],
+    )
+
+
+def _pack_points(points: list[Point]) -> Packed:
+    return {}, {"points": [_plain(point) for point in points]}
+
+
+def _unpack_points(packed: Packed) -> list[Point]:
+    return [Point(**_restored(point)) for point in packed[1]["points"]]
+
+
+_FINDING = _Form(_pack_finding, _unpack_finding)
+_CHECK = _Form[Check](lambda check: ({}, _plain(check)), lambda p: Check(**_restored(p[1])))
+_POINTS = _Form(_pack_points, _unpack_points)
+_IMAGES = _Form[Tensor](lambda x: ({"x_adv": x.cpu().contiguous()}, {}), lambda p: p[0]["x_adv"])
+
+
+def _digest(value: Any) -> str:
+    """A tensor in a name: the hash of its bytes."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{type(value).__name__} decides no piece: want a tensor, or JSON")
+    head = f"{value.dtype} {tuple(value.shape)}".encode()
+    digest = hashlib.sha256(head)
+    digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain(record: Check | Point) -> dict[str, Any]:
+    """As JSON holds it; null for nan, which equals nothing, so that a piece would not know it again."""
+    return {name: _null(value) for name, value in asdict(record).items()}
+
+
+def _null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _null(one) for name, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _restored(plain: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _restored(value) if isinstance(value, dict) else math.nan if value is None else value
+        for name, value in plain.items()
+    }
+
+
+def _read(path: Path) -> set[str]:
+    """The pieces on a run's list; none where there is no list, or no readable one."""
+    try:
+        return {str(key) for key in json.loads(path.read_text())}
+    except (OSError, ValueError, TypeError):
+        return set()

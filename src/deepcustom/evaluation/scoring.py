@@ -1,0 +1,296 @@
+"""Scoring the networks of a subject: every protocol, the checks, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.progress import Advance, progress
+from deepcustom.base.settings import EvaluateParams
+from deepcustom.data import draws
+from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.blackbox import surrogate_images
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.found import Evaluation
+from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
+from deepcustom.evaluation.material import Adaptable, Lazy, Material
+from deepcustom.evaluation.results import ALL, CLEAN, PROTOCOLS, Result
+from deepcustom.evaluation.score_store import Pieces, ScoreStore
+from deepcustom.evaluation.sets import StoredSet, checked
+from deepcustom.evaluation.statistics import PairedTest, mcnemar
+from deepcustom.evaluation.transfer import Network, TestSet, transfer
+from deepcustom.evaluation.victim import Cost, Victim
+from deepcustom.evaluation.whitebox import MORE
+from deepcustom.training.compute import Compute, derive_seed
+
+QUICK = ("transfer", "whitebox")
+"""The protocols of the published tables that are made again within minutes."""
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """What all networks of a subject are scored on.
+
+    Attributes:
+        subject: whose networks they are.
+        spec: the data set.
+        params: all settings.
+        threat: ball and range.
+        compute: device and precision.
+        seed: of everything random.
+        split: the whole test split.
+        clean: likewise, on the device.
+        rows: (n,) which of its images are attacked.
+    """
+
+    __test__ = False  # for pytest, as with TestSet
+
+    subject: str
+    spec: DatasetSpec
+    params: EvaluateParams
+    threat: ThreatModel
+    compute: Compute
+    seed: int
+    split: Split
+    clean: TestSet
+    rows: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        split: Split,
+        md5: str,
+        *,
+        subject: str,
+        spec: DatasetSpec,
+        params: EvaluateParams,
+        threat: ThreatModel,
+        compute: Compute,
+        seed: int,
+    ) -> Testbed:
+        """Put the test split, whose files have the hash ``md5``, on the device; draw what is attacked."""
+        x, y = (part.to(compute.device) for part in split.tensors())
+        size = params.n if params.n < len(split) else None
+        chosen = draws.subset(split, size, seed).index
+        rows = torch.from_numpy(np.searchsorted(split.index, np.sort(chosen)))
+        clean = TestSet(CLEAN, md5, x, y)
+        return cls(subject, spec, params, threat, compute, seed, split, clean, rows)
+
+    @cached_property
+    def attacked(self) -> tuple[Tensor, Tensor]:
+        """The images (n, C, H, W) that are attacked, and their labels (n,); one copy for all networks."""
+        return self.clean.x[self.rows], self.clean.y[self.rows]
+
+    def victim(self, network: Network, advance: Advance) -> Victim:
+        """A network and the images that it is attacked on."""
+        return Victim(
+            network.name,
+            network.net,
+            *self.attacked,
+            self.threat,
+            self.spec.num_classes,
+            derive_seed(self.seed, network.name),
+            self.compute,
+            advance,
+        )
+
+
+@dataclass(frozen=True)
+class ScoringInputs:
+    """All that a scoring reads.
+
+    Attributes:
+        bed: the images, and all settings.
+        networks: of the subject, in the order of the table.
+        sets: adversarial test sets, in the order of the table; read once, one after the other.
+        dgns: to adapt to each network; None: the protocols of :data:`QUICK` alone, without checks and
+            curves.
+        own: score this network instead of those of the subject, which then only make images that may
+            transfer to it.
+        reads: stage and item of every run that trained → the paths it read.
+    """
+
+    bed: Testbed
+    networks: Sequence[Network]
+    sets: Iterable[StoredSet]
+    dgns: Lazy[Adaptable] | None = None
+    own: Network | None = None
+    reads: Mapping[str, Iterable[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Scores:
+    """All that an evaluation of some networks found.
+
+    Attributes:
+        results: the rows of the table.
+        checks: on the networks, the sets and the whole.
+        points: of the curves, with the network's name.
+        pairs: every two networks, on what stands against everything.
+        seconds: network, protocol and attack → what the attack took when it was made.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    points: list[tuple[str, Point]] = field(default_factory=list)
+    pairs: list[PairedTest] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def is_quick(result: Result) -> bool:
+    """Whether a row is made by a quick scoring: of :data:`QUICK`, and in need of no other protocol."""
+    return result.protocol in QUICK and result.attack != MORE
+
+
+def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
+    """Score the networks of a subject.
+
+    Args:
+        inputs: the networks, and what they are scored on.
+        store: has the attacks that an earlier run made of the same, and keeps those of this one.
+    """
+    bed, quick = inputs.bed, inputs.dgns is None
+    networks = inputs.networks if inputs.own is None else [inputs.own]
+    scores = Scores()
+    stands, on_sets = _transfer(bed, networks, inputs.sets, scores)
+    worst: dict[str, Tensor] = {}
+    with store, progress(f"evaluate@{bed.subject}", _steps(inputs, networks)) as advance:
+        surrogates = {} if quick else _surrogates(bed, inputs.networks, store, advance)
+        for network in networks:
+            victim = bed.victim(network, advance)
+            pieces = Pieces(victim, network.md5 + network.source, store)
+            if inputs.dgns is None:
+                found = evaluate_whitebox(victim, bed.params, pieces)
+            else:
+                others = {name: x for name, x in surrogates.items() if name != network.name}
+                material = Material(inputs.dgns, stands[network.name], others)
+                found = evaluate_all(victim, bed.params, material, pieces, compute=bed.compute)
+            pieces.resumed()
+            _add(scores, bed, network, found, quick)
+            worst[network.name] = found.worst()
+    if inputs.own is None and not quick:
+        scores.checks[:0] = on_sets
+        scores.checks += _overall(bed, inputs.reads, worst)
+        scores.pairs = [mcnemar(a, b, worst[a], worst[b]) for a, b in combinations(worst, 2)]
+    scores.results.sort(key=lambda result: list(PROTOCOLS).index(result.protocol))
+    return scores
+
+
+def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:
+    """How much progress there is to make: each attack is a step, and so are curves, and checks."""
+    whitebox = len(inputs.bed.params.whitebox) + 2
+    total = whitebox * len(networks)
+    if inputs.dgns is not None:
+        known = {network.name for network in inputs.networks}
+        total += sum(len(known - {network.name}) + 1 + 2 + 2 for network in networks)
+    return total
+
+
+def _add(scores: Scores, bed: Testbed, network: Network, found: Evaluation, quick: bool) -> None:
+    """Put what was found of one network to the rest."""
+    scores.results += _rows(bed, network, found, quick)
+    scores.checks += found.checks
+    scores.points += [(network.name, point) for point in found.points]
+    scores.seconds |= {
+        f"{network.name}/{protocol}/{attack}": cost.seconds
+        for (protocol, attack), cost in found.costs.items()
+    }
+
+
+def _transfer(
+    bed: Testbed, networks: Iterable[Network], sets: Iterable[StoredSet], scores: Scores
+) -> tuple[dict[str, dict[str, Tensor]], list[Check]]:
+    """Score all networks on all sets.
+
+    Returns:
+        Network → set → (n,) bool, which of the images that are attacked it gets right; and the checks on
+        the sets. An image that a set lacks stands: the attack offers nothing against it. A set that
+        leaves the ball is no attack within it, and is left out.
+    """
+    name = bed.subject
+    clean = {network.name: transfer(name, network, bed.clean) for network in networks}
+    rows = {network: [result] for network, (result, _) in clean.items()}
+    stands: dict[str, dict[str, Tensor]] = {network: {} for network in rows}
+    on_sets: list[Check] = []
+    for stored in sets:
+        images, at, found = checked(stored, bed.split, bed.threat, bed.compute.device, bed.seed)
+        on_sets += found
+        for network in networks:
+            result, right = transfer(name, network, images)
+            rows[network.name].append(result)
+            if images.inside:
+                every = clean[network.name][1].clone()
+                every[at] = right
+                stands[network.name][images.attack] = every[bed.rows]
+    scores.results += [result for own in rows.values() for result in own]
+    return stands, on_sets
+
+
+def _surrogates(
+    bed: Testbed, networks: Iterable[Network], store: ScoreStore, advance: Advance
+) -> dict[str, Lazy[Tensor]]:
+    """The images made against each network, where they are needed."""
+    params = bed.params.surrogate
+
+    def images_of(network: Network) -> Lazy[Tensor]:
+        victim = bed.victim(network, advance)
+        pieces = Pieces(victim, network.md5 + network.source, store)
+        settings = params.model_dump()
+
+        def make() -> Tensor:
+            images = pieces.images(settings, lambda: surrogate_images(victim, params))
+            pieces.say("images against it", steps=0)
+            return images
+
+        return Lazy(pieces.images_key(settings), make)
+
+    return {network.name: images_of(network) for network in networks}
+
+
+def _rows(bed: Testbed, network: Network, found: Evaluation, quick: bool) -> list[Result]:
+    """The table's rows of one network, without those of the transfer protocol."""
+
+    def row(protocol: str, attack: str, stands: Tensor, cost: Cost) -> Result:
+        return Result.of(
+            dataset=bed.subject,
+            network=network.name,
+            protocol=protocol,
+            attack=attack,
+            correct=int(stands.sum()),
+            n=len(stands),
+            network_md5=network.md5,
+            set_md5=bed.clean.md5,
+            gradients=cost.gradients,
+            queries=cost.queries,
+        )
+
+    rows = [
+        row(protocol, attack, found.stands[protocol][attack], cost)
+        for (protocol, attack), cost in found.costs.items()
+    ]
+    if not quick:
+        for protocol in found.stands:
+            rows.append(row("worst", protocol, found.left(protocol), found.spent(protocol)))
+        total = sum((found.spent(protocol) for protocol in found.stands), Cost())
+        rows.append(row("worst", ALL, found.worst(), total))
+    return rows
+
+
+def _overall(
+    bed: Testbed, reads: Mapping[str, Iterable[str]], worst: Mapping[str, Tensor]
+) -> list[Check]:
+    """Checks on the data set's evaluation as a whole."""
+    made = [checks.test_unread(bed.subject, reads)]
+    if "target" in worst:
+        made.append(checks.undefended_falls("target", worst["target"]))
+    return made

@@ -1,0 +1,69 @@
+"""Adversarial sets as they are stored, and whether they can be scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.data import arrays
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.evaluation import checks
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.results import unclipped
+from deepcustom.evaluation.transfer import TestSet
+
+_LEAK_IMAGES = 4000  # of a set, from which a label may be read
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """An adversarial set: name of the attack that made it, hash of its files, and itself."""
+
+    attack: str
+    md5: str
+    made: AdversarialSet
+
+
+def checked(
+    stored: StoredSet, split: Split, threat: ThreatModel, device: torch.device, seed: int
+) -> tuple[TestSet, Tensor, list[Check]]:
+    """An adversarial set as networks are shown it.
+
+    Args:
+        stored: the set.
+        split: the whole test split.
+        threat: ball and range; a set that leaves the ball is named so.
+        device: where to put the images.
+        seed: of the check that fits a classifier.
+
+    Returns:
+        The set; (N,) the row of the test split that each of its images comes from; and checks on it.
+
+    Raises:
+        InputError: it was made from another split.
+    """
+    attack, made = stored.attack, stored.made
+    inside = checks.ball(f"{attack} (set)", made.x_adv, made.x, threat)
+    clipped = inside.verdict == "ok"
+    name = attack if clipped else unclipped(attack)
+    if not clipped:
+        print(f"warning: scored as {name}, since {inside.text}")
+    found = [inside, *_label_leak(name, made, seed)]
+    x_adv, y = arrays.images(made.x_adv), arrays.labels(made.y)
+    images = TestSet(name, stored.md5, x_adv.to(device), y.to(device), clipped)
+    rows = split.rows_of(made.index, f"the adversarial set {attack!r}", "test")
+    return images, torch.from_numpy(rows), found
+
+
+def _label_leak(name: str, made: AdversarialSet, seed: int) -> list[Check]:
+    """Whether the label can be read off a set's perturbations, where it holds enough images."""
+    few = made.take(slice(0, _LEAK_IMAGES))
+    counts = np.bincount(few.y) if len(few) else np.zeros(1, np.int64)
+    if len(few) < 100 or counts[counts > 0].min() < 2:
+        return []
+    clean = few.x.astype(np.float32) / np.float32(255)
+    return [checks.label_in_perturbation(f"{name} (set)", few.x_adv - clean, few.y, seed)]

@@ -1,0 +1,44 @@
+"""Which attack each network was hardened with, as ``params.yaml`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepcustom.base.params import section
+from deepcustom.base.rows import HARDENING, SUBJECTS, Row, rows
+from deepcustom.evaluation.results import HardenedWith
+from deepcustom.hardening.ways import way_of
+
+
+def hardened_with(tree: Mapping[str, Any], subject: str) -> HardenedWith:
+    """Network → the attack it was hardened with, by its name among the adversarial sets.
+
+    A network that learned from a stored set did so from the set of its own name, one that ART trained from
+    images of an attack, by its method. The others made images that no set holds.
+
+    Args:
+        tree: the whole of ``params.yaml``.
+        subject: whose networks.
+
+    Raises:
+        ParamsError: a network's row has a mistake.
+    """
+    found = {
+        one.about["network"]: _attack(one)
+        for stage in HARDENING
+        for one in rows(tree, stage, subject)
+    }
+    return {network: attack for network, attack in found.items() if attack is not None}
+
+
+def hardened_networks(tree: Mapping[str, Any]) -> dict[str, HardenedWith]:
+    """Subject → what :func:`hardened_with` says of it, for every subject."""
+    return {subject: hardened_with(tree, subject) for subject in section(tree, SUBJECTS)}
+
+
+def _attack(one: Row) -> str | None:
+    if way_of(one.settings, one.place, one.stage).reads_set:
+        return one.about["network"]
+    attack = one.settings.get("attack")
+    return str(attack["method"]) if isinstance(attack, Mapping) and "method" in attack else None

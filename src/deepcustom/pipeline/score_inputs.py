@@ -1,0 +1,130 @@
+"""What a scoring reads, from the files of a project, and where it keeps its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.rows import adversarial_sets, networks
+from deepcustom.base.settings import EvaluateParams
+from deepcustom.data.arrays import AdversarialSet
+from deepcustom.evaluation.material import Adaptable, Lazy
+from deepcustom.evaluation.score_store import ScoreStore
+from deepcustom.evaluation.scoring import ScoringInputs, Testbed
+from deepcustom.evaluation.sets import StoredSet
+from deepcustom.evaluation.transfer import Network
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.tracking.record import TRAINING, RunRecord
+
+if TYPE_CHECKING:
+    from deepcustom.data.datasets import DatasetSpec
+    from deepcustom.training.compute import Compute
+
+
+def score_inputs(
+    stage: StageRun,
+    spec: DatasetSpec,
+    params: EvaluateParams,
+    *,
+    own: Network | None = None,
+    quick: bool = False,
+) -> ScoringInputs:
+    """Read what the networks of a subject are scored on: all that have a row, on every set that has one.
+
+    Args:
+        stage: reads.
+        spec: the data set.
+        params: all settings of the attacks.
+        own: score this network instead.
+        quick: leave out what only the slow protocols need.
+    """
+    bed = testbed(stage, spec, params)
+    known = load_networks(stage, networks(stage.tree, stage.row.subject), bed.compute)
+    sets = stored_sets(stage, spec, adversarial_sets(stage.tree, stage.row.subject))
+    if quick:
+        return ScoringInputs(bed, known, sets, own=own)
+    dgns = _dgns(stage, spec, params.adaptive.bank, bed.compute)
+    reads = {} if own else _training_reads(stage)
+    return ScoringInputs(bed, known, sets, dgns, own, reads)
+
+
+def score_store(stage: StageRun, run: str) -> ScoreStore:
+    """Where the scores of a subject are kept.
+
+    Args:
+        stage: of the subject; it has chosen device and precision.
+        run: the name of this kind of run; what its last run has used stays.
+    """
+    return ScoreStore(stage.ws.scores(stage.row.subject), stage.basis(), run)
+
+
+def testbed(stage: StageRun, spec: DatasetSpec, params: EvaluateParams) -> Testbed:
+    """Read the test split, and draw the images that are attacked."""
+    threat, compute = stage.threat(), stage.compute()
+    split = load_split(stage, spec, "test")
+    return Testbed.of(
+        split,
+        _md5(stage, workspace.split(stage.row.dataset, "test")),
+        subject=stage.row.subject,
+        spec=spec,
+        params=params,
+        threat=threat,
+        compute=compute,
+        seed=stage.seed,
+    )
+
+
+def stored_sets(stage: StageRun, spec: DatasetSpec, attacks: Iterable[str]) -> Iterator[StoredSet]:
+    """Adversarial test sets, each read when its turn comes."""
+    folders = {
+        attack: stage.read(workspace.adversarial(stage.row.subject, "test", attack))
+        for attack in attacks
+    }
+    return (
+        StoredSet(attack, dvc_md5(folder), AdversarialSet.load(folder, spec))
+        for attack, folder in folders.items()
+    )
+
+
+def load_networks(stage: StageRun, names: Iterable[str], compute: Compute) -> list[Network]:
+    """Networks of the subject by their names in the tables."""
+    found = []
+    for name in names:
+        net = load_classifier(stage, name, compute)
+        md5 = _md5(stage, workspace.network(stage.row.subject, name))
+        found.append(Network(name, md5, net))
+    return found
+
+
+def _dgns(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Lazy[Adaptable]:
+    """A bank of DGNs, and the train split to adapt them on."""
+    path = stage.read(workspace.bank(stage.row.subject, name))
+    bank = DGNBank.load(
+        path, stage.subject.generator, stage.row.subject, spec.num_classes, compute.device
+    )
+    train = load_split(stage, spec, "train")
+    images = _md5(stage, workspace.split(stage.row.dataset, "train"))
+    md5 = {"bank": dvc_md5(path), "train": images}
+    return Lazy(md5, lambda: (bank, to_device(train, compute)))
+
+
+def _training_reads(stage: StageRun) -> dict[str, list[str]]:
+    """What every run that trained has read, by its record.
+
+    Raises:
+        InputError: a record cannot be read.
+    """
+    reads = {}
+    for name in TRAINING:
+        for file in sorted((stage.ws.runs / stage.row.subject / name).rglob("run.json")):
+            record = RunRecord.read(file.parent)
+            reads[record.name] = list(record.inputs)
+    return reads
+
+
+def _md5(stage: StageRun, path: str) -> str:
+    return dvc_md5(stage.ws.root / path)
