@@ -41,7 +41,8 @@ CUT: Mapping[str, str] = {
 """Modules of the package, with all below them, that decide no output of a stage, and why."""
 OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
-OWN_ROOM = {"report": "report"}  # stage → what is cut for every stage but that one
+KEPT = {"report": ("report",), "evaluate": ("tracking.record",)}
+"""Stage → what is cut for every other one: evaluate looks into the records of what training read."""
 
 
 def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
@@ -94,15 +95,18 @@ def cut(path: str, stage: str | None = None) -> str | None:
 
     Args:
         path: relative to the package's folder.
-        stage: None: of any stage but ``report``.
+        stage: None: of any stage that is not in :data:`KEPT`.
     """
     module = path.removesuffix(".py").replace("/", ".")
     if module.rpartition(".")[2] == FACE:
         return CUT[FACE]
-    for name, why in CUT.items():
-        if f"{module}.".startswith(f"{name}.") and OWN_ROOM.get(stage or "") != name:
-            return why
-    return None
+    if any(_within(module, name) for name in KEPT.get(stage or "", ())):
+        return None
+    return next((why for name, why in CUT.items() if _within(module, name)), None)
+
+
+def _within(module: str, name: str) -> bool:
+    return f"{module}.".startswith(f"{name}.")
 
 
 def code_digest(files: Mapping[str, str]) -> str:
