@@ -30,7 +30,7 @@ CUT: Mapping[str, str] = {
     "base.files": "gives what was written its name; which bytes they are, others decide",
     "base.progress": "says how far the work is",
     "pipeline.code": "says which code a stage runs",
-    "pipeline.template": "writes dvc.yaml",
+    "pipeline.template": "lists in dvc.yaml the code that each stage runs",
     "pipeline.code_lock": "says which code a stage ran when the lock was written",
     "pipeline.loaded": "compares the code that runs with the code that DVC hashes",
     "pipeline.provenance": "describes the commit and the machine, for the record",
