@@ -8,8 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -376,7 +375,7 @@ def __getattr__(name):
     return Nothing()
 '''
 
-STAGES = (
+TRAINING = (
     "train_target",
     "relevance",
     "suspiciousness",
@@ -385,8 +384,8 @@ STAGES = (
     "attack fgsm test",
     "adversarial_train madry",
     "train_online online",
-    "evaluate",
 )
+EVALUATE = ("evaluate",)
 RUN = """
 import importlib, sys
 from pathlib import Path
@@ -400,87 +399,99 @@ for words in sys.argv[1:]:
 """Without the command line, which is cut itself."""
 
 
-def stub_cuts(package: Path) -> dict[str, int]:
-    """Replace every module that is cut by one that does nothing; returns how many, for each entry."""
-    counts = dict.fromkeys(CUT, 0)
-    for file in sorted(package.rglob("*.py")):
-        path = file.relative_to(package).as_posix()
-        why = cut(path)
-        if why is None:
-            continue
-        counts[next(name for name, reason in CUT.items() if reason == why)] += 1
-        if why != CUT[FACE]:
+def without_cuts(folder: Path, stage: str | None = None) -> Path:
+    """A copy of the package in which every module that is cut for a stage does nothing."""
+    copy = copy_sources(folder)
+    for file in sorted((copy / PREFIX).rglob("*.py")):
+        why = cut(file.relative_to(copy / PREFIX).as_posix(), stage)
+        if why == CUT[FACE]:
+            if "HOMES" not in file.read_text():
+                file.write_text("")
+        elif why is not None:
             file.write_text(NOTHING)
-        elif "HOMES" not in file.read_text():
-            file.write_text("")
-    return counts
+    return copy
 
 
 def small_project(folder: Path) -> Path:
+    """One in which little is scored."""
     ws = make_project(folder)
-    tree = yaml.safe_load((folder / "params.yaml").read_text())
-    section = tree["evaluate"]["mnist"]
-    section |= {"networks": ["target", "online"], "attacks": ["nce", "fgsm"], "n": 20}
-    section["adaptive"]["bank"] = "nce"
-    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    tree = yaml.safe_load(ws.params.read_text())
+    kept = {
+        "train_dgn": ["mnist-nce"],
+        "generate": ["mnist-nce-test"],
+        "attack": ["mnist-fgsm-test"],
+        "adversarial_train": ["mnist-madry"],
+        "train_online": ["mnist-online"],
+    }
+    for section, names in kept.items():
+        tree[section] = {name: tree[section][name] for name in names}
+    tree["evaluate"]["mnist"] |= {"n": 20}
+    tree["recipes"]["every-protocol"]["adaptive"]["bank"] = "nce"
+    ws.params.write_text(yaml.safe_dump(tree))
     return ws.root
 
 
-def made(folder: Path, package: Path, stages: tuple[str, ...]) -> dict[str, str]:
-    """Path → hash of what the stages made with the package in a folder."""
-    project = small_project(folder)
-    before = {path.relative_to(project) for path in project.rglob("*") if path.is_file()}
-    env = os.environ | {"PYTHONPATH": str(package / "src"), "DVC_NO_ANALYTICS": "1"}
+def run_with(code: Path, project: Path, stages: tuple[str, ...]) -> dict[str, str]:
+    """Run stages with the package of a folder; returns path → hash of what all stages made so far."""
+    env = os.environ | {"PYTHONPATH": str(code / "src"), "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", RUN, *stages], cwd=project, env=env, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    found = {path.relative_to(project) for path in project.rglob("*") if path.is_file()} - before
-    records = Path("reports/runs")
-    paths = {path for path in found if records not in path.parents and "mlflow" not in path.name}
-    return {path.as_posix(): file_md5(project / path) for path in sorted(paths)}
-
-
-@dataclass(frozen=True)
-class Twins:
-    """What the stages made, with the package as it is and with every cut module doing nothing."""
-
-    whole: Mapping[str, str]
-    stubbed: Mapping[str, str]
-    counts: Mapping[str, int]
+    return {
+        path.relative_to(project).as_posix(): file_md5(path)
+        for folder in ("data/analysis", "data/adversarial", "models", "reports")
+        for path in sorted((project / folder).rglob("*"))
+        if path.is_file() and "runs" not in path.parts
+    }
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory) -> Twins:
-    folder = tmp_path_factory.mktemp("cuts")
-    copy = copy_sources(folder / "copy")
-    counts = stub_cuts(copy / PREFIX)
-    whole = made(folder / "whole", ROOT, STAGES)
-    return Twins(whole, made(folder / "stubbed", copy, STAGES), counts)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, str]]:
+    """A project in which the package itself ran, and what it made."""
+    project = small_project(tmp_path_factory.mktemp("whole") / "project")
+    return project, run_with(ROOT, project, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def stubbed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What the same stages make where every cut module does nothing."""
+    folder = tmp_path_factory.mktemp("stubbed")
+    project = small_project(folder / "project")
+    return run_with(without_cuts(folder / "copy"), project, TRAINING)
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_a_cut_module_that_does_nothing_changes_no_byte(twins: Twins, name: str) -> None:
+def test_what_is_cut_decides_no_byte(
+    whole: tuple[Path, Mapping[str, str]], stubbed: Mapping[str, str], name: str
+) -> None:
     """All at once: a byte that one of them decided would differ."""
-    assert twins.counts[name] > 0
-    assert len(twins.whole) > 20
-    assert twins.stubbed == twins.whole
+    place = PACKAGE / name.replace(".", "/")
+    modules = [*PACKAGE.rglob(f"{FACE}.py")] if name == FACE else [place, place.with_suffix(".py")]
+    assert [file for file in modules if file.exists()]
+    assert len(whole[1]) > 15
+    assert stubbed == whole[1]
 
 
-def change(old: str, new: str) -> Callable[[str], str]:
-    def edited(text: str) -> str:
-        assert old in text
-        return text.replace(old, new)
+def test_what_is_cut_for_evaluate_decides_no_byte(
+    whole: tuple[Path, Mapping[str, str]], tmp_path: Path
+) -> None:
+    first = run_with(ROOT, whole[0], EVALUATE)
+    assert {"reports/results/mnist.csv", "reports/checks/mnist.json"} <= set(first)
+    assert run_with(without_cuts(tmp_path, "evaluate"), whole[0], EVALUATE) == first
 
-    return edited
 
-
-def test_a_change_of_what_is_not_cut_is_noticed(tmp_path: Path, twins: Twins) -> None:
+def test_a_change_of_what_is_not_cut_is_noticed(
+    whole: tuple[Path, Mapping[str, str]], tmp_path: Path
+) -> None:
     """Else equal bytes would show nothing."""
-    copy = copy_sources(tmp_path / "copy")
+    copy = without_cuts(tmp_path / "copy")  # or the lock would refuse it
     file = copy / PREFIX / "training/compute.py"
-    file.write_text(change("sha256(", "sha224(")(file.read_text()))
-    stub_cuts(copy / PREFIX)  # or the lock would refuse it
-    other = made(tmp_path / "project", copy, STAGES[:1])
-    assert other
-    assert all(md5 != twins.whole[path] for path, md5 in other.items())
+    text = file.read_text()
+    assert "sha256(" in text
+    file.write_text(text.replace("sha256(", "sha224("))
+    other = run_with(copy, small_project(tmp_path / "project"), TRAINING[:1])
+    assert "models/target/mnist.safetensors" in other
+    assert [path for path, md5 in other.items() if whole[1][path] == md5] == [
+        path for path in other if path.startswith("reports/metrics/mnist/prepare")
+    ]
