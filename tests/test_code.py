@@ -17,7 +17,7 @@ from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.pipeline.code import (
     CUT,
     FACE,
-    OWN_ROOM,
+    KEPT,
     PREFIX,
     closure,
     closure_of,
@@ -157,6 +157,8 @@ def test_closures_hold_what_decides_a_number() -> None:
     assert {"attacks/losses/base.py", "training/epochs.py"} <= found["train_dgn"]
     assert {"report/page.py", "report/figures/curves.py"} <= found["report"]
     assert {"evaluation/whitebox.py", "base/hashes.py"} <= found["evaluate"]
+    keepers = {stage for stage, paths in found.items() if {p for p in paths if cut(p)}}
+    assert keepers == set(KEPT)
 
 
 def test_a_loss_adds_its_file_alone() -> None:
@@ -174,7 +176,6 @@ def test_what_is_cut_is_there_and_says_why() -> None:
         place = PACKAGE / name.replace(".", "/")
         assert place.is_dir() or place.with_suffix(".py").is_file(), name
         assert len(why.split()) > 4
-        assert OWN_ROOM.get(name, name) == name
 
 
 @pytest.mark.parametrize("face", FACES)

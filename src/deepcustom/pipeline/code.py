@@ -30,7 +30,7 @@ CUT: Mapping[str, str] = {
     "base.files": "gives what was written its name; which bytes they are, others decide",
     "base.progress": "says how far the work is",
     "pipeline.code": "says which code a stage runs",
-    "pipeline.template": "writes dvc.yaml",
+    "pipeline.template": "lists in dvc.yaml the code that each stage runs",
     "pipeline.code_lock": "says which code a stage ran when the lock was written",
     "pipeline.loaded": "compares the code that runs with the code that DVC hashes",
     "pipeline.provenance": "describes the commit and the machine, for the record",
@@ -43,7 +43,8 @@ OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
 BY_NAME = {"training/nets/base.py": "training/nets"}
 """Modules that load others by a name in ``subjects``, and the folder whose modules they may load."""
-OWN_ROOM = {"report": "report"}  # stage → what is cut for every stage but that one
+KEPT = {"report": ("report",), "evaluate": ("tracking.record",)}
+"""Stage → what is cut for every other one: evaluate looks into the records of what training read."""
 
 
 def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
@@ -96,15 +97,18 @@ def cut(path: str, stage: str | None = None) -> str | None:
 
     Args:
         path: relative to the package's folder.
-        stage: None: of any stage but ``report``.
+        stage: None: of any stage that is not in :data:`KEPT`.
     """
     module = path.removesuffix(".py").replace("/", ".")
     if module.rpartition(".")[2] == FACE:
         return CUT[FACE]
-    for name, why in CUT.items():
-        if f"{module}.".startswith(f"{name}.") and OWN_ROOM.get(stage or "") != name:
-            return why
-    return None
+    if any(_within(module, name) for name in KEPT.get(stage or "", ())):
+        return None
+    return next((why for name, why in CUT.items() if _within(module, name)), None)
+
+
+def _within(module: str, name: str) -> bool:
+    return f"{module}.".startswith(f"{name}.")
 
 
 def code_digest(files: Mapping[str, str]) -> str:

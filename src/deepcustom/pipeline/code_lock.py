@@ -29,7 +29,12 @@ FIRST_LINE = (
 )
 REMEDY = "`deepcustom upgrade` writes it, and says what will run again"
 
-FINDERS = {"attacks/losses/base.py": "attacks/losses"}
+FINDERS = {
+    "attacks/losses/base.py": "attacks/losses",
+    "base/names.py": "training/nets",
+    "data/sources.py": "data",
+    "hardening/ways.py": "hardening",
+}
 """Modules that find others by name while a stage runs, and the folder that those lie in."""
 
 
@@ -53,14 +58,22 @@ def has_sources(root: Path) -> bool:
 
 def may_run(stage: str) -> set[str]:
     """The modules that a stage may run, those found by name too; relative to the package's folder."""
-    package = loaded_package()
-    found = set(closure(stage))
-    for finder, folder in FINDERS.items():
-        if finder in found:
-            for file in sorted((package / folder).glob("[!_]*.py")):
-                path = PREFIX + file.relative_to(package).as_posix()
-                found |= {one.removeprefix(PREFIX) for one in closure_of(path)}
+    found, left = set(closure(stage)), [*closure(stage)]
+    while left:
+        more = _found_by(left.pop()) - found
+        found |= more
+        left += more
     return found
+
+
+def _found_by(module: str) -> set[str]:
+    """What a module of :data:`FINDERS` may find, and what that imports; nothing for any other."""
+    if module not in FINDERS:
+        return set()
+    package = loaded_package()
+    files = (package / FINDERS[module]).glob("[!_]*.py")
+    paths = [PREFIX + file.relative_to(package).as_posix() for file in files]
+    return {one.removeprefix(PREFIX) for path in paths for one in closure_of(path)}
 
 
 def stage_digest(stage: str) -> str:

@@ -34,7 +34,7 @@ def upgrade(root: Path) -> list[str]:
     Returns:
         The stages whose code is not what the files said before.
     """
-    before = {name: listed(root, name) for name in _names()} if _there(root) else {}
+    before = {name: _listed_before(root, name) for name in _names()}
     changed = [] if has_sources(root) else code_lock.upgrade(root)
     replace_file(root / "dvc.yaml", render(root).encode())
     return changed or [name for name in _names() if before.get(name) != listed(root, name)]
@@ -57,8 +57,12 @@ def listed(root: Path, stage: str) -> list[str]:
         ) from None
 
 
-def _there(root: Path) -> bool:
-    return (root / "dvc.yaml").is_file()
+def _listed_before(root: Path, stage: str) -> list[str] | None:
+    """As :func:`listed`; None where the file, which is written anew, says nothing."""
+    try:
+        return listed(root, stage)
+    except InputError:
+        return None
 
 
 def _names() -> list[str]:

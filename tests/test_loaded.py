@@ -1,0 +1,497 @@
+"""The code that runs is the code that DVC hashes: two checkouts, projects without sources, and the cuts."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline_fixtures import ROOT, call_main, make_project
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.hashes import file_md5
+from deepcustom.pipeline import code_lock
+from deepcustom.pipeline.code import CUT, FACE, PREFIX, closure, code_digest, cut, hashes
+from deepcustom.pipeline.code_lock import (
+    FINDERS,
+    LOCK,
+    check_lock,
+    may_run,
+    read_lock,
+    upgrade,
+    write_lock,
+)
+from deepcustom.pipeline.loaded import RunningCode, verify
+
+PACKAGE = ROOT / PREFIX
+LOSS = "attacks/losses/nce.py"
+
+
+def copy_sources(folder: Path) -> Path:
+    """A project with a copy of the package's sources."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / PREFIX, ignore=ignore)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def edit(file: Path) -> None:
+    file.write_text(file.read_text() + "\n# edited\n")
+
+
+def cli(folder: Path, *words: str, code: Path) -> subprocess.CompletedProcess[str]:
+    """``deepcustom`` in ``folder`` with the package of another one, as an editable install gives it."""
+    return subprocess.run(
+        [sys.executable, "-c", "from deepcustom.cli import main; main()", *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(code / "src"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+
+
+# A second checkout, with the first one's environment
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    return copy_sources(tmp_path / "second")
+
+
+PREPARE = ("prepare", "--dataset", "mnist")
+
+
+def test_another_checkouts_code_is_refused_in_one_line(second: Path) -> None:
+    edit(second / PREFIX / "stages/prepare.py")
+    edit(second / PREFIX / "training/compute.py")
+    done = cli(second, *PREPARE, code=ROOT)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: the code that runs is not the code that DVC hashes: Python loaded {PACKAGE.resolve()}, "
+        f"where {PREFIX}stages/prepare.py (and 1 more) differs from this project's: "
+        "`make setup` here, or PYTHONPATH=src"
+    ]
+    assert not (second / "reports").exists()
+
+
+def test_its_own_code_passes(second: Path) -> None:
+    """The stage then reads its settings, which is after the comparison."""
+    (second / "params.yaml").write_text("seed: 1\n")
+    edit(second / PREFIX / "stages/prepare.py")
+    done = cli(second, *PREPARE, code=second)
+    assert "params.yaml: " in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train_dgn", "report"])
+def test_the_same_code_elsewhere_passes(second: Path, stage: str) -> None:
+    edit(second / PREFIX / "tracking/store.py")  # which is cut
+    edit(second / PREFIX / LOSS)  # which the row does not name
+    assert verify(second, stage) == verify(ROOT, stage)
+
+
+def test_dvc_repro_stops_and_leaves_no_hash_behind(second: Path) -> None:
+    edit(second / PREFIX / "stages/prepare.py")
+    script = second / "deepcustom"
+    script.write_text(f"#!{sys.executable}\nfrom deepcustom.cli import main\nmain()\n")
+    script.chmod(0o755)
+    path = os.pathsep.join([str(second), os.environ["PATH"]])
+    env = os.environ | {"PYTHONPATH": str(ROOT / "src"), "PATH": path, "DVC_NO_ANALYTICS": "1"}
+    for words in (["init", "-q", "--no-scm"], ["repro", "prepare@mnist"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=second,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+    assert "the code that runs is not the code that DVC hashes" in done.stderr
+    assert done.returncode
+    assert not (second / "dvc.lock").exists()
+
+
+def test_a_missing_file_counts_as_another(second: Path) -> None:
+    (second / PREFIX / "stages/prepare.py").unlink()
+    with pytest.raises(InputError, match=r"stages/prepare\.py differs from this project's"):
+        verify(second, "prepare")
+
+
+def test_the_digest_is_that_of_the_projects_files(second: Path) -> None:
+    paths = closure("train_dgn")
+    assert verify(second, "train_dgn") == code_digest(hashes(paths, second / PREFIX))
+    more = [PREFIX + LOSS, "models/target/mnist.safetensors", "data/adversarial/mnist/test/pgd"]
+    both = hashes([*paths, LOSS], second / PREFIX)
+    assert verify(second, "train_dgn", more) == code_digest(both)
+
+
+def test_a_rows_own_file_is_held_against_what_python_loaded(
+    second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (second / "mine.py").write_text("A = 1\n")
+    monkeypatch.syspath_prepend(second)
+    running = RunningCode(second, "train_dgn", ["mine.py"])
+    __import__("mine")
+    running.check()
+    digest = code_digest(
+        {**hashes(closure("train_dgn"), PACKAGE), "mine.py": file_md5(second / "mine.py")}
+    )
+    assert running.digest == digest
+    elsewhere = copy_sources(second / "third")
+    (elsewhere / "mine.py").write_text("A = 2\n")
+    with pytest.raises(InputError, match=r"loaded .*second, where mine\.py differs"):
+        verify(elsewhere, "train_dgn", ["mine.py"])
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    """What a test imports of its own is gone after it."""
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("mine", None)
+
+
+# From the start of a stage to its end
+
+
+@pytest.mark.parametrize("what", [f"{PREFIX}training/compute.py", "mine.py"])
+def test_an_edit_while_the_stage_runs_is_refused(second: Path, what: str) -> None:
+    (second / "mine.py").write_text("A = 1\n")
+    running = RunningCode(second, "train_dgn", ["mine.py"])
+    running.check()
+    edit(second / what)
+    with pytest.raises(InputError, match=f"{what} changed while train_dgn ran, .* run it again"):
+        running.check()
+
+
+def test_nothing_is_kept_of_a_run_whose_code_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deepcustom.pipeline.run import StageRun
+
+    ws = make_project(tmp_path / "project")
+    stage = StageRun(ws, "prepare", "mnist").__enter__()
+    stage.write("models/a.bin").write_text("one")
+    (ws.root / LOCK).write_text("version: 0.1.0\nstages: {}\n")
+    with pytest.raises(InputError, match=f"{LOCK} .*: `deepcustom upgrade`"):
+        stage.__exit__(None, None, None)
+    assert not (ws.root / "models/a.bin").exists()
+    assert not (ws.root / "reports/runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "more", "refused"),
+    [
+        ("mine.py", "A = 1", [], True),
+        ("mine.py", "A = 1", ["mine.py"], False),
+        ("code/mine.py", "A = 1", ["code"], False),
+        ("code/mine.py", "A = 1", ["other", "code/other.py"], True),
+        ("mine/__init__.py", '"""Says what it is."""', [], False),
+        ("mine/__init__.py", "A = 1", [], True),
+        (".venv/lib/python3/site-packages/mine.py", "A = 1", [], False),
+    ],
+)
+def test_code_that_dvc_would_not_see_is_refused(
+    second: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    text: str,
+    more: list[str],
+    refused: bool,
+) -> None:
+    file = second / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
+    monkeypatch.syspath_prepend(file.parent.parent if file.stem == "__init__" else file.parent)
+    running = RunningCode(second, "train_dgn", more)
+    __import__("mine")
+    if refused:
+        with pytest.raises(InputError, match=f"train_dgn runs {name}, and DVC would not see"):
+            running.check()
+    else:
+        running.check()
+
+
+def test_a_module_found_by_name_must_stand_in_the_row(
+    second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "deepcustom.attacks.losses.nce", raising=False)
+    unnamed, named = (RunningCode(second, "train_dgn", more) for more in ([], [PREFIX + LOSS]))
+    monkeypatch.setattr("deepcustom.attacks.losses.base.REGISTRY", {})
+    __import__("deepcustom.attacks.losses.nce")
+    named.check()
+    with pytest.raises(InputError, match=f"train_dgn runs {PREFIX}{LOSS}, and DVC would not see"):
+        unnamed.check()
+
+
+# A project without the package's sources
+
+
+def test_the_lock_holds_a_digest_for_each_stage(tmp_path: Path) -> None:
+    write_lock(tmp_path)
+    lock = read_lock(tmp_path)
+    assert lock.version == "0.1.0"
+    assert set(lock.stages) == {file.stem for file in (PACKAGE / "stages").glob("[!_]*.py")}
+    for stage, digest in lock.stages.items():
+        assert digest == code_digest(hashes(may_run(stage), PACKAGE))
+        assert check_lock(tmp_path, stage) == digest
+        assert verify(tmp_path, stage) == code_digest({LOCK: digest})
+    assert (tmp_path / LOCK).read_text().startswith("# Made by `deepcustom upgrade`")
+
+
+def test_the_lock_covers_what_is_found_by_name() -> None:
+    both = {"hardening/online.py", LOSS}  # the one is found, and finds the other
+    assert may_run("adversarial_train") - set(closure("adversarial_train")) >= both
+    assert may_run("prepare") - set(closure("prepare")) == {"data/mnist.py", "data/cifar10.py"}
+    assert may_run("train_dgn") - set(closure("train_dgn")) >= {LOSS, "attacks/losses/lrp.py"}
+    for finder, folder in FINDERS.items():
+        text = (PACKAGE / finder).read_text()
+        assert "import_module" in text
+        assert (PACKAGE / folder).is_dir()
+
+
+def test_every_module_that_finds_others_by_name_is_known() -> None:
+    finders = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in PACKAGE.rglob("*.py")
+        if "import_module(" in file.read_text() and file.name != "__init__.py"
+    }
+    assert finders == set(FINDERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, f"neither src/deepcustom nor {LOCK} is here"),
+        ("<<<<<<< ours\n", f"{LOCK} is not readable"),
+        ("- 1\n", f"{LOCK} is not readable"),
+        ("stages: {prepare: 1}\n", f"{LOCK} is not readable"),
+        ("version: 0.0.9\nstages: {}\n", f"{LOCK} is for version 0.0.9, this is 0.1.0"),
+        ("version: 0.1.0\nstages: {}\n", f"{LOCK} is for other code of the stage prepare"),
+        ("version: 0.1.0\nstages: {prepare: abc}\n", "is for other code of the stage prepare"),
+    ],
+)
+def test_a_lock_that_does_not_fit_is_refused_in_one_line(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text:
+        (tmp_path / LOCK).write_text(text)
+    with pytest.raises(InputError) as caught:
+        verify(tmp_path, "prepare")
+    assert message in str(caught.value)
+    assert "`deepcustom upgrade` writes it, and says what will run again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_upgrade_says_whose_code_changed(tmp_path: Path) -> None:
+    every = upgrade(tmp_path)
+    assert {"prepare", "report"} <= set(every)
+    assert upgrade(tmp_path) == []
+    tree = yaml.safe_load((tmp_path / LOCK).read_text())
+    tree["stages"]["attack"] = "0" * 64
+    (tmp_path / LOCK).write_text(yaml.safe_dump(tree))
+    assert upgrade(tmp_path) == ["attack"]
+    (tmp_path / LOCK).write_text("<<<<<<< ours\n")
+    assert upgrade(tmp_path) == every
+    check_lock(tmp_path, "attack")
+
+
+def test_upgrade_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lock(tmp_path)
+    before = (tmp_path / LOCK).read_bytes()
+
+    def full(*args: object, **kinds: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(code_lock.yaml, "safe_dump", full)
+    with pytest.raises(OSError, match="No space"):
+        upgrade(tmp_path)
+    assert (tmp_path / LOCK).read_bytes() == before
+
+
+def test_a_project_with_sources_needs_no_lock(second: Path) -> None:
+    with pytest.raises(InputError, match=f"needs no {LOCK}"):
+        upgrade(second)
+
+
+@pytest.mark.parametrize("before", [None, "<<<<<<< ours\n"])
+def test_the_command_says_what_will_run_again(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    before: str | None,
+) -> None:
+    root = make_project(tmp_path / "project").root
+    names = ["prepare@mnist", "report@mnist"]
+    monkeypatch.setattr("deepcustom.pipeline.dvc.stage_names", lambda root: names)
+    monkeypatch.setattr(
+        "deepcustom.pipeline.dvc.status", lambda root, asked: {asked[0]: ["changed"]}
+    )
+    (root / LOCK).unlink()
+    for name in (LOCK, "dvc.yaml") if before else ():
+        (root / name).write_text(before or "")
+    assert call_main(root, "upgrade") == 0
+    changed, again = capsys.readouterr().out.splitlines()
+    assert re.match(r"other code than before: .*\bprepare\b.*\breport\b", changed)
+    assert again == "will run again: prepare@mnist"
+    assert check_lock(root, "prepare")
+    assert "stages.prepare" in (root / "dvc.yaml").read_text()
+
+
+# The cuts, by equal bytes
+
+NOTHING = '''
+class Nothing(str):
+    """Does nothing, whatever is asked of it."""
+
+    def __call__(self, *args, **kinds):
+        return self
+
+    def __getattr__(self, name):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        return False
+
+    def __or__(self, other):
+        return other
+
+    def __iter__(self):
+        return iter([self, self])
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Nothing()
+'''
+
+TRAINING = (
+    "train_target",
+    "relevance",
+    "suspiciousness",
+    "train_dgn nce",
+    "generate nce test",
+    "attack fgsm test",
+    "adversarial_train madry",
+    "train_online online",
+)
+EVALUATE = ("evaluate",)
+RUN = """
+import importlib, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from deepcustom.pipeline.workspace import Workspace
+for words in sys.argv[1:]:
+    stage, *rest = words.split()
+    importlib.import_module(f"deepcustom.stages.{stage}").run(Workspace(Path.cwd()), "mnist", *rest)
+"""
+"""Without the command line, which is cut itself."""
+
+
+def without_cuts(folder: Path, stage: str | None = None) -> Path:
+    """A copy of the package in which every module that is cut for a stage does nothing."""
+    copy = copy_sources(folder)
+    for file in sorted((copy / PREFIX).rglob("*.py")):
+        why = cut(file.relative_to(copy / PREFIX).as_posix(), stage)
+        if why == CUT[FACE]:
+            if "HOMES" not in file.read_text():
+                file.write_text("")
+        elif why is not None:
+            file.write_text(NOTHING)
+    return copy
+
+
+def small_project(folder: Path) -> Path:
+    """One in which little is scored."""
+    ws = make_project(folder)
+    tree = yaml.safe_load(ws.params.read_text())
+    kept = {
+        "train_dgn": ["mnist-nce"],
+        "generate": ["mnist-nce-test"],
+        "attack": ["mnist-fgsm-test"],
+        "adversarial_train": ["mnist-madry"],
+        "train_online": ["mnist-online"],
+    }
+    for section, names in kept.items():
+        tree[section] = {name: tree[section][name] for name in names}
+    tree["evaluate"]["mnist"] |= {"n": 20}
+    tree["recipes"]["every-protocol"]["adaptive"]["bank"] = "nce"
+    ws.params.write_text(yaml.safe_dump(tree))
+    return ws.root
+
+
+def run_with(code: Path, project: Path, stages: tuple[str, ...]) -> dict[str, str]:
+    """Run stages with the package of a folder; returns path → hash of what all stages made so far."""
+    env = os.environ | {"PYTHONPATH": str(code / "src"), "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *stages], cwd=project, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {
+        path.relative_to(project).as_posix(): file_md5(path)
+        for folder in ("data/analysis", "data/adversarial", "models", "reports")
+        for path in sorted((project / folder).rglob("*"))
+        if path.is_file() and "runs" not in path.parts
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, str]]:
+    """A project in which the package itself ran, and what it made."""
+    project = small_project(tmp_path_factory.mktemp("whole") / "project")
+    return project, run_with(ROOT, project, TRAINING)
+
+
+@pytest.fixture(scope="module")
+def stubbed(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """What the same stages make where every cut module does nothing."""
+    folder = tmp_path_factory.mktemp("stubbed")
+    project = small_project(folder / "project")
+    return run_with(without_cuts(folder / "copy"), project, TRAINING)
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_cut_decides_no_byte(
+    whole: tuple[Path, Mapping[str, str]], stubbed: Mapping[str, str], name: str
+) -> None:
+    """All at once: a byte that one of them decided would differ."""
+    place = PACKAGE / name.replace(".", "/")
+    modules = [*PACKAGE.rglob(f"{FACE}.py")] if name == FACE else [place, place.with_suffix(".py")]
+    assert [file for file in modules if file.exists()]
+    assert len(whole[1]) > 15
+    assert stubbed == whole[1]
+
+
+def test_what_is_cut_for_evaluate_decides_no_byte(
+    whole: tuple[Path, Mapping[str, str]], tmp_path: Path
+) -> None:
+    first = run_with(ROOT, whole[0], EVALUATE)
+    assert {"reports/results/mnist.csv", "reports/checks/mnist.json"} <= set(first)
+    assert run_with(without_cuts(tmp_path, "evaluate"), whole[0], EVALUATE) == first
+
+
+def test_a_change_of_what_is_not_cut_is_noticed(
+    whole: tuple[Path, Mapping[str, str]], tmp_path: Path
+) -> None:
+    """Else equal bytes would show nothing."""
+    copy = without_cuts(tmp_path / "copy")  # or the lock would refuse it
+    file = copy / PREFIX / "training/compute.py"
+    text = file.read_text()
+    assert "sha256(" in text
+    file.write_text(text.replace("sha256(", "sha224("))
+    other = run_with(copy, small_project(tmp_path / "project"), TRAINING[:1])
+    assert "models/target/mnist.safetensors" in other
+    assert [path for path, md5 in other.items() if whole[1][path] == md5] == [
+        path for path in other if path.startswith("reports/metrics/mnist/prepare")
+    ]
