@@ -45,14 +45,14 @@ test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': o
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
-	$(BIN)/pytest -m '(slow or network) and not services' $(ARGS)
+	@$(TELL) $(BIN)/pytest -m '(slow or network) and not services' $(ARGS)
 
 test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser (apt-get: postgresql chromium)
 	@for name in initdb chromium; do \
 	  test -n "$$(PATH=$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':') command -v $$name)" || { \
 	  echo "make test-services needs Debian packages: apt-get install postgresql chromium" >&2; exit 2; }; done
 	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
-	$(BIN)/pytest -m services $(ARGS)
+	@$(TELL) $(BIN)/pytest -m services $(ARGS)
 
 lint: $(READY)  ## ruff, and the direction of imports
 	$(BIN)/ruff check .
