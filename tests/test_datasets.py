@@ -193,6 +193,16 @@ def test_subset_names_the_allowed_range(size):
 # Storing
 
 
+def test_images_of_a_set_are_found_in_the_split_they_were_made_from():
+    pixels = np.zeros((4, 1, 2, 2), np.uint8)
+    split = Split(pixels, np.zeros(4, np.uint8), np.array([2, 5, 7, 9]))
+    assert split.rows_of(np.array([9, 2, 7]), "it", "train").tolist() == [3, 0, 2]
+    assert split.rows_of(np.array([], np.int64), "it", "train").tolist() == []
+    for other in ([1], [2, 6], [2, 10]):
+        with pytest.raises(InputError, match="the set 'nce' was made from another train split"):
+            split.rows_of(np.array(other), "the set 'nce'", "train")
+
+
 @pytest.mark.parametrize(
     "stored", [tiny_split(), tiny_set(), tiny_set(0)], ids=["split", "set", "empty"]
 )

@@ -28,7 +28,8 @@ from deepcustom.attacks.losses import contexts, find_loss
 from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
-from deepcustom.base.settings import EvaluateParams, ThreatParams
+from deepcustom.base.rows import HARDENING, row, rows
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import checks
@@ -46,9 +47,9 @@ from deepcustom.evaluation.whitebox import spend_more
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.madry import MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device, way_of_network
+from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import load_networks, stored_sets
 from deepcustom.pipeline.workspace import Workspace
@@ -129,13 +130,14 @@ def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Atta
 
 def settings(stage: StageRun, dataset: str, name: str) -> WaySettings:
     """How a network is hardened."""
-    keys = ("adversarial_train", dataset)
     if name != FEWER:
-        return stage.section(way_of_network(stage, name).Settings, *keys, name)
-    madry = stage.section(MadrySettings, *keys, "madry")
-    online = stage.section(OnlineSettings, *keys, "online")
-    radius = stage.section(ThreatParams, "threat", dataset).eps
-    steps = {"max_iter": gradients(online) - 1, "eps_step": radius}
+        robust = (one for trains in HARDENING for one in rows(stage.tree, trains, dataset))
+        (one,) = (one for one in robust if one.about["network"] == name)
+        way = way_of(one.settings, one.place, one.stage)
+        return stage.settings_of(one, way.Settings)
+    madry = stage.settings_of(row(stage.tree, "adversarial_train", dataset, "madry"), MadrySettings)
+    online = settings(stage, dataset, "online")
+    steps = {"max_iter": gradients(online) - 1, "eps_step": stage.threat().eps}
     return madry.model_copy(update={"inner": madry.inner.model_copy(update=steps)})
 
 

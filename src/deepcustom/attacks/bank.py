@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.labels import check_labels
+from deepcustom.attacks.dgn import DGN, read_dgn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import build
-from deepcustom.training.weights import load_state, load_tensors, save_tensors
+from deepcustom.training.weights import load_state, save_tensors
 
 Output = Literal["image", "perturbation"]
 
@@ -38,7 +38,7 @@ def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> T
 
 
 @dataclass(frozen=True)
-class DGNBank:
+class DGNBank(DGN):
     """One DGN per class, and how their output is to be read.
 
     Attributes:
@@ -53,32 +53,14 @@ class DGNBank:
     output: Output
     generators: list[nn.Module]
 
-    @torch.no_grad()
-    def generate(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        threat: ThreatModel,
-        *,
-        compute: Compute,
-        batch_size: int = 200,
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.generators)
+
+    def _generate(
+        self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:
-        """Adversarial images, one forward pass each.
-
-        Args:
-            x: clean images (N, C, H, W), float32 in [0, 1].
-            labels: (N,) int64, which class's DGN makes each image.
-            threat: what the result is projected to.
-            compute: device and precision.
-            batch_size: images per pass at most.
-
-        Returns:
-            (N, C, H, W) float32 on ``x``'s device, inside the threat model.
-
-        Raises:
-            InputError: a label has no DGN, or there are not as many labels as images.
-        """
-        check_labels(labels, len(x), len(self.generators))
         x_adv = torch.empty_like(x)
         for label, net in enumerate(self.generators):
             rows = torch.nonzero(labels == label).flatten()
@@ -111,10 +93,7 @@ class DGNBank:
         Raises:
             InputError: no such file or class, or the file holds something else.
         """
-        tensors, about = load_tensors(path)
-        if about.get("kind") != "dgn-bank" or about.get("dataset") != dataset:
-            found = f"{about.get('kind')} for {about.get('dataset')}"
-            raise InputError(f"{path} holds a {found}, expected a dgn-bank for {dataset}")
+        tensors, about = read_dgn(path, "dgn-bank", dataset)
         if about.get("classes") != num_classes:
             raise InputError(f"{path} holds {about.get('classes')} DGNs, expected {num_classes}")
         if about.get("output") not in ("image", "perturbation") or not about.get("loss"):

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.labels import check_labels
+from deepcustom.attacks.dgn import DGN, read_dgn
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.errors import InputError
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Conditional, build_conditional
-from deepcustom.training.weights import load_state, load_tensors, save_tensors
+from deepcustom.training.weights import load_state, save_tensors
 
 KIND = "conditional-dgn"
 
@@ -65,8 +64,8 @@ def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
 
 
 @dataclass(frozen=True)
-class ConditionalDGN:
-    """A conditional generator as an attack, with the interface of :class:`deepcustom.attacks.bank.DGNBank`.
+class ConditionalDGN(DGN):
+    """A conditional generator as an attack.
 
     Attributes:
         dataset: name of the subject that it attacks.
@@ -80,32 +79,14 @@ class ConditionalDGN:
     per_class: bool
     generator: Conditional
 
-    @torch.no_grad()
-    def generate(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        threat: ThreatModel,
-        *,
-        compute: Compute,
-        batch_size: int = 200,
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return self.generator.classes
+
+    def _generate(
+        self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:
-        """Adversarial images, one forward pass each.
-
-        Args:
-            x: clean images (N, C, H, W), float32 in [0, 1].
-            labels: (N,) int64.
-            threat: what the result is projected to.
-            compute: device and precision.
-            batch_size: images per pass at most.
-
-        Returns:
-            (N, C, H, W) float32 on ``x``'s device, inside the threat model.
-
-        Raises:
-            InputError: a label is no class, or there are not as many labels as images.
-        """
-        check_labels(labels, len(x), self.generator.classes)
         made = []
         for images, own in zip(
             torch.split(x, batch_size), torch.split(labels, batch_size), strict=True
@@ -130,10 +111,7 @@ class ConditionalDGN:
         Raises:
             InputError: no such file or class, or the file holds something else.
         """
-        tensors, about = load_tensors(path)
-        if about.get("kind") != KIND or about.get("dataset") != dataset:
-            found = f"{about.get('kind')} for {about.get('dataset')}"
-            raise InputError(f"{path} holds a {found}, expected a {KIND} for {dataset}")
+        tensors, about = read_dgn(path, KIND, dataset)
         per_class = about.get("per_class") is True
         net = conditional(generator, num_classes, per_class=per_class)
         load_state(net, tensors, path)

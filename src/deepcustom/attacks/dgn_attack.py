@@ -1,4 +1,4 @@
-"""A bank of DGNs as an attack of IBM's Adversarial Robustness Toolbox (ART)."""
+"""DGNs as an attack of IBM's Adversarial Robustness Toolbox (ART)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from art.attacks.attack import EvasionAttack
 from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
 
-from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.dgn import DGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.training.compute import FLOAT32, Compute
 
 
 class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
-    """A bank of DGNs as an ART evasion attack, usable wherever ART takes one.
+    """DGNs as an ART evasion attack, usable wherever ART takes one.
 
     The DGN of each image is picked by the label given to :meth:`generate`, or by the class that the
     estimator predicts where none is given.
@@ -34,7 +34,7 @@ class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
     def __init__(
         self,
         estimator: Any,
-        bank: DGNBank,
+        bank: DGN,
         threat: ThreatModel,
         *,
         batch_size: int = 500,
@@ -44,7 +44,7 @@ class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
 
         Args:
             estimator: an ART classifier; asked for predictions only where no labels are given.
-            bank: one DGN per class.
+            bank: one DGN per class, or one that is told the class.
             threat: what the images are projected to.
             batch_size: images per pass of a DGN.
             compute: device and precision; the bank must be on its device.
@@ -78,7 +78,7 @@ class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
         images = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
         x_adv = self.bank.generate(
             images,
-            torch.from_numpy(_indices(given, len(self.bank.generators))),
+            torch.from_numpy(_indices(given, self.bank.classes)),
             self.threat,
             compute=self.compute,
             batch_size=self.batch_size,

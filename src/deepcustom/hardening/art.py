@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from deepcustom.base.settings import AttackParams
-from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.base import Images, Way, WaySettings
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch
 from deepcustom.training.job import Job
@@ -38,12 +37,7 @@ class Art(Way[ArtSettings]):
     Settings = ArtSettings
 
     def train(
-        self,
-        net: Classifier,
-        train: tuple[Tensor, Tensor],
-        val: tuple[Tensor, Tensor],
-        job: Job,
-        adversarial: tuple[Tensor, Tensor] | None = None,
+        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
         """As :meth:`Way.train`, but that ART computes in float32; every epoch has a seed of its own.
 

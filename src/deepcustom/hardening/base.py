@@ -19,6 +19,9 @@ from deepcustom.training.fit import Terms, fit
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
 
+Images = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) in [0, 1], and for each its label, or the row it was made from, (N,)."""
+
 OLD = {"gf": "goodfellow", "default": "art"}
 """What a ``type`` was called → what it is called now."""
 
@@ -80,12 +83,7 @@ class Way(ABC, Generic[S]):
 
     @abstractmethod
     def train(
-        self,
-        net: Classifier,
-        train: tuple[Tensor, Tensor],
-        val: tuple[Tensor, Tensor],
-        job: Job,
-        adversarial: tuple[Tensor, Tensor] | None = None,
+        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
         """Harden ``net`` in place.
 
@@ -94,7 +92,7 @@ class Way(ABC, Generic[S]):
             train: clean images (N, C, H, W) in [0, 1] and labels (N,).
             val: clean images and labels to watch; may be empty.
             job: its seed is that of the order of the images and of all that is drawn.
-            adversarial: for a way that ``reads_set``: images (M, C, H, W) and, for each, its row in
+            made: for a way that ``reads_set``: images (M, C, H, W) and, for each, its row in
                 ``train``.
 
         Returns:

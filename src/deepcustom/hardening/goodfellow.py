@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from deepcustom.base.errors import InputError
-from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.base import Images, Way, WaySettings
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
@@ -33,12 +33,7 @@ class Goodfellow(Way[GoodfellowSettings]):
     reads_set = True
 
     def train(
-        self,
-        net: Classifier,
-        train: tuple[Tensor, Tensor],
-        val: tuple[Tensor, Tensor],
-        job: Job,
-        adversarial: tuple[Tensor, Tensor] | None = None,
+        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
         """As :meth:`Way.train`.
 
@@ -51,9 +46,9 @@ class Goodfellow(Way[GoodfellowSettings]):
         Raises:
             InputError: no adversarial set is given.
         """
-        if adversarial is None:
+        if made is None:
             raise InputError("type goodfellow trains on an adversarial set, and none is given")
-        (x, y), (x_adv, row), weight = train, adversarial, self.settings.clean_weight
+        (x, y), (x_adv, row), weight = train, made, self.settings.clean_weight
 
         def terms(clean: Tensor, labels: Tensor, at: Tensor) -> Terms:
             cross_entropy = torch.nn.functional.cross_entropy

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from deepcustom.base.params import Params
-from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.base import Images, Way, WaySettings
 from deepcustom.hardening.inner import GrowingBall, accuracy_under, inner_pgd
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, watch_accuracy
@@ -44,12 +44,7 @@ class Madry(Way[MadrySettings]):
     title = "{name}, adversarial training as Madry et al. 2018"
 
     def train(
-        self,
-        net: Classifier,
-        train: tuple[Tensor, Tensor],
-        val: tuple[Tensor, Tensor],
-        job: Job,
-        adversarial: tuple[Tensor, Tensor] | None = None,
+        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
         """As :meth:`Way.train`.
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.hardening.base import Way, WaySettings
+from deepcustom.hardening.base import Images, Way, WaySettings
 from deepcustom.hardening.inner import (
     SCALE,
     GrowingBall,
@@ -121,12 +121,7 @@ class Online(Way[OnlineSettings]):
         self.losses = losses
 
     def train(
-        self,
-        net: Classifier,
-        train: tuple[Tensor, Tensor],
-        val: tuple[Tensor, Tensor],
-        job: Job,
-        adversarial: tuple[Tensor, Tensor] | None = None,
+        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
         """As :meth:`Way.train`; the job's checkpoint keeps the generator with the network.
 

@@ -11,8 +11,7 @@ from deepcustom.pipeline.run import StageRun
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deepcustom.attacks.bank import DGNBank
-    from deepcustom.attacks.conditional import ConditionalDGN
+    from deepcustom.attacks.dgn import DGN
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
@@ -64,9 +63,7 @@ def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
     return compute.place(net)
 
 
-def load_dgn(
-    stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
-) -> DGNBank | ConditionalDGN:
+def load_dgn(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> DGN:
     """DGNs of the subject by their name: a bank, or the generator that a network of that name learned with.
 
     Raises:
