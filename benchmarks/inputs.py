@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError
 from deepcustom.data.sources import find_source
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from deepcustom.training.nets.base import Classifier
 
 BANK = "nce"
+DGN_BATCH = 200  # images in a pass of a DGN, as the settings have it
 EPS = {"mnist": 0.3, "cifar10": 0.0313}
+NETWORKS = {
+    "mnist": "deepcustom.training.nets.mnist:MnistClassifier",
+    "cifar10": "deepcustom.training.nets.cifar10:Cifar10Classifier",
+}
+GENERATORS = {
+    "mnist": "deepcustom.training.nets.mnist:MnistGenerator",
+    "cifar10": "deepcustom.training.nets.cifar10:Cifar10Generator",
+}
+"""The classes that :mod:`benchmarks.plain` has ports of."""
 
 
 def demand(root: Path, names: Iterable[str], *, train: bool) -> None:
@@ -66,14 +76,14 @@ class Inputs:
         return ThreatModel(EPS[self.name])
 
     def read(self, path: str) -> Path:
-        """What a stage does with a path before it reads; so that the stages' loading works here."""
+        """Where a file of the project lies."""
         return self.root / path
 
     def split(self, name: str) -> Split:
         """A prepared split, mapped from its files."""
-        from deepcustom.pipeline.load import load_split
+        from deepcustom.data.arrays import Split
 
-        return load_split(cast(Any, self), self.spec, name)
+        return Split.load(self.read(workspace.split(self.name, name)), self.spec)
 
     def test(self, count: int) -> tuple[Tensor, Tensor]:
         """The first test images (n, C, H, W), float32 in [0, 1], contiguous, and their labels (n,)."""
@@ -84,9 +94,12 @@ class Inputs:
 
     def target_net(self, compute: Compute) -> Classifier:
         """The network under attack, as a stage has it."""
-        from deepcustom.pipeline.load import load_classifier
+        from deepcustom.training.nets.base import build_classifier
+        from deepcustom.training.weights import load_network
 
-        return load_classifier(cast(Any, self), self.spec, "target", compute)
+        net = build_classifier(NETWORKS[self.name])
+        load_network(self.read(workspace.target(self.name)), net)
+        return compute.place(net)
 
     def plain_target_net(self) -> nn.Module:
         """The same in plain PyTorch, as training leaves it: its weights still ask for gradients."""
@@ -98,11 +111,11 @@ class Inputs:
     def bank(self, compute: Compute) -> DGNBank:
         """The DGNs."""
         from deepcustom.attacks.bank import DGNBank
-        from deepcustom.pipeline.load import NETWORKS
 
         path = self.read(workspace.bank(self.name, BANK))
-        generator = NETWORKS[self.name].generator
-        return DGNBank.load(path, generator, self.name, self.spec.num_classes, compute.device)
+        return DGNBank.load(
+            path, GENERATORS[self.name], self.name, self.spec.num_classes, compute.device
+        )
 
 
 def own_compute() -> Compute:
@@ -110,4 +123,4 @@ def own_compute() -> Compute:
     from deepcustom.base.settings import ComputeParams
     from deepcustom.training.compute import Compute
 
-    return Compute.of(ComputeParams())
+    return Compute.of(ComputeParams(device="auto", precision="auto", threads="auto"))

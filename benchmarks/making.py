@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.inputs import EPS, Inputs, own_compute
+from benchmarks.inputs import DGN_BATCH, EPS, Inputs, own_compute
 from benchmarks.race import Contender
 from benchmarks.worker import Work
 
@@ -92,16 +92,14 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 def dgn(root: str, dataset: str, images: int, judged: int) -> Work:
     """``DGNBank.generate`` as the stage ``generate`` calls it, by true labels."""
-    from deepcustom.base.settings import GenerateParams
-
     inputs, compute = Inputs(Path(root), dataset), own_compute()
-    bank, threat, params = inputs.bank(compute), inputs.threat, GenerateParams()
+    bank, threat = inputs.bank(compute), inputs.threat
 
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
-        return bank.generate(x, y, threat, compute=compute, batch_size=params.batch_size)
+        return bank.generate(x, y, threat, compute=compute, batch_size=DGN_BATCH)
 
-    chunk = inputs.spec.num_classes * params.batch_size
-    facts = {"batch_size": params.batch_size, **compute.describe()}
+    chunk = inputs.spec.num_classes * DGN_BATCH
+    facts = {"batch_size": DGN_BATCH, **compute.describe()}
     return _work(inputs, images, judged, partial(_staged, perturb, chunk), facts)
 
 
@@ -116,7 +114,7 @@ def project(root: str, dataset: str, images: int, judged: int, method: str) -> W
     own: dict[str, Any] = {}
     if method == "pgd":
         own = {"eps_step": EPS_STEP[dataset], "max_iter": STEPS, "num_random_init": 0}
-    params = AttackParams(method=method, **own)
+    params = AttackParams(method=method, batch_size=1000, **own)
     spec, threat = inputs.spec, inputs.threat
     net = for_gradients(inputs.target_net(compute), compute)
     estimator = art_classifier(net, spec.shape, spec.num_classes, compute.device)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.inputs import Inputs, own_compute
+from benchmarks.inputs import DGN_BATCH, Inputs, own_compute
 from benchmarks.race import Contender, once
 from benchmarks.worker import Work
 from deepcustom.base.errors import InputError
@@ -107,11 +107,10 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     from torch import Tensor
 
     from deepcustom.attacks.perturb import Effect, SplitAttack, perturb_split
-    from deepcustom.base.settings import GenerateParams
     from deepcustom.data.arrays import Split
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
-    spec, threat, params = inputs.spec, inputs.threat, GenerateParams()
+    spec, threat = inputs.spec, inputs.threat
     bank, target_net = inputs.bank(compute), inputs.target_net(compute)
     # Mapped as Split.load maps, which would not have it that a row occurs twice.
     arrays = {
@@ -121,15 +120,15 @@ def generate(root: str, dataset: str, folder: str) -> Work:
     split = Split(**arrays)
 
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
-        return bank.generate(x, y, threat, compute=compute, batch_size=params.batch_size)
+        return bank.generate(x, y, threat, compute=compute, batch_size=DGN_BATCH)
 
     attack = SplitAttack(
         perturb,
         target_net,
         threat,
         compute,
-        only_changed=params.mis_classification_check,
-        chunk=spec.num_classes * params.batch_size,
+        only_changed=False,
+        chunk=spec.num_classes * DGN_BATCH,
     )
 
     def call() -> Effect:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.inputs import EPS, Inputs, own_compute
+from benchmarks.inputs import EPS, GENERATORS, Inputs, own_compute
 from benchmarks.race import Contender
 from benchmarks.worker import Work
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOSSES = ("nce", "lrp")
+LOSSES: dict[str, dict[str, float]] = {
+    "nce": {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
+    "lrp": {"custom_loss_constant": 0.5},
+}
 LABEL = 0
 BATCH = 128
 RELEVANT = {"mnist": 20, "cifar10": 80}  # how many pixels; for speed it does not matter which
@@ -44,17 +47,24 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     from deepcustom.attacks.losses import LossContext
     from deepcustom.attacks.train_bank import train_dgn
     from deepcustom.base.settings import TrainDgnParams, TrainingParams
-    from deepcustom.pipeline.load import NETWORKS
     from deepcustom.training.job import Job
 
     inputs, compute = Inputs(Path(root), dataset), own_compute()
     x = _images(inputs, images).to(compute.device)
-    budget = TrainingParams(learning_rate=1e-3, epochs=1, batch_size=BATCH, schedule="one_cycle")
-    params = TrainDgnParams(loss=loss, output="image", training=budget)
+    budget = TrainingParams(
+        learning_rate=1e-3,
+        epochs=1,
+        batch_size=BATCH,
+        schedule="one_cycle",
+        momentum=0.9,
+        weight_decay=0.0,
+    )
+    options = LOSSES[loss]
+    params = TrainDgnParams(loss=loss, output="image", training=budget, options=options)
     analysis = {"relevance": {"pixels": _relevant(inputs)}}
     context = LossContext(inputs.target_net(compute), LABEL, inputs.threat, analysis)
 
-    generator = NETWORKS[dataset].generator
+    generator = GENERATORS[dataset]
 
     def call() -> float:
         _, history = train_dgn(generator, context, x, x[:0], params, Job(0, compute))

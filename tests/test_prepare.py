@@ -11,12 +11,14 @@ from pipeline_fixtures import DATASET, environment, make_project, set_params
 from test_formats import Mnist, write
 
 from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.params import read_params
 from deepcustom.data import mnist
 from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import load_spec, save_spec
-from deepcustom.pipeline import profile, workspace
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.check import check
 from deepcustom.pipeline.load import load_dataset, load_split
-from deepcustom.pipeline.provenance import dvc_md5
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.stages import prepare
@@ -75,4 +77,4 @@ def test_settings_are_held_against_the_prepared_shape_else_the_built_in(
         save_spec(dataclasses.replace(mnist.SOURCE.spec, shape=(1, side, side)), ws.root / FILE)
     set_params(ws.root, {"relevance": {DATASET: {"k": 785}}})
     with pytest.raises(ParamsError, match=f"relevance.mnist.k must be at most {most}, found 785"):
-        profile.check_all(ws, profile.settings(ws, "default"))
+        check(ws.root, read_params(ws.params))
