@@ -23,7 +23,7 @@ from typing import NoReturn
 
 from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.pipeline.dvc import read_lock
-from deepcustom.pipeline.provenance import dvc_md5
+from deepcustom.base.hashes import dvc_md5
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (str(Path(sys.executable).parent / "deepcustom"), "repro", "--profile", "smoke")

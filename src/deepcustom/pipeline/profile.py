@@ -1,8 +1,8 @@
 """Profiles: whole sets of settings, each run in a folder of its own.
 
 ``default`` is ``params.yaml`` in the project's folder. Any other profile is a file in ``profiles/`` that
-is laid over it, and may take rows and subjects away; it runs in a workspace with its own params, models, data and DVC cache, so that it never
-touches the results of the default profile.
+is laid over it, and may take rows and subjects away; it runs in a workspace with its own params, models,
+data and DVC cache, so that it never touches the results of the default profile.
 """
 
 from __future__ import annotations
