@@ -173,8 +173,11 @@ def _loaded(path: str) -> Path | None:
 
 
 def _source(module: str) -> Path | None:
+    """The file that a loaded module is from; torch has some whose ``__file__`` is no file at all."""
     file = getattr(sys.modules.get(module), "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) and file.endswith(".py") else None
+    if not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_absolute():
+        return None
+    return Path(file).resolve() if Path(file).is_file() else None
 
 
 def _same(one: Path, other: Path) -> bool:
