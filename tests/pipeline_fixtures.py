@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 from deepcustom import cli
+from deepcustom.base import rows
 from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import save_spec
 from deepcustom.data.sources import find_source
@@ -216,6 +217,22 @@ def write_params(folder: Path, tree: Mapping[str, Any]) -> None:
 def set_params(folder: Path, over: Mapping[str, Any]) -> None:
     """Lay ``over`` on the params of the project in ``folder``."""
     write_params(folder, merged(yaml.safe_load((folder / "params.yaml").read_text()), over))
+
+
+def keep_rows(folder: Path, networks: Collection[str], sets: Collection[str]) -> None:
+    """Leave the subject's ``networks``, and of its test sets ``sets``; take all other rows away."""
+    tree = yaml.safe_load((folder / "params.yaml").read_text())
+
+    def stays(stage: str, row: Mapping[str, Any]) -> bool:
+        if row["subject"] != DATASET:
+            return False
+        if stage in rows.HARDENING:
+            return row["network"] in networks
+        return row["split"] != "test" or row[rows.SETS[stage]] in sets
+
+    for stage in (*rows.HARDENING, *rows.SETS):
+        tree[stage] = {name: row for name, row in tree[stage].items() if stays(stage, row)}
+    write_params(folder, tree)
 
 
 def files(folder: Path) -> dict[str, int]:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from deepcustom.base.errors import DeepCustomError, InputError
-from deepcustom.pipeline.dvc import read_lock
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.pipeline.dvc import read_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = (str(Path(sys.executable).parent / "deepcustom"), "repro", "--profile", "smoke")

@@ -34,6 +34,7 @@ from pipeline_fixtures import (
     digits,
     environment,
     files,
+    keep_rows,
     make_project,
     merged,
     resolve,
@@ -42,13 +43,13 @@ from pipeline_fixtures import (
     tiny_params,
 )
 
-import deepcustom
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base import rows
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.files import partial_of
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.settings import PrepareParams, ReportParams, SuspiciousnessParams
+from deepcustom.base.settings import ReportParams, SuspiciousnessParams
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import blackbox
@@ -324,14 +325,16 @@ def test_inputs_and_settings_are_recorded(ws: Workspace) -> None:
     made.mkdir(parents=True)
     (made / "x").write_text("x")
     with StageRun(ws, "suspiciousness", DATASET) as stage:
-        params = stage.params(SuspiciousnessParams)
+        params = stage.settings(SuspiciousnessParams)
         assert stage.threat() == ThreatModel(EPS)
         stage.compute()
         assert stage.read("data/prepared/mnist/train") == made
     record = RunRecord.read(ws.root / "reports/runs/mnist/suspiciousness")
     assert record.inputs == {"data/prepared/mnist/train": dvc_md5(made)}
-    assert list(record.params) == ["compute", "seed", "suspiciousness.mnist", "threat.mnist"]
-    assert record.params["suspiciousness.mnist"] == params.model_dump(mode="json")
+    assert list(record.params) == ["compute", "seed", "subjects.mnist", "suspiciousness.mnist"]
+    row = {"dataset": "mnist", **params.model_dump(mode="json")}
+    assert record.params["suspiciousness.mnist"] == row
+    assert record.params["subjects.mnist"]["threat"] == {"norm": "linf", "eps": EPS}
     assert record.machine["precision"] == "float32"
 
 
@@ -369,12 +372,9 @@ def test_a_bad_setting_is_named_with_its_place(ws: Workspace) -> None:
         StageRun(ws, "report", DATASET) as stage,
         pytest.raises(ParamsError, match=r"report\.mnist\.grid_colums is not a known key"),
     ):
-        stage.params(ReportParams)
-    with (
-        StageRun(ws, "prepare", DATASET) as stage,
-        pytest.raises(ParamsError, match=r"prepare\.mnist\.none is missing; .* has: val_size"),
-    ):
-        stage.params(PrepareParams, "none")
+        stage.settings(ReportParams)
+    with pytest.raises(ParamsError, match=r"prepare\.none is missing; prepare has: mnist, cifar10"):
+        StageRun(ws, "prepare", "none")
 
 
 # A server that does not answer
@@ -549,14 +549,12 @@ def done(
 def ran(pipeline: Pipeline) -> list[Instance]:
     """What runs on digits; prepare takes the real MNIST alone."""
     all_of_it = pipeline.instances.values()
-    return [
-        one for one in all_of_it if one.options["dataset"] == DATASET and one.stage != "prepare"
-    ]
+    return [one for one in all_of_it if one.options.get("subject") == DATASET]
 
 
 def record_of(ws: Workspace, one: Instance) -> RunRecord:
-    dataset, *parts = one.options.values()
-    return RunRecord.read(ws.root / workspace.record(dataset, one.stage, *parts))
+    subject, *parts = one.options.values()
+    return RunRecord.read(ws.root / workspace.record(subject, one.stage, *parts))
 
 
 Done = tuple[Workspace, Pipeline]
@@ -572,15 +570,22 @@ def test_every_stage_makes_what_dvc_yaml_says(done: Done) -> None:
     assert not [path for path in files(ws.root) if ".part" in path]
 
 
+def related(one: str, other: str) -> bool:
+    """Whether one dotted key lies below the other, or is the same."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
 def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
     ws, pipeline = done
     for one in ran(pipeline):
         record = record_of(ws, one)
-        asked = {
-            next((key for key in one.params if f"{used}.".startswith(f"{key}.")), used)
-            for used in record.params
-        }
-        assert asked == set(one.params), one.name
+        recipe = record.params[f"{one.stage}.{record.item}"].get("recipe")
+        asked = set(one.params) - {f"recipes.{recipe}", "recipes"}
+        for used in record.params:
+            assert [key for key in asked if related(key, used)], (one.name, used)
+        # The report looks at which sets there are, and at no setting of generate.
+        unused = {key for key in asked if not any(related(key, used) for used in record.params)}
+        assert unused <= ({"generate"} if one.stage == "report" else set()), one.name
         data = {dep for dep in one.deps if not dep.startswith(("src/", "examples/"))}
         used = set()
         for path in record.inputs:
@@ -595,7 +600,7 @@ def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
 def test_a_set_outside_the_ball_is_scored_under_another_name(done: Done, tmp_path: Path) -> None:
     made, pipeline = done
     ws = Workspace(Path(shutil.copytree(made.root, tmp_path / "project")))
-    set_params(ws.root, {"generate": {DATASET: {"clipping": False}}})
+    set_params(ws.root, {"recipes": {"dgn-images": {"clipping": False}}})
     for name in ("generate@mnist-nce-test", "evaluate@mnist", "report@mnist"):
         run_instance(ws, pipeline.instances[name])
     attacks = {result.attack for result in read_csv(ws.root / workspace.results(DATASET))}
@@ -652,7 +657,7 @@ def test_adversarial_sets_keep_to_the_threat_model(done: Done) -> None:
     assert len(made) >= 12
     for one in made:
         split = one.options["split"]
-        attack = one.options.get("loss") or one.options["attack"]
+        attack = one.options.get("bank") or one.options["attack"]
         images = load_set(ws, split, attack)
         clean = digits()[split]
         assert len(images) == SIZES[split]
@@ -675,12 +680,13 @@ def test_the_table_of_results(done: Done) -> None:
         "network_md5,set_md5"
     )
     assert text.splitlines()[0] == columns == ",".join(COLUMNS)
-    rows = list(csv.DictReader(io.StringIO(text)))
-    asked = tiny_params()["evaluate"][DATASET]
-    networks = asked["networks"]
-    pairs = [(row["protocol"], row["network"], row["attack"]) for row in rows]
+    table = list(csv.DictReader(io.StringIO(text)))
+    asked = rows.row(tiny_params(), "evaluate", DATASET).settings
+    networks = rows.networks(tiny_params(), DATASET)
+    sets = rows.adversarial_sets(tiny_params(), DATASET)
+    pairs = [(row["protocol"], row["network"], row["attack"]) for row in table]
     assert sorted(pairs) == sorted(
-        [("transfer", net, a) for net in networks for a in ("clean", *asked["attacks"])]
+        [("transfer", net, a) for net in networks for a in ("clean", *sets)]
         + [
             ("whitebox", net, attack)
             for net in networks
@@ -695,7 +701,7 @@ def test_the_table_of_results(done: Done) -> None:
     attacked = asked["n"]
     metrics = record_of(ws, pipeline.instances["evaluate@mnist"]).metrics
     clean = dvc_md5(ws.root / workspace.split(DATASET, "test"))
-    for row in rows:
+    for row in table:
         n = SIZES["test"] if row["protocol"] == "transfer" else attacked
         assert (row["dataset"], row["n"]) == (DATASET, str(n))
         weights = ws.root / workspace.network(DATASET, row["network"])
@@ -725,12 +731,12 @@ def test_the_worst_case_is_below_every_column(done: Done) -> None:
 
 def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
     ws, _ = done
-    networks = tiny_params()["evaluate"][DATASET]["networks"]
+    networks = rows.networks(tiny_params(), DATASET)
     checks = read_checks(ws.root / workspace.checks(DATASET))
     about = {network: [c.name for c in checks if c.about == network] for network in networks}
     assert len(about["lrp"]) == len(set(about["lrp"])) == 14
     assert [*about["lrp"], "undefended-falls"] == about["target"]
-    for attack in tiny_params()["evaluate"][DATASET]["attacks"]:
+    for attack in rows.adversarial_sets(tiny_params(), DATASET):
         assert {c.name for c in checks if c.about == f"{attack} (set)"} >= {
             "ball",
             "label-in-perturbation",
@@ -787,8 +793,7 @@ def test_the_page_and_its_pictures(done: Done) -> None:
         for file in (ws.root / workspace.figures(DATASET)).iterdir()
     }
     assert set(links) == there
-    asked = tiny_params()["evaluate"][DATASET]
-    for attack in asked["attacks"]:
+    for attack in rows.adversarial_sets(tiny_params(), DATASET):
         assert f"figures/mnist/images-{attack}.png" in there
     assert {f"figures/mnist/accuracy-{protocol}.png" for protocol in PROTOCOLS} <= there
     for link in links:
@@ -873,23 +878,31 @@ flags		: fpu avx2 avx512f
 """
 
 
-def place_of(ws: Workspace, *code: Path) -> Checkpoint:
-    """What a stage with a section, a device and an input is given to keep its epochs in."""
+def place_of(ws: Workspace) -> Checkpoint:
+    """What a stage with a row, a device and an input is given to keep its epochs in."""
     with StageRun(ws, "suspiciousness", DATASET) as stage:
-        stage.params(SuspiciousnessParams)
+        stage.settings(SuspiciousnessParams)
         stage.compute()
         stage.read("input")
-        return stage.checkpoint(*code)
+        return stage.checkpoint()
 
 
 @pytest.fixture
 def with_input(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A project with one input, and a package of its own whose code can be changed."""
+    """A project with one input, and code that is a file of its own."""
     (ws.root / "input").write_text("one")
-    for name in ("package/__init__.py", "package/losses/nce.py", "package/py.typed", "loss.py"):
-        (ws.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (ws.root / name).write_text("code")
-    monkeypatch.setattr(deepcustom, "__file__", str(ws.root / "package/__init__.py"))
+    (ws.root / "code").write_text("code")
+
+    class Code:
+        """In place of what holds the code that runs against the code that DVC hashes."""
+
+        def __init__(self, root: Path, stage: str, more: Any = ()) -> None:
+            self.digest = dvc_md5(root / "code") * 2
+
+        def check(self) -> None:
+            pass
+
+    monkeypatch.setattr("deepcustom.pipeline.run.RunningCode", Code)
     return ws
 
 
@@ -923,15 +936,7 @@ def new_version(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
 
 
 def new_code(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
-    (ws.root / "package/losses/nce.py").write_text("other code")
-
-
-def new_file(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
-    (ws.root / "package/losses/new.py").write_text("")
-
-
-def new_loss(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
-    (ws.root / "loss.py").write_text("another loss")
+    (ws.root / "code").write_text("other code")
 
 
 @pytest.mark.usefixtures("unsent")
@@ -946,24 +951,20 @@ def new_loss(ws: Workspace, patch: pytest.MonkeyPatch) -> None:
         new_processor,
         new_version,
         new_code,
-        new_file,
-        new_loss,
     ],
 )
 def test_what_is_kept_serves_the_same_work_only(
     with_input: Workspace, monkeypatch: pytest.MonkeyPatch, change: Any
 ) -> None:
-    ws, loss = with_input, with_input.root / "loss.py"
+    ws = with_input
     (ws.root / "cpuinfo").write_text(CPUINFO)
     monkeypatch.setattr(provenance, "CPUINFO", ws.root / "cpuinfo")
-    before = place_of(ws, loss)
+    before = place_of(ws)
     assert before.folder == ws.root / ".checkpoints/suspiciousness/mnist"
     set_params(ws.root, {"train_target": {DATASET: {"epochs": 77}}})  # another stage's
-    (ws.root / "package/losses/__pycache__").mkdir()
-    (ws.root / "package/losses/__pycache__/nce.pyc").write_text("compiled")
-    assert place_of(ws, loss) == before
+    assert place_of(ws) == before
     change(ws, monkeypatch)
-    after = place_of(ws, loss)
+    after = place_of(ws)
     assert after.folder == before.folder
     assert after.fingerprint != before.fingerprint
 
@@ -1029,7 +1030,7 @@ TRAININGS = {
     # the generator is kept first, and here newer than the network
     "train_online@mnist-online": (3, "epoch 1"),
 }
-LONGER = {"train_dgn": {DATASET: {"nce": {"training": {"epochs": 3}}}}}
+LONGER = {"train_dgn": {"mnist-nce": {"training": {"epochs": 3}}}}
 
 
 @pytest.mark.usefixtures("unsent")
@@ -1102,7 +1103,7 @@ def test_after_a_change_an_interrupted_stage_starts_anew(
 def test_ctrl_c_in_a_process_of_its_own(copied: Done, capsys: pytest.CaptureFixture[str]) -> None:
     ws, pipeline = copied
     one = pipeline.instances["train_dgn@mnist-nce"]
-    set_params(ws.root, {"train_dgn": {DATASET: {"nce": {"training": {"epochs": 5}}}}})
+    set_params(ws.root, {"train_dgn": {"mnist-nce": {"training": {"epochs": 5}}}})
     run_instance(ws, one)
     whole = taken(ws, one)
     program = Path(sys.executable).parent / one.words[0]
@@ -1158,10 +1159,13 @@ def predictions(ws: Workspace, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "over"),
     [
-        ("generate@mnist-nce-train", {"generate": {DATASET: {"mis_classification_check": True}}}),
+        (
+            "generate@mnist-nce-train",
+            {"generate": {"mnist-nce-train": {"mis_classification_check": True}}},
+        ),
         (
             "attack@mnist-fgsm-train",
-            {"attack": {DATASET: {"fgsm": {"mis_classification_check": True}}}},
+            {"attack": {"mnist-fgsm-train": {"mis_classification_check": True}}},
         ),
     ],
 )
@@ -1186,7 +1190,7 @@ def test_mis_classification_check_keeps_changed_predictions_only(
     run_instance(ws, copied[1].instances[f"adversarial_train@mnist-{attack}"])
 
 
-EVALUATE = ("evaluate", "--dataset", DATASET)
+EVALUATE = ("evaluate", "--subject", DATASET)
 
 
 @pytest.fixture
@@ -1211,8 +1215,8 @@ def scored(ws: Workspace) -> dict[str, str]:
 
 
 def compare_networks(ws: Workspace, *names: str) -> None:
-    few = {"networks": list(names), "attacks": ["lrp", "fgsm"]}
-    set_params(ws.root, {"evaluate": {DATASET: few}})
+    shutil.copy(ws.root / "whole.yaml", ws.root / "params.yaml")
+    keep_rows(ws.root, names, ("lrp", "fgsm"))
 
 
 @pytest.mark.usefixtures("unsent")
@@ -1223,6 +1227,7 @@ def test_an_interrupted_evaluation_goes_on_inside_a_network(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ws, _ = copied
+    shutil.copy(ws.root / "params.yaml", ws.root / "whole.yaml")
     compare_networks(ws, "target", "lrp", "nce")
     shutil.rmtree(ws.scores(DATASET))
     assert call_main(ws.root, *EVALUATE) == 0
@@ -1259,6 +1264,7 @@ def test_a_new_network_is_attacked_alone_and_a_new_set_costs_predictions(
     copied: Done, attacked: list[tuple[str, str]]
 ) -> None:
     ws, _ = copied
+    shutil.copy(ws.root / "params.yaml", ws.root / "whole.yaml")
     compare_networks(ws, "target", "lrp")
     assert call_main(ws.root, *EVALUATE) == 0
     assert attacked == []  # the fixture's evaluation of all networks made these
@@ -1284,7 +1290,7 @@ def test_a_set_of_another_test_split_is_refused(
 ) -> None:
     ws, _ = copied
     load_set(ws, "train", "lrp").save(ws.root / workspace.adversarial(DATASET, "test", "lrp"))
-    assert call_main(ws.root, "evaluate", "--dataset", DATASET) == 2
+    assert call_main(ws.root, "evaluate", "--subject", DATASET) == 2
     message = "error: the adversarial set 'lrp' was made from another test split\n"
     assert capsys.readouterr().err.endswith(message)
 
@@ -1304,7 +1310,7 @@ def test_a_network_of_the_users_own_is_scored_apart(
     ws, _ = copied
     save_file(train(ws.root, epochs=20).state_dict(), ws.root / "own.safetensors")
     before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}
-    words = ["evaluate", "--dataset", DATASET, "--network", "own.safetensors"]
+    words = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
     assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
     out = capsys.readouterr().out
     assert "saved in " in out
@@ -1313,9 +1319,8 @@ def test_a_network_of_the_users_own_is_scored_apart(
     rows = read_csv(folder / "results.csv")
     assert {row.network for row in rows} == {"own"}
     assert {row.protocol for row in rows} == set(PROTOCOLS)
-    asked = tiny_params()["evaluate"][DATASET]
     there = {row.attack for row in rows if row.protocol == "blackbox"}
-    assert there == {"square", *(f"from-{name}" for name in asked["networks"])}
+    assert there == {"square", *(f"from-{name}" for name in rows.networks(tiny_params(), DATASET))}
     assert {row.network_md5 for row in rows} == {dvc_md5(ws.root / "own.safetensors")}
     assert len(read_checks(folder / "checks.json")) >= 14
     assert {path: dvc_md5(ws.root / path) for path in before} == before
@@ -1331,9 +1336,9 @@ def test_a_network_of_the_users_own_is_scored_apart(
 
 def test_more_images_are_scored_apart(copied: Done, tmp_path: Path) -> None:
     ws, _ = copied
-    set_params(ws.root, {"evaluate": {DATASET: {"networks": ["target"]}}})
+    keep_rows(ws.root, ("target",), ("lrp",))
     out = tmp_path / "more"
-    assert call_main(ws.root, "evaluate", "--dataset", DATASET, "--n", "50", "--out", str(out)) == 0
+    assert call_main(ws.root, "evaluate", "--subject", DATASET, "--n", "50", "--out", str(out)) == 0
     rows = read_csv(out / "results.csv")
     assert {row.n for row in rows if row.protocol != "transfer"} == {50}
     assert {row.network for row in rows} == {"target"}
@@ -1353,8 +1358,7 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
     message = "error: the adversarial set 'lrp' is empty: there is nothing to train on\n"
     assert capsys.readouterr().err == message
 
-    few = {"networks": ["target", "lrp"], "attacks": ["lrp", "fgsm"]}
-    set_params(ws.root, {"evaluate": {DATASET: few}})
+    keep_rows(ws.root, ("target", "lrp"), ("lrp", "fgsm"))
     for stage in ("train_dgn", "adversarial_train"):
         for file in (ws.root / workspace.metrics_folder(DATASET, stage)).glob("[!l]*.json"):
             file.unlink()
@@ -1375,7 +1379,7 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
 @pytest.mark.usefixtures("unsent")
 def test_without_clipping_images_leave_the_ball_but_not_the_range(copied: Done) -> None:
     name = "generate@mnist-lrp-test"
-    ws, _ = again(copied, name, {"generate": {DATASET: {"clipping": False}}})
+    ws, _ = again(copied, name, {"recipes": {"dgn-images": {"clipping": False}}})
     images = load_set(ws, "test", "lrp")
     assert np.abs(images.x_adv - images.x / np.float32(255)).max() > EPS
     assert images.x_adv.min() >= 0
@@ -1387,7 +1391,7 @@ def test_predicted_labels_choose_the_dgn(copied: Done) -> None:
     """Where the target network is right both ways give the same image, elsewhere another."""
     before = np.array(load_set(copied[0], "train", "nce").x_adv)
     ws, _ = again(
-        copied, "generate@mnist-nce-train", {"generate": {DATASET: {"label": "predicted"}}}
+        copied, "generate@mnist-nce-train", {"recipes": {"dgn-images": {"label": "predicted"}}}
     )
     images = load_set(ws, "train", "nce")
     right = predictions(ws, images.x.astype(np.float32) / 255) == images.y
@@ -1402,8 +1406,8 @@ def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> No
     set_params(
         ws.root,
         {
-            "train_dgn": {DATASET: {"nce": {"output": "perturbation"}}},
-            "generate": {DATASET: {"clipping": False}},
+            "train_dgn": {"mnist-nce": {"output": "perturbation"}},
+            "recipes": {"dgn-images": {"clipping": False}},
         },
     )
     for name in ("train_dgn@mnist-nce", "generate@mnist-nce-test"):
@@ -1416,7 +1420,9 @@ def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> No
 @pytest.mark.usefixtures("unsent")
 def test_a_generator_that_learned_with_a_network_makes_images(copied: Done) -> None:
     ws, _ = copied
-    words = ("generate", "--dataset", DATASET, "--loss", "online", "--split", "test")
+    row = {"subject": DATASET, "dataset": DATASET, "bank": "online", "split": "test"}
+    set_params(ws.root, {"generate": {"mnist-online-test": {**row, "recipe": "dgn-images"}}})
+    words = ("generate", "--subject", DATASET, "--bank", "online", "--split", "test")
     assert call_main(ws.root, *words) == 0
     images = load_set(ws, "test", "online")
     far = np.abs(images.x_adv - images.x / np.float32(255)).max(axis=(1, 2, 3))
@@ -1431,9 +1437,10 @@ def test_a_generator_that_learned_with_a_network_makes_images(copied: Done) -> N
 def test_a_generator_of_any_kind_learns_any_loss(copied: Done, loss: str, reads: list[str]) -> None:
     ws, pipeline = copied
     before = (ws.root / workspace.robust(DATASET, "online")).read_bytes()
-    options = tiny_params()["train_dgn"][DATASET][loss]["options"]
-    own = {"generator": "per_class", "loss": loss, "options": options}
-    set_params(ws.root, {"adversarial_train": {DATASET: {"online": own}}})
+    bank = tiny_params()["train_dgn"][f"mnist-{loss}"]
+    own = {"generator": "per_class", "loss": loss, "options": bank["options"]}
+    own["code"] = bank["code"]
+    set_params(ws.root, {"train_online": {"mnist-online": own}})
     one = pipeline.instances["train_online@mnist-online"]
     run_instance(ws, one)
     path = workspace.bank(DATASET, "online")

@@ -14,8 +14,10 @@ import yaml
 from pipeline_fixtures import ROOT
 
 from deepcustom.base.errors import DeepCustomError, InputError, ParamsError
+from deepcustom.base.rows import adversarial_sets, networks
+from deepcustom.base.rows import row as row_of
 from deepcustom.evaluation.results import Result, read_csv, write_csv
-from deepcustom.pipeline import dvc, profile, rescore
+from deepcustom.pipeline import dvc, rescore
 from deepcustom.pipeline.workspace import Workspace
 
 TABLE = "reports/results/mnist.csv"
@@ -30,14 +32,14 @@ def entry(cmd: str, *outs: str) -> dict[str, object]:
 
 
 LOCK = {
-    "evaluate@mnist": entry("evaluate --dataset mnist", TABLE),
-    "attack@mnist-pgd-test": entry("attack --dataset mnist --attack pgd --split test"),
-    "attack@mnist-pgd-train": entry("attack --dataset mnist --attack pgd --split train"),
-    "train_target@mnist": entry("train_target --dataset mnist", MODEL),
-    "generate@mnist-a-test-train": entry("generate --dataset mnist --loss a-test --split train"),
-    "generate@mnist-a-test": entry("generate --dataset mnist --loss a --split test"),
-    "relevance@mnist": entry("relevance --dataset mnist", "data/analysis/mnist/r.safetensors"),
-    "report@mnist": entry("report --dataset mnist"),
+    "evaluate@mnist": entry("evaluate --subject mnist", TABLE),
+    "attack@mnist-pgd-test": entry("attack --subject mnist --attack pgd --split test"),
+    "attack@mnist-pgd-train": entry("attack --subject mnist --attack pgd --split train"),
+    "train_target@mnist": entry("train_target --subject mnist", MODEL),
+    "generate@mnist-a-test-train": entry("generate --subject mnist --bank a-test --split train"),
+    "generate@mnist-a-test": entry("generate --subject mnist --bank a --split test"),
+    "relevance@mnist": entry("relevance --subject mnist", "data/analysis/mnist/r.safetensors"),
+    "report@mnist": entry("report --subject mnist"),
     "prepare@mnist": entry("prepare --dataset mnist"),
 }
 ORDER = ["prepare@mnist", "generate@mnist-a-test", "attack@mnist-pgd-test"]
@@ -83,7 +85,7 @@ Told = list[list[str]]
 def told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Told:
     """What DVC was asked to do, in place of its doing it."""
     asked: Told = []
-    monkeypatch.setattr(profile, "check_all", lambda *_: None)
+    monkeypatch.setattr(rescore, "check", lambda *_: None)
     monkeypatch.setattr(dvc, "stage_names", lambda root: list(LOCK))
     monkeypatch.setattr(dvc, "run_dvc", lambda root, words, **more: asked.append(list(words)) or 0)
     monkeypatch.setattr(dvc, "status", lambda root, stages: {})
@@ -115,20 +117,21 @@ def test_only_the_quick_protocols_are_compared(ws: Workspace, told: Told) -> Non
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
 def test_quick_scoring_makes_every_row_that_it_is_compared_with(dataset: str) -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"][dataset]
-    made = {("transfer", attack) for attack in ("clean", *params["attacks"])}
-    made |= {("whitebox", attack) for attack in (*params["whitebox"], "apgd-ce", "apgd-t")}
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    made = {("transfer", attack) for attack in ("clean", *adversarial_sets(tree, dataset))}
+    whitebox = row_of(tree, "evaluate", dataset).settings["whitebox"]
+    made |= {("whitebox", attack) for attack in (*whitebox, "apgd-ce", "apgd-t")}
     rows = rescore._committed(Workspace(ROOT), dataset)
     assert {(row.protocol, row.attack) for row in rows} == made
-    assert len(rows) == len(made) * len(params["networks"])
+    assert len(rows) == len(made) * len(networks(tree, dataset))
 
 
 def test_of_the_real_pipeline_every_test_set_and_no_training() -> None:
     found = rescore.scoring_stages(dvc.read_lock(ROOT))
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     for dataset in ("mnist", "cifar10"):
         made = [name for name in found if f"@{dataset}-" in name]
-        sets = {f"{dataset}-{attack}-test" for attack in params["evaluate"][dataset]["attacks"]}
+        sets = {f"{dataset}-{name}-test" for name in adversarial_sets(tree, dataset)}
         assert {name.split("@")[1] for name in made} == sets
     assert {name.split("@")[0] for name in found} == set(rescore.SCORING)
     steps = [rescore.SCORING.index(name.split("@")[0]) for name in found]
@@ -141,7 +144,7 @@ def test_a_mistake_in_the_settings_shows_before_anything_is_touched(
     def refuse(*_: object) -> None:
         raise ParamsError("params.yaml: seed must be another")
 
-    monkeypatch.setattr(profile, "check_all", refuse)
+    monkeypatch.setattr(rescore, "check", refuse)
     with pytest.raises(ParamsError, match="seed must be another"):
         rescore.rescore(ws)
     assert told == []
@@ -205,8 +208,8 @@ def test_a_data_set_that_the_lock_lacks_is_named(
 
 def test_stages_that_dvc_yaml_has_no_longer_are_left_alone(ws: Workspace, told: Told) -> None:
     """DVC keeps them in its lock."""
-    gone = entry("generate --dataset mnist --loss gone --split test")
-    bank = entry("train_dgn --dataset mnist --loss gone", "models/dgn/mnist/gone.safetensors")
+    gone = entry("generate --subject mnist --bank gone --split test")
+    bank = entry("train_dgn --subject mnist --bank gone", "models/dgn/mnist/gone.safetensors")
     lock(ws, {**LOCK, "generate@mnist-gone-test": gone, "train_dgn@mnist-gone": bank})
     rescore.rescore(ws)
     assert told == [["repro", "--force", "--single-item", *ORDER]]

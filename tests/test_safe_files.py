@@ -265,11 +265,11 @@ def test_names_that_become_files_are_plain(
     section: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = make_project(tmp_path / "project").root
-    some = next(iter(read_params(folder / "params.yaml")[section]["mnist"].values()))
-    set_params(folder, {section: {"mnist": {name: some}}})
+    some = next(iter(read_params(folder / "params.yaml")[section].values()))
+    set_params(folder, {section: {name: some}})
     assert call_main(folder, "repro", "--profile", "default") == 2
     error = capsys.readouterr().err
-    assert f"{section}.mnist.{name!r} names files: it must begin with a letter or digit" in error
+    assert f"{section}.{name!r} names files: it must begin with a letter or digit" in error
 
 
 def test_no_path_of_the_pipeline_leaves_the_project(pipeline: Pipeline) -> None:

@@ -95,16 +95,17 @@ def _check_sections(tree: Mapping[str, Any]) -> None:
         if not isinstance(below, Mapping):
             raise ParamsError(f"params.yaml: {name} must be a mapping{found_value(below)}")
         for key in below:
-            _check_name(f"{name}.{key}", key)
+            _check_name(name, key)
 
 
-def _check_name(where: str, name: Any) -> None:
+def _check_name(place: str, name: Any) -> None:
+    """Whether ``name``, a key or a value at ``place``, may become the name of a file."""
     if not isinstance(name, str):
-        raise ParamsError(f"params.yaml: {where} must be text: quote it")
+        raise ParamsError(f"params.yaml: {place}.{name} must be text: quote it")
     if not NAME.fullmatch(name):
         raise ParamsError(
-            f"params.yaml: {where} names files: it must begin with a letter or digit and hold only these, "
-            "'-', '_' and '.'"
+            f"params.yaml: {place}.{name!r} names files: it must begin with a letter or digit and hold only "
+            "these, '-', '_' and '.'"
         )
 
 
