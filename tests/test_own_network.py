@@ -198,7 +198,13 @@ def test_the_code_of_a_network_decides_its_source(here: Path) -> None:
         for name in ("my_nets", "my_layers"):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
-        load_own(weights(here / "a.safetensors"), MNIST, FLOAT32, architecture="my_nets:Mine")
+        load_own(
+            weights(here / "a.safetensors"),
+            MNIST,
+            FLOAT32,
+            default=NETWORK["mnist"],
+            architecture="my_nets:Mine",
+        )
         return own_source("my_nets:Mine", more, more)
 
     first = source()
