@@ -29,6 +29,9 @@ from deepcustom.pipeline.code_lock import (
     write_lock,
 )
 from deepcustom.pipeline.loaded import RunningCode, verify
+from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import RunRecord
 
 PACKAGE = ROOT / PREFIX
 LOSS = "attacks/losses/nce.py"
@@ -173,8 +176,6 @@ def test_an_edit_while_the_stage_runs_is_refused(second: Path, what: str) -> Non
 def test_nothing_is_kept_of_a_run_whose_code_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deepcustom.pipeline.run import StageRun
-
     ws = make_project(tmp_path / "project")
     stage = StageRun(ws, "prepare", "mnist").__enter__()
     stage.write("models/a.bin").write_text("one")
@@ -183,6 +184,31 @@ def test_nothing_is_kept_of_a_run_whose_code_changed(
         stage.__exit__(None, None, None)
     assert not (ws.root / "models/a.bin").exists()
     assert not (ws.root / "reports/runs").exists()
+
+
+@pytest.mark.parametrize("sources", [True, False])
+def test_the_record_holds_the_digest_of_the_code_that_ran(
+    second: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sources: bool
+) -> None:
+    monkeypatch.setattr("deepcustom.pipeline.run.send", lambda *args: "")
+    root = second if sources else make_project(tmp_path / "project").root
+    with StageRun(Workspace(root), "prepare", "mnist") as stage:
+        stage.log({"value": 1.0})
+    named = stage.row.files
+    own = {PREFIX + path for path in closure("prepare")} | {*named} if sources else set()
+    files = {path: file_md5(root / path) for path in own}
+    locked = {} if sources else {LOCK: check_lock(root, "prepare")}
+    record = RunRecord.read(root / "reports/runs/mnist/prepare")
+    assert record.code == code_digest(files | locked)
+
+
+def test_an_edit_of_what_a_stage_does_not_run_keeps_what_it_had_finished(second: Path) -> None:
+    def fingerprint() -> str:
+        return StageRun(Workspace(second), "prepare", "mnist").__enter__().checkpoint().fingerprint
+
+    before = fingerprint()
+    edit(second / PREFIX / "stages/report.py")
+    assert fingerprint() == before
 
 
 @pytest.mark.parametrize(
