@@ -24,6 +24,8 @@ from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_sp
 from deepcustom.data.sources import source_names
 from deepcustom.evaluation.results import Result, write_csv
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.code import code_digest
+from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.trace import official
 from deepcustom.pipeline.trace import view as lineage_view
 from deepcustom.pipeline.trace.walk import trace
@@ -81,6 +83,7 @@ class Project:
         """The record of a run, and its part of dvc.lock."""
         read, made = ({p: dvc_md5(self.ws.root / p) for p in ps} for ps in (inputs, outputs))
         dataset, *parts = item.split("-", 1)
+        code = {CODE: dvc_md5(self.ws.root / CODE)}
         record = RunRecord(
             schema_version=1,
             run_key=f"{len(self.lock):032x}",
@@ -96,6 +99,7 @@ class Project:
             outputs=made,
             git_commit=self.commit,
             git_dirty=False,
+            code=code_digest(code),
             started=datetime(2026, 1, 2, tzinfo=UTC),
             seconds=4.0,
             machine={},
@@ -103,7 +107,6 @@ class Project:
             figures=[],
         )
         record.write(self.ws.root / workspace.record(dataset, stage, *parts))
-        code = {CODE: dvc_md5(self.ws.root / CODE)}
         self.lock[f"{stage}@{item}"] = {
             "deps": [{"path": path, "md5": md5} for path, md5 in {**read, **code}.items()],
             "params": {"params.yaml": {"seed": 1, f"{stage}.mnist": {"given": 2}}},
@@ -213,6 +216,11 @@ def other_code(project: Project) -> None:
     project.save_lock()
 
 
+def other_digest(project: Project) -> None:
+    folder = project.ws.root / workspace.record("mnist", "train_target")
+    RunRecord.read(folder).model_copy(update={"code": "0" * 64}).write(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "link"),
     [
@@ -226,6 +234,9 @@ def other_code(project: Project) -> None:
         (other_input_in_lock, ("train_target@mnist", f"read {SPLITS[0]}")),
         (other_params, ("attack@mnist-pgd-test", "params")),
         (other_code, ("train_target@mnist", "code")),
+        (other_code, ("train_target@mnist", "code that ran")),
+        (other_digest, ("train_target@mnist", "code that ran")),
+        (other_digest, ("train_target@mnist", "code")),
     ],
 )
 def test_a_broken_link_is_found(
@@ -244,6 +255,46 @@ def test_what_is_not_here_is_said_and_breaks_nothing(project: Project) -> None:
     verdicts = {(where, check.name): check.verdict for where, check in found.all_checks()}
     assert verdicts[TARGET, "file"] == "absent"
     assert verdicts[TARGET, "dvc.lock"] == "ok"
+
+
+def code_checks(project: Project) -> dict[str, str]:
+    """The verdicts on the code of train_target."""
+    checks = trace(project.ws, TARGET, project.ws.root).all_checks()
+    own = [check for where, check in checks if where == "train_target@mnist"]
+    return {check.name: check.verdict for check in own if check.name.startswith("code")}
+
+
+def test_an_old_record_has_no_digest_and_its_files_are_compared(project: Project) -> None:
+    assert code_checks(project) == {"code": "ok", "code that ran": "ok"}
+    folder = project.ws.root / workspace.record("mnist", "train_target")
+    old = RunRecord.read(folder).model_dump(mode="json", exclude={"code"})
+    (folder / "run.json").write_text(json.dumps(old))
+    assert code_checks(project) == {"code": "ok"}
+    other_code(project)
+    assert code_checks(project) == {"code": "broken"}
+
+
+def test_code_in_a_folder_and_in_the_lock_of_the_package_is_verified(project: Project) -> None:
+    root, digest = project.ws.root, "a" * 64
+    project.write("mine/a.py", "A = 1\n")
+    project.write("mine/more/b.py", "B = 1\n")
+    project.write(LOCK, yaml.safe_dump({"version": "1", "stages": {"train_target": digest}}))
+    git(root, "add", "mine", LOCK)
+    git(root, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qm", "mine")
+    project.commit = git(root, "rev-parse", "HEAD")
+    project.write("mine/__pycache__/a.pyc", "")
+    ran = {LOCK: digest, "mine": dvc_md5(root / "mine")}
+    folder = root / workspace.record("mnist", "train_target")
+    update = {"code": code_digest(ran), "git_commit": project.commit}
+    RunRecord.read(folder).model_copy(update=update).write(folder)
+    entry = project.lock["train_target@mnist"]
+    entry["deps"] = [*entry["deps"][:-1], {"path": "mine", "md5": ran["mine"]}]
+    entry["params"][LOCK] = {"stages.train_target": digest}
+    project.save_lock()
+    assert code_checks(project) == {"code": "ok", "code that ran": "ok"}
+    entry["params"][LOCK] = {"stages.train_target": "b" * 64}
+    project.save_lock()
+    assert code_checks(project) == {"code": "broken", "code that ran": "broken"}
 
 
 def test_code_of_an_unknown_commit_or_a_changed_tree_is_not_vouched_for(project: Project) -> None:
