@@ -26,7 +26,7 @@ from deepcustom.pipeline.code import PREFIX, closure, closure_of
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import TEMPLATE, render
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.record import TRAINING, RunRecord
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -507,6 +507,12 @@ def test_every_module_has_a_layer() -> None:
     files = (ROOT / "src/deepcustom").glob("[!_]*")
     there = {file.stem for file in files if file.suffix == ".py" or (file / "__init__.py").exists()}
     assert sorted(listed) == sorted(f"deepcustom.{name}" for name in there)
+
+
+def test_make_pull_fetches_what_the_training_stages_make() -> None:
+    (line,) = re.findall(r"dvc pull (.*)", (ROOT / "Makefile").read_text())
+    assert tuple(line.split()) == TRAINING
+    assert set(TRAINING) <= set(stages.NAMES)
 
 
 def test_console_script_is_installed() -> None:

@@ -457,3 +457,24 @@ def test_tensors_of_an_adversarial_set_are_copies(tmp_path, n):
     np.testing.assert_array_equal(x_adv.numpy(), stored.x_adv)
     x_adv.zero_()
     np.testing.assert_array_equal(stored.x_adv, tiny_set(n).x_adv)
+
+
+def test_rows_of_finds_each_image_in_its_split():
+    split = some(6)
+    chosen = split.index[[4, 0, 3]]
+    rows = split.rows_of(chosen, "the set", "test")
+    assert (rows.tolist(), rows.dtype) == ([4, 0, 3], np.int64)
+    assert split.rows_of(chosen[:0], "the set", "test").tolist() == []
+
+
+@pytest.mark.parametrize("missing", [-1, 1, 1000])
+def test_rows_of_refuses_what_is_of_another_split(missing):
+    split = some(6)
+    wanted = np.array([split.index[0], split.index[-1] + missing if missing == 1000 else missing])
+    with pytest.raises(InputError, match=r"^the set was made from another test split$"):
+        split.rows_of(wanted, "the set", "test")
+
+
+def some(n):
+    x = np.zeros((n, 1, 28, 28), np.uint8)
+    return Split(x, np.zeros(n, np.uint8), 10 * np.arange(n, dtype=np.int64))

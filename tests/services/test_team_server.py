@@ -40,8 +40,8 @@ from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking import store as tracking
-from deepcustom.tracking.models import TRAINING, metric_name, network_name, set_name
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.models import metric_name, network_name, set_name
+from deepcustom.tracking.record import TRAINING, RunRecord
 from deepcustom.tracking.ui import serve_ui
 
 if TYPE_CHECKING:

@@ -130,8 +130,9 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
         def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
             if resumed:
                 bar.console.print(f"{title}: {note}", highlight=False, markup=False)
+                done = int(bar.tasks[task].completed) + steps
                 bar.reset(
-                    task, completed=steps
+                    task, completed=done
                 )  # the time that is left follows from new steps alone
             else:
                 bar.update(task, advance=steps, note=note)

@@ -19,6 +19,7 @@ PACKAGES = (
     "numpy",
     "adversarial-robustness-toolbox",
     "captum",
+    "pyautoattack",
     "scikit-learn",
     "safetensors",
     "dvc",
