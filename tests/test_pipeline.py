@@ -326,7 +326,7 @@ def test_inputs_and_settings_are_recorded(ws: Workspace) -> None:
     (made / "x").write_text("x")
     with StageRun(ws, "suspiciousness", DATASET) as stage:
         params = stage.settings(SuspiciousnessParams)
-        assert stage.threat() == ThreatModel(EPS)
+        assert ThreatModel.of(stage.subject.threat) == ThreatModel(EPS)
         stage.compute()
         assert stage.read("data/prepared/mnist/train") == made
     record = RunRecord.read(ws.root / "reports/runs/mnist/suspiciousness")

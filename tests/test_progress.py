@@ -210,9 +210,6 @@ def test_the_thread_ends_where_the_work_fails(capsys: pytest.CaptureFixture[str]
 def test_on_a_terminal_the_bar_speaks_and_its_clock_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-
-
-def test_what_is_resumed_later_adds_to_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -226,6 +223,11 @@ def test_what_is_resumed_later_adds_to_what_was_done(monkeypatch: pytest.MonkeyP
     assert {"0:00:00", "0:00:01", "0:00:02"} <= {shown[i : i + 7] for i in range(len(shown))}
 
 
+def test_what_is_resumed_later_adds_to_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
     with progress("evaluate@a", 9) as advance:
         advance("one attack")
         advance("the first was finished before", steps=3, resumed=True)

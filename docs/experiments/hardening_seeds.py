@@ -25,6 +25,7 @@ from torch import Tensor
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.losses import contexts, find_loss
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
@@ -137,7 +138,10 @@ def settings(stage: StageRun, dataset: str, name: str) -> WaySettings:
         return stage.settings_of(one, way.Settings)
     madry = stage.settings_of(row(stage.tree, "adversarial_train", dataset, "madry"), MadrySettings)
     online = settings(stage, dataset, "online")
-    steps = {"max_iter": gradients(online) - 1, "eps_step": stage.threat().eps}
+    steps = {
+        "max_iter": gradients(online) - 1,
+        "eps_step": ThreatModel.of(stage.subject.threat).eps,
+    }
     return madry.model_copy(update={"inner": madry.inner.model_copy(update=steps)})
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.settings import ThreatParams
 
 # A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
 # eps itself) makes |x_adv - x| <= eps hold exactly, not up to rounding.
@@ -38,6 +39,11 @@ class ThreatModel:
             x + eps * (2 s - 1), clipped to [0, 1]: in the ball up to rounding, which ``project`` mends.
         """
         return (x + self.eps * (2 * s - 1)).clamp(0.0, 1.0)
+
+    @classmethod
+    def of(cls, params: ThreatParams) -> ThreatModel:
+        """As a subject names it."""
+        return cls(params.eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest image to ``x_adv`` that the threat model allows; differentiable.

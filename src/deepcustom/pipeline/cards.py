@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deepcustom.attacks.conditional import conditional
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import HARDENING, row, rows
@@ -50,7 +51,7 @@ def model_cards(
 
 def threat_in_words(stage: StageRun) -> str:
     """What an attacker may do to an image."""
-    return f"L-infinity, eps = {stage.threat().eps:g}, pixels in [0, 1]"
+    return f"L-infinity, eps = {ThreatModel.of(stage.subject.threat).eps:g}, pixels in [0, 1]"
 
 
 Found = Iterator[tuple[str, Model, Params]]

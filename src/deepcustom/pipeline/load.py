@@ -11,7 +11,6 @@ from deepcustom.pipeline.run import StageRun
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deepcustom.attacks.dgn import DGN
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
@@ -61,25 +60,6 @@ def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
     net = build_classifier(stage.subject.network)
     load_network(stage.read(workspace.network(stage.row.subject, name)), net)
     return compute.place(net)
-
-
-def load_dgn(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> DGN:
-    """DGNs of the subject by their name: a bank, or the generator that a network of that name learned with.
-
-    Raises:
-        InputError: the file is missing, or holds something else.
-    """
-    from deepcustom.attacks.bank import DGNBank
-    from deepcustom.attacks.conditional import KIND, ConditionalDGN
-    from deepcustom.training.weights import read_metadata
-
-    subject, name_of = stage.subject, stage.row.subject
-    path = stage.read(workspace.bank(name_of, name))
-    if read_metadata(path).get("kind") == KIND:
-        return ConditionalDGN.load(
-            path, subject.conditional, name_of, spec.num_classes, compute.device
-        )
-    return DGNBank.load(path, subject.generator, name_of, spec.num_classes, compute.device)
 
 
 def load_analysis(

@@ -32,7 +32,6 @@ from deepcustom.tracking.store import send
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from deepcustom.attacks.threat import ThreatModel
     from deepcustom.base.progress import Advance
     from deepcustom.training.checkpoint import Checkpoint
     from deepcustom.training.compute import Compute
@@ -124,12 +123,6 @@ class StageRun:
     def subject(self) -> SubjectParams:
         """What the row is for: data set, network and threat model."""
         return self._section(SubjectParams, SUBJECTS, self.row.subject)
-
-    def threat(self) -> ThreatModel:
-        """The subject's threat model."""
-        from deepcustom.attacks.threat import ThreatModel
-
-        return ThreatModel(self.subject.threat.eps)
 
     def compute(self) -> Compute:
         """Device, precision and threads; what ``auto`` became goes into the record."""

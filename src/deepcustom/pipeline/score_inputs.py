@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.base.settings import EvaluateParams
@@ -64,7 +65,7 @@ def score_store(stage: StageRun, run: str) -> ScoreStore:
 
 def testbed(stage: StageRun, spec: DatasetSpec, params: EvaluateParams) -> Testbed:
     """Read the test split, and draw the images that are attacked."""
-    threat, compute = stage.threat(), stage.compute()
+    threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
     split = load_split(stage, spec, "test")
     return Testbed.of(
         split,

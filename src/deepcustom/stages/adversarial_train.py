@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.progress import progress
 from deepcustom.data import arrays
@@ -24,7 +25,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     with StageRun(ws, "adversarial_train", subject, name) as stage:
         way = way_of(stage.row.settings, stage.row.place, stage.stage)
         params = stage.settings(way.Settings)
-        threat, compute = stage.threat(), stage.compute()
+        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, "train")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
 from deepcustom.attacks.perturb import SplitAttack
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import AttackSetParams
 from deepcustom.pipeline.adversarial_set import make_set
@@ -19,7 +20,7 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
     """Perturb a whole split of ``subject`` with ``attack`` on the target network."""
     with StageRun(ws, "attack", subject, attack, split_name) as stage:
         params = stage.settings(AttackSetParams)
-        threat, compute = stage.threat(), stage.compute()
+        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)

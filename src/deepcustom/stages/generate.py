@@ -6,14 +6,22 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import KIND, ConditionalDGN
+from deepcustom.attacks.dgn import DGN
 from deepcustom.attacks.perturb import SplitAttack
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import GenerateParams
+from deepcustom.data.datasets import DatasetSpec
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_dgn, load_split
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.training.compute import Compute
 from deepcustom.training.prediction import predict
+from deepcustom.training.weights import read_metadata
 
 
 def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
@@ -21,12 +29,12 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
     with StageRun(ws, "generate", subject, bank_name, split_name) as stage:
         params = stage.settings(GenerateParams)
         compute = stage.compute()
-        threat = replace(stage.threat(), clip=params.clipping)
+        threat = replace(ThreatModel.of(stage.subject.threat), clip=params.clipping)
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, "target", compute)
-        dgn = load_dgn(stage, spec, bank_name, compute)
+        dgn = _dgn(stage, spec, bank_name, compute)
 
         def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
             labels = y if params.label == "true" else predict(target_net, x).argmax(1)
@@ -42,3 +50,18 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
         )
         with progress(stage.name, len(split)) as advance:
             make_set(stage, spec, split, attack, advance)
+
+
+def _dgn(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> DGN:
+    """DGNs of the subject by their name: a bank, or the generator that a network of that name learned with.
+
+    Raises:
+        InputError: the file is missing, or holds something else.
+    """
+    subject, whose = stage.subject, stage.row.subject
+    path = stage.read(workspace.bank(whose, name))
+    if read_metadata(path).get("kind") == KIND:
+        return ConditionalDGN.load(
+            path, subject.conditional, whose, spec.num_classes, compute.device
+        )
+    return DGNBank.load(path, subject.generator, whose, spec.num_classes, compute.device)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.rows import adversarial_sets, row, rows
 from deepcustom.base.settings import AttackSetParams, EvaluateParams, ReportParams
 from deepcustom.data import arrays
@@ -104,7 +105,7 @@ def _image_grids(
     stage: StageRun, spec: DatasetSpec, results: Sequence[Result], columns: int
 ) -> dict[str, Figure]:
     """Attack → clean and adversarial images, one of each class."""
-    compute, eps = stage.compute(), stage.threat().eps
+    compute, eps = stage.compute(), ThreatModel.of(stage.subject.threat).eps
     target_net = load_classifier(stage, "target", compute)
     attacks = adversarial_sets(stage.tree, stage.row.subject)
     made_by = {name(attack): attack for attack in attacks for name in (str, unclipped)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deepcustom.attacks.losses.base import contexts, find_loss
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TrainDgnParams
@@ -23,7 +24,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the bank ``name`` of ``subject`` against its target network."""
     with StageRun(ws, "train_dgn", subject, name) as stage:
         params = stage.settings(TrainDgnParams)
-        threat, compute = stage.threat(), stage.compute()
+        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
         loss = find_loss(params.loss)
 
         spec = load_dataset(stage)

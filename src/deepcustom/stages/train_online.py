@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
 from deepcustom.attacks.losses.base import contexts, find_loss
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
@@ -26,7 +27,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the robust network ``name`` of ``subject`` together with its generator."""
     with StageRun(ws, "train_online", subject, name) as stage:
         params = stage.settings(OnlineSettings)
-        threat, compute = stage.threat(), stage.compute()
+        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
 
         spec = load_dataset(stage)
         train = to_device(load_split(stage, spec, "train"), compute)
