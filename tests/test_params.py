@@ -61,6 +61,30 @@ def test_every_profile_passes_the_check(name):
     check(PROJECT.root, profile.settings(PROJECT, name))
 
 
+@pytest.mark.parametrize("name", PROFILES)
+def test_models_change_no_setting(name):
+    """They refuse or let through, so that a change of them can decide no number."""
+    tree = profile.settings(PROJECT, name)
+    for stage, model in MODELS.items():
+        for one in rows.rows(tree, stage):
+            given = p.validate(model, one.settings, one.place).model_dump(mode="json")
+            lacking = {"decay_rate", "decay_steps", "eps_step", "max_iter", "num_random_init"}
+            assert without_none(given, lacking) == without_none(one.settings, lacking), one.place
+    for subject, values in tree["subjects"].items():
+        assert p.validate(m.SubjectParams, values, subject).model_dump(mode="json") == values
+
+
+def without_none(value: Any, keys: set[str]) -> Any:
+    """``value`` without those of ``keys`` that are None."""
+    if isinstance(value, dict):
+        return {
+            key: without_none(below, keys)
+            for key, below in value.items()
+            if below is not None or key not in keys
+        }
+    return value
+
+
 def test_unknown_profile_is_refused_with_the_known_ones():
     with pytest.raises(UnknownNameError, match=r"unknown profile 'papre'.*default.*paper.*smoke"):
         profile.settings(PROJECT, "papre")
