@@ -27,7 +27,7 @@ FACE = "__init__"
 CUT: Mapping[str, str] = {
     FACE: "a face says what lives in its room and runs nothing: a test holds it to that",
     "cli": "hands the words of the command line on to a stage",
-    "base.errors": "says what is wrong",
+    "base.errors": "says in one line what is wrong",
     "base.settings": "refuses what is misspelt or out of range; it has no default, and changes no setting",
     "base.files": "gives what was written its name; which bytes they are, others decide",
     "base.progress": "says how far the work is",
