@@ -1,1 +1,14 @@
-"""What every room uses: settings as they are checked, what can go wrong, and progress."""
+"""What every room uses: settings and rows as they are checked, errors, files, progress."""
+
+FOR_OTHERS = {
+    "errors": "what can go wrong, a class for each kind of mistake",
+    "files": "writing beside, then renaming",
+    "hashes": "hashes as DVC counts them",
+    "names": "package.module:Class",
+    "params": "reading and checking settings",
+    "progress": "saying how far long work is",
+    "rows": "the layout of params.yaml",
+    "settings": "the models of its sections",
+    "waiting": "threads that wait asleep",
+}
+"""The modules that other rooms may import, and what each has."""

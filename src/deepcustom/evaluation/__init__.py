@@ -1,1 +1,17 @@
 """Scoring networks: on images made against another network, and under attack themselves, a file each."""
+
+FOR_OTHERS = {
+    "check_table": "the checks on an evaluation, a row each",
+    "checks": "what a check is",
+    "comparison": "results held against earlier ones",
+    "files": "checks, curves and pairs as files",
+    "material": "what attackers bring along",
+    "own_network": "a user's own network from a file",
+    "results": "accuracies and their table",
+    "score_store": "scores kept by what they depend on",
+    "scoring": "scoring all networks of a subject",
+    "sets": "adversarial sets as they are scored",
+    "statistics": "paired tests",
+    "transfer": "images made against another network",
+}
+"""The modules that other rooms may import, and what each has."""

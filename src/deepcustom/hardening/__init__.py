@@ -1,1 +1,7 @@
-"""Adversarial training: ways to train a fresh network that also sees adversarial images, a file each."""
+"""Training networks that withstand: a file for each way, and one table of them."""
+
+FOR_OTHERS = {
+    "online": "a network and a generator that learn against each other",
+    "ways": "the table",
+}
+"""The modules that other rooms may import, and what each has."""

@@ -1,1 +1,18 @@
-"""What every stage shares: where files lie, what a run records, and profiles of settings."""
+"""Running stages in a project: where files lie, what a run declares and records, which code it runs."""
+
+FOR_OTHERS = {
+    "adversarial_set": "making a set and drawing some of it",
+    "cards": "the cards of a subject's models",
+    "dvc": "DVC, asked through its command line",
+    "hardened": "which attack each network was hardened with",
+    "load": "what several stages read",
+    "profile": "whole sets of settings",
+    "rescore": "the published networks scored again",
+    "run": "one run of a stage",
+    "score_inputs": "what a scoring reads",
+    "template": "dvc.yaml",
+    "trace.view": "a lineage as a tree",
+    "trace.walk": "where a number comes from",
+    "workspace": "where every file lies",
+}
+"""The modules that other rooms may import, and what each has."""

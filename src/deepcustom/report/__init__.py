@@ -1,1 +1,9 @@
 """What people read: tables, sentences, pictures, the page and the cards, all made from results."""
+
+FOR_OTHERS = {
+    "cards": "a card for a model",
+    "figures": "pictures",
+    "page": "the page of a subject",
+    "tables": "tables for the terminal and for Markdown",
+}
+"""The modules that other rooms may import, and what each has."""

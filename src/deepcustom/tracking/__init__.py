@@ -1,1 +1,8 @@
 """Records of runs, and MLflow as a view of them; the only room that knows MLflow."""
+
+FOR_OTHERS = {
+    "record": "what a run leaves behind",
+    "store": "sending it",
+    "ui": "MLflow's page",
+}
+"""The modules that other rooms may import, and what each has."""

@@ -1,1 +1,13 @@
 """Networks, the one training loop, and what goes with it: device and precision, weights, checkpoints."""
+
+FOR_OTHERS = {
+    "checkpoint": "what an interrupted training had finished",
+    "compute": "device, precision and seeds",
+    "epochs": "the epochs in a checkpoint",
+    "fit": "the loop",
+    "job": "what travels with every long computation",
+    "nets.base": "what a network is, and making one by its name",
+    "prediction": "what a network says of images",
+    "weights": "safetensors files",
+}
+"""The modules that other rooms may import, and what each has."""
