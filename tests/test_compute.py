@@ -234,3 +234,10 @@ def test_seed_everything_seeds_torch_and_numpy():
     (a, b), (c, d) = draw(1), draw(2)
     assert a != c
     assert b != d
+
+
+def test_the_kind_of_gpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a card at {device}")
+    on_gpu = Compute(torch.device("cuda"), torch.bfloat16).describe()
+    assert on_gpu["gpu"] == "a card at cuda"
+    assert "gpu" not in FLOAT32.describe()

@@ -712,18 +712,13 @@ CHECKS = [
 ]
 PARAMS = EvaluateParams.model_validate(
     {
-        "networks": ["target"],
-        "attacks": ["lrp"],
-        "whitebox": {
-            "fgsm": {"method": "fgsm"},
-            "pgd": {"method": "pgd", "eps_step": 0.1, "max_iter": 6, "num_random_init": 2},
-        },
-        "surrogate": {"method": "pgd", "eps_step": 0.1, "max_iter": 6, "num_random_init": 1},
-        "autoattack": {"max_iter": 5, "targets": 2, "queries": 30},
-        "adaptive": {
-            "bank": "nce",
-            "training": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8},
-        },
+        "n": 1000,
+        "whitebox": {"fgsm": FGSM, "pgd": PGD},
+        "surrogate": PGD.model_copy(update={"num_random_init": 1}),
+        "autoattack": budgets.autoattack(max_iter=5, targets=2, queries=30),
+        "adaptive": budgets.adaptive(
+            bank="nce", training=budgets.training(learning_rate=1e-3, epochs=1, batch_size=8)
+        ),
         "curves": {"n": 8, "radii": [0, 1, 4], "steps": [0, 6]},
     }
 )

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
 from deepcustom.base.errors import ParamsError
-from deepcustom.pipeline.hardened import hardened_with
-
-TRAINING = {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8}
+from deepcustom.pipeline.hardened import hardened_networks, hardened_with
 
 
-def rows(tmp_path: Path, tree: object) -> Path:
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    return path
-
-
-def test_each_type_says_it_in_its_own_way(tmp_path: Path) -> None:
-    fgsm = {"method": "fgsm"}
-    steps = {"eps_step": 0.1, "max_iter": 2}
-    networks = {
-        "nce-art": {"type": "gf", "training": TRAINING},
-        "fast": {"type": "default", "attack": fgsm, "training": TRAINING},
-        "lrp": {"type": "madry", "inner": steps, "training": TRAINING},
-        "fgsm": {"type": "online", **steps, "training": TRAINING},
+def tree(*networks: tuple[str, dict[str, Any]], subject: str = "mnist") -> dict[str, Any]:
+    """Settings whose robust networks say no more than what is asked of them here."""
+    found: dict[str, Any] = {
+        "subjects": {"mnist": {}, "other": {}},
+        "recipes": {"none": {}},
+        "adversarial_train": {},
+        "train_online": {},
     }
-    path = rows(tmp_path, {"adversarial_train": {"mnist": networks, "cifar10": {}}})
-    assert hardened_with(path) == {"mnist": {"nce-art": "nce-art", "fast": "fgsm"}, "cifar10": {}}
+    for name, settings in networks:
+        place = {"subject": subject, "dataset": subject, "network": name, "recipe": "none"}
+        stage = "train_online" if settings["type"] == "online" else "adversarial_train"
+        row = {**place, "code": "a.py", "reads": "data", **settings}
+        found[stage][f"{subject}-{name}"] = row
+    return found
 
 
-def test_a_mistake_is_named_and_nothing_is_nothing(tmp_path: Path) -> None:
-    assert hardened_with(rows(tmp_path, {"seed": 1})) == {}
-    wrong = {"adversarial_train": {"mnist": {"nce": {"type": "gf"}}}}
-    with pytest.raises(ParamsError, match=r"adversarial_train\.mnist\.nce\.training is missing"):
-        hardened_with(rows(tmp_path, wrong))
+def test_each_type_says_it_in_its_own_way() -> None:
+    known = tree(
+        ("nce-art", {"type": "goodfellow"}),
+        ("old-robust", {"type": "gf"}),
+        ("fast", {"type": "art", "attack": {"method": "fgsm"}}),
+        ("lrp", {"type": "madry", "inner": {"max_iter": 2}}),
+        ("fgsm", {"type": "online"}),
+    )
+    wanted = {"nce-art": "nce-art", "old-robust": "old-robust", "fast": "fgsm"}
+    assert hardened_with(known, "mnist") == wanted
+    assert hardened_networks(known) == {"mnist": wanted, "other": {}}
+
+
+def test_a_type_that_is_not_there_is_named() -> None:
+    with pytest.raises(ParamsError, match=r"adversarial_train\.mnist-nce\.type: unknown way"):
+        hardened_with(tree(("nce", {"type": "gd"})), "mnist")
 
 
 def test_the_projects_own() -> None:
-    own = hardened_with(ROOT / "params.yaml")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
     names = ("lrp", "nce", "nce-ball", "suspiciousness", "fgsm", "pgd")
     wanted = {**{name: name for name in names}, "fgsm-art": "fgsm"}
-    assert own == {"mnist": wanted, "cifar10": wanted}
+    assert hardened_networks(params) == {"mnist": wanted, "cifar10": wanted}

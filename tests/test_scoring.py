@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import budgets
 import numpy as np
 import pytest
 import torch
@@ -16,9 +17,9 @@ from torch import nn
 
 from deepcustom.attacks.bank import DGNBank, ready
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import EvaluateParams
-from deepcustom.data import datasets
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.material import Lazy
 from deepcustom.evaluation.results import csv_text
@@ -26,24 +27,19 @@ from deepcustom.evaluation.score_store import Pieces, ScoreStore
 from deepcustom.evaluation.scoring import Scores, ScoringInputs, Testbed, is_quick, score
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
-from deepcustom.training import nets
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.mnist import MnistGenerator
 
-MNIST = datasets.spec("mnist")
+MNIST = find_source("mnist").spec
+PGD = budgets.attack(method="pgd", eps_step=0.02, max_iter=3, num_random_init=1).model_dump()
+TRAINING = budgets.training(learning_rate=1e-3, epochs=1, batch_size=8)
 SETTINGS: dict[str, Any] = {
-    "networks": ["target", "other"],
-    "attacks": ["fgsm"],
     "n": 16,
-    "whitebox": {
-        "fgsm": {"method": "fgsm"},
-        "pgd": {"method": "pgd", "eps_step": 0.02, "max_iter": 3, "num_random_init": 1},
-    },
-    "surrogate": {"method": "pgd", "eps_step": 0.02, "max_iter": 3, "num_random_init": 1},
-    "autoattack": {"max_iter": 3, "targets": 2, "queries": 10},
-    "adaptive": {
-        "bank": "nce",
-        "training": {"learning_rate": 1e-3, "epochs": 1, "batch_size": 8},
-    },
+    "whitebox": {"fgsm": budgets.attack(method="fgsm").model_dump(), "pgd": PGD},
+    "surrogate": PGD,
+    "autoattack": budgets.autoattack(max_iter=3, targets=2, queries=10).model_dump(),
+    "adaptive": budgets.adaptive(bank="nce", training=TRAINING).model_dump(exclude_none=True)
+    | {"images_per_class": None},
     "curves": {"n": 8, "radii": [0, 1], "steps": [1, 3]},
 }
 WHITEBOX = {"fgsm", "pgd", "apgd-ce", "apgd-t"}
@@ -83,6 +79,7 @@ class Bench:
         bed = Testbed.of(
             self.split,
             "5" * 32,
+            subject="mnist",
             spec=MNIST,
             params=EvaluateParams.model_validate(overlaid(SETTINGS, over or {})),
             threat=ThreatModel(eps),
@@ -98,7 +95,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(trained: nets.Classifier, digits: Split, train: Any) -> Bench:
+def bench(trained: nn.Module, digits: Split, train: Any) -> Bench:
     def shifted(by: float) -> nn.Module:
         net = copy.deepcopy(trained)
         generator = torch.Generator().manual_seed(int(1000 * by))
@@ -112,7 +109,7 @@ def bench(trained: nets.Classifier, digits: Split, train: Any) -> Bench:
     bank = []
     for label in range(10):
         torch.manual_seed(label)
-        bank.append(ready(nets.generator("mnist"), torch.device("cpu")))
+        bank.append(ready(MnistGenerator(), torch.device("cpu")))
     named = {"target": copy.deepcopy(trained), "other": shifted(0.05), "new": shifted(0.1)}
     some = train[0][:40], train[1][:40]
     return Bench(split, made, named, DGNBank("mnist", "nce", "perturbation", bank), some)
@@ -219,7 +216,7 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "pgd's starts": ({"whitebox": {"pgd": {"num_random_init": 2}}}, {"pgd", "doubled"}),
     "pgd's steps": ({"whitebox": {"pgd": TWICE}}, {"pgd", "doubled", "curves"}),
     "one more attack": (
-        {"whitebox": {"short": {"method": "pgd", **TWICE, "eps_step": 0.1, "num_random_init": 0}}},
+        {"whitebox": {"short": {**PGD, **TWICE, "num_random_init": 0}}},
         {"short"},
     ),
     "surrogate": ({"surrogate": TWICE}, {"images", "from"}),

@@ -29,7 +29,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
-from deepcustom.base.rows import HARDENING, row, rows
+from deepcustom.base.rows import HARDENING, adversarial_sets, networks, row, rows
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import arrays
 from deepcustom.data.sources import find_source
@@ -50,9 +50,9 @@ from deepcustom.hardening.madry import MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import NETWORKS, load_analysis, load_split, to_device
+from deepcustom.pipeline.load import load_analysis, load_split, to_device
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.score_inputs import load_networks, stored_sets
+from deepcustom.pipeline.score_inputs import load_networks, stored_sets, testbed
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
@@ -105,23 +105,23 @@ class Attackers:
 def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Attackers:
     """Read and make all of it; without ``meets`` neither sets nor surrogates."""
     spec = find_source(dataset).spec
-    base = ground(stage, spec, stage.params(EvaluateParams))
+    base = testbed(stage, spec, stage.settings(EvaluateParams))
     sets = {}
-    for stored in stored_sets(stage, spec, base.params.attacks if meets else ()):
+    for stored in stored_sets(stage, spec, adversarial_sets(stage.tree, dataset) if meets else ()):
         images, at, _ = checked(stored, base.split, base.threat, base.compute.device, base.seed)
         if images.inside:
             x = base.clean.x.clone()  # where a set lacks an image, it offers nothing
             x[at] = images.x
             sets[images.attack] = x[base.rows]
-    names = base.params.networks if meets else ()
-    known = load_networks(stage, spec, names, base.compute)
+    names = networks(stage.tree, dataset) if meets else ()
+    known = load_networks(stage, names, base.compute)
     surrogates = {
         network.name: surrogate_images(base.victim(network, silent), base.params.surrogate)
         for network in known
     }
     path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
     bank = DGNBank.load(
-        path, NETWORKS[dataset].generator, dataset, spec.num_classes, base.compute.device
+        path, stage.subject.generator, dataset, spec.num_classes, base.compute.device
     )
     train, val = (
         to_device(load_split(stage, spec, split), base.compute) for split in ("train", "val")
@@ -173,7 +173,7 @@ def harden(
     chosen = way(params.type)
     job = Job(derive_seed(seed, chosen.stage, f"{dataset}-{name}"), compute)
     seed_everything(job.seed)
-    net = compute.place(build_classifier(NETWORKS[dataset].network))
+    net = compute.place(build_classifier(stage.subject.network))
     ready: Way[Any] = (
         with_generator(stage, base, params, net)
         if isinstance(params, OnlineSettings)
@@ -185,24 +185,24 @@ def harden(
 
 
 def with_generator(
-    stage: StageRun, base: Ground, params: OnlineSettings, net: Classifier
+    stage: StageRun, base: Testbed, params: OnlineSettings, net: Classifier
 ) -> Online:
     """The way of ``net`` and a generator that learns with it."""
     classes, per_class = base.spec.num_classes, params.generator == "per_class"
-    generator = conditional(base.spec.name, classes, per_class=per_class)
+    generator = conditional(stage.subject.conditional, classes, per_class=per_class)
     requires = find_loss(params.loss).requires if params.loss else ()
     analysis = {what: load_analysis(stage, base.spec, what, base.compute) for what in requires}
     losses = objectives(params, contexts(net, base.threat, analysis, classes))
     return Online(params, base.threat, classes, base.compute.place(generator), losses)
 
 
-def adversarial_set(stage: StageRun, base: Ground, name: str) -> tuple[Tensor, Tensor]:
+def adversarial_set(stage: StageRun, base: Testbed, name: str) -> tuple[Tensor, Tensor]:
     """The images of an adversarial train set, and the row of each in the split."""
     folder = stage.read(workspace.adversarial(base.spec.name, "train", name))
     made = arrays.AdversarialSet.load(folder, base.spec)
     split = load_split(stage, base.spec, "train")
-    row = torch.from_numpy(split.index.searchsorted(made.index).astype("int64"))
-    return arrays.images(made.x_adv), row
+    rows = split.rows_of(made.index, f"the adversarial set {name!r}", "train")
+    return arrays.images(made.x_adv), torch.from_numpy(rows)
 
 
 def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
@@ -353,11 +353,10 @@ def main() -> None:
     first = base_seed(read_params(ws.params))
     for dataset in DATASETS:
         with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-            params = stage.params(EvaluateParams)
             todo = [
                 (name, seed)
                 for seed in range(first, first + 1 + MORE_SEEDS)
-                for name in (*reversed(params.networks), FEWER)
+                for name in (*reversed(networks(stage.tree, dataset)), FEWER)
                 if name != "target" and (name == FEWER or seed != first)
                 if (dataset, name, seed) not in done
             ]

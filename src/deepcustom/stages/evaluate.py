@@ -98,7 +98,8 @@ def run_own(
             )
             taken = networks(stage.tree, subject)
             name = network.stem if network.stem not in taken else f"{network.stem}-own"
-            own = Network(name, dvc_md5(network), net, own_source(architecture, mean, std))
+            source = own_source(architecture or stage.subject.network, mean, std)
+            own = Network(name, dvc_md5(network), net, source)
 
         inputs = score_inputs(stage, spec, params, own=own)
 

@@ -50,12 +50,15 @@ class Compute:
 
     def describe(self) -> dict[str, str]:
         """What was chosen, for the run's record."""
-        return {
+        found = {
             "device": str(self.device),
             "precision": str(self.precision).removeprefix("torch."),
             "threads": str(torch.get_num_threads()),
             "capability": torch.backends.cpu.get_cpu_capability(),
         }
+        if self.device.type == "cuda":  # sums are rounded otherwise on another kind
+            found["gpu"] = torch.cuda.get_device_name(self.device)
+        return found
 
 
 # Of glibc's malloc.h: above what size an allocation is a mapping of its own, and how much free memory
