@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -16,6 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 from pipeline_fixtures import ROOT, Instance, Pipeline, merged, resolve, walk_through
 
+import deepcustom
 from deepcustom import cli, stages
 from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.losses.base import ANALYSES
@@ -507,6 +509,43 @@ def test_every_module_has_a_layer() -> None:
     files = (ROOT / "src/deepcustom").glob("[!_]*")
     there = {file.stem for file in files if file.suffix == ".py" or (file / "__init__.py").exists()}
     assert sorted(listed) == sorted(f"deepcustom.{name}" for name in there)
+
+
+def into_rooms() -> dict[str, set[str]]:
+    """Room → its modules that modules outside it import."""
+    used: dict[str, set[str]] = {}
+    sources = Path(inspect.getfile(cli)).parent
+    for path in sorted(sources.rglob("*.py")):
+        inside = path.relative_to(sources).parts[0]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+                "deepcustom."
+            ):
+                continue
+            room, *below = str(node.module).removeprefix("deepcustom.").split(".")
+            for name in [] if room == inside else [alias.name for alias in node.names]:
+                there = sources.joinpath(room, *below, name)
+                deeper = [name] if there.with_suffix(".py").is_file() or there.is_dir() else []
+                used.setdefault(room, set()).add(".".join([*below, *deeper]))
+    return used
+
+
+def test_the_commands_enter_each_stage() -> None:
+    assert into_rooms()["stages"] == set(stages.NAMES)
+
+
+@pytest.mark.parametrize("room", sorted(into_rooms().keys() - {"stages"}))
+def test_a_room_is_entered_by_its_face(room: str) -> None:
+    face = importlib.import_module(f"deepcustom.{room}")
+    assert into_rooms()[room] <= set(face.FOR_OTHERS)
+    assert list(face.FOR_OTHERS) == sorted(face.FOR_OTHERS)
+    for name in face.FOR_OTHERS:
+        importlib.import_module(f"deepcustom.{room}.{name}")
+
+
+@pytest.mark.parametrize("name", sorted(deepcustom.HOMES))
+def test_what_a_notebook_needs_is_at_the_top(name: str) -> None:
+    assert getattr(deepcustom, name).__module__ == deepcustom.HOMES[name]
 
 
 def test_make_pull_fetches_what_the_training_stages_make() -> None:
