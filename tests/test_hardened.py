@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
-from deepcustom.base.errors import ParamsError
+from deepcustom.hardening.ways import WAYS
+from deepcustom.pipeline.code import closure
 from deepcustom.pipeline.hardened import hardened_networks, hardened_with
 
 
@@ -23,15 +23,15 @@ def tree(*networks: tuple[str, dict[str, Any]], subject: str = "mnist") -> dict[
     for name, settings in networks:
         place = {"subject": subject, "dataset": subject, "network": name, "recipe": "none"}
         stage = "train_online" if settings["type"] == "online" else "adversarial_train"
-        row = {**place, "code": "a.py", "reads": "data", **settings}
+        row = {**place, "code": "a.py", "reads": "data/prepared", **settings}
         found[stage][f"{subject}-{name}"] = row
     return found
 
 
-def test_each_type_says_it_in_its_own_way() -> None:
+def test_a_row_says_it_in_its_own_way() -> None:
     known = tree(
-        ("nce-art", {"type": "goodfellow"}),
-        ("old-robust", {"type": "gf"}),
+        ("nce-art", {"type": "goodfellow", "reads": "data/adversarial/mnist/train/nce-art"}),
+        ("old-robust", {"type": "gf", "reads": "data/adversarial/mnist/train/old-robust"}),
         ("fast", {"type": "art", "attack": {"method": "fgsm"}}),
         ("lrp", {"type": "madry", "inner": {"max_iter": 2}}),
         ("fgsm", {"type": "online"}),
@@ -41,9 +41,11 @@ def test_each_type_says_it_in_its_own_way() -> None:
     assert hardened_networks(known) == {"mnist": wanted, "other": {}}
 
 
-def test_a_type_that_is_not_there_is_named() -> None:
-    with pytest.raises(ParamsError, match=r"adversarial_train\.mnist-nce\.type: unknown way"):
-        hardened_with(tree(("nce", {"type": "gd"})), "mnist")
+def test_no_way_of_hardening_is_loaded_for_it() -> None:
+    """evaluate asks, and does not depend on that code; report does, since its cards speak of it."""
+    assert not [path for path in closure("evaluate") if path.startswith("hardening/")]
+    ways = {place.partition(":")[0].removeprefix("deepcustom.") for place in WAYS.values()}
+    assert {f"{way.replace('.', '/')}.py" for way in ways} <= set(closure("report"))
 
 
 def test_the_projects_own() -> None:

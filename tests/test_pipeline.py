@@ -373,7 +373,7 @@ def test_a_bad_setting_is_named_with_its_place(ws: Workspace) -> None:
         pytest.raises(ParamsError, match=r"report\.mnist\.grid_colums is not a known key"),
     ):
         stage.settings(ReportParams)
-    with pytest.raises(ParamsError, match=r"prepare\.none is missing; prepare has: mnist, cifar10"):
+    with pytest.raises(ParamsError, match=r"prepare\.none is missing; prepare has: cifar10, mnist"):
         StageRun(ws, "prepare", "none")
 
 
@@ -824,6 +824,19 @@ def copied(done: Done, tmp_path: Path) -> Done:
     ws, pipeline = done
     root = shutil.copytree(ws.root, tmp_path / "copy", ignore=shutil.ignore_patterns("ml*", ".dvc"))
     return Workspace(root), pipeline
+
+
+@pytest.mark.parametrize("name", ["evaluate@mnist", "report@mnist"])
+def test_a_stage_by_itself_loads_no_code_that_dvc_does_not_hash(copied: Done, name: str) -> None:
+    """In a process of its own, where no other stage has loaded it before."""
+    ws, pipeline = copied
+    one = pipeline.instances[name]
+    program = Path(sys.executable).parent / one.words[0]
+    with environment(OMP_NUM_THREADS="1", DVC_STAGE=one.name):
+        done = subprocess.run(
+            [program, *one.words[1:]], cwd=ws.root, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.usefixtures("unsent")
@@ -1313,19 +1326,19 @@ def test_a_network_of_the_users_own_is_scored_apart(
     assert "saved in " in out
     assert re.search(r"^checks: \d+ ok, \d+ warn, \d+ fail$", out, re.MULTILINE)
     folder = ws.root / "reports/own/mnist/own"
-    rows = read_csv(folder / "results.csv")
-    assert {row.network for row in rows} == {"own"}
-    assert {row.protocol for row in rows} == set(PROTOCOLS)
-    there = {row.attack for row in rows if row.protocol == "blackbox"}
+    table = read_csv(folder / "results.csv")
+    assert {row.network for row in table} == {"own"}
+    assert {row.protocol for row in table} == set(PROTOCOLS)
+    there = {row.attack for row in table if row.protocol == "blackbox"}
     assert there == {"square", *(f"from-{name}" for name in rows.networks(tiny_params(), DATASET))}
-    assert {row.network_md5 for row in rows} == {dvc_md5(ws.root / "own.safetensors")}
+    assert {row.network_md5 for row in table} == {dvc_md5(ws.root / "own.safetensors")}
     assert len(read_checks(folder / "checks.json")) >= 14
     assert {path: dvc_md5(ws.root / path) for path in before} == before
     assert {network for network, _ in attacked} == {"own"}
     attacked.clear()
     assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
     assert attacked == []
-    assert read_csv(folder / "results.csv") == rows
+    assert read_csv(folder / "results.csv") == table
     shifted = ("--architecture", "examples.own_network:Linear", "--mean", "0.1", "--std", "0.9")
     assert call_main(ws.root, *words, *shifted) == 0
     assert ("own", "square") in attacked

@@ -43,8 +43,8 @@ CUT: Mapping[str, str] = {
 """Modules of the package, with all below them, that decide no output of a stage, and why."""
 OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
-BY_NAME = {"training/nets/base.py": "training/nets"}
-"""Modules that load others by a name in ``subjects``, and the folder whose modules they may load."""
+BY_NAME = {"training/nets/base.py": "training/nets", "pipeline/cards.py": "hardening"}
+"""Modules that load others by a name in ``params.yaml``, and the folder whose modules they may load."""
 KEPT = {"report": ("report",), "evaluate": ("tracking.record",)}
 """Stage → what is cut for every other one: evaluate looks into the records of what training read."""
 

@@ -8,14 +8,14 @@ from typing import Any
 from deepcustom.base.params import section
 from deepcustom.base.rows import HARDENING, SUBJECTS, Row, rows
 from deepcustom.evaluation.results import HardenedWith
-from deepcustom.hardening.ways import way_of
+from deepcustom.pipeline.workspace import adversarial
 
 
 def hardened_with(tree: Mapping[str, Any], subject: str) -> HardenedWith:
     """Network → the attack it was hardened with, by its name among the adversarial sets.
 
-    A network that learned from a stored set did so from the set of its own name, one that ART trained from
-    images of an attack, by its method. The others made images that no set holds.
+    A network whose row reads an adversarial set learned from the set of its own name, one that ART
+    trained learned from images of an attack, by its method. The others made images that no set holds.
 
     Args:
         tree: the whole of ``params.yaml``.
@@ -38,7 +38,8 @@ def hardened_networks(tree: Mapping[str, Any]) -> dict[str, HardenedWith]:
 
 
 def _attack(one: Row) -> str | None:
-    if way_of(one.settings, one.place, one.stage).reads_set:
-        return one.about["network"]
+    network = one.about["network"]
+    if one.about.get("reads") == adversarial(one.subject, "train", network):
+        return network
     attack = one.settings.get("attack")
     return str(attack["method"]) if isinstance(attack, Mapping) and "method" in attack else None
