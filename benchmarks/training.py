@@ -43,7 +43,7 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 
 def project(root: str, dataset: str, images: int, loss: str) -> Work:
-    """``dgn_training.train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
+    """``train_bank.train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
     from deepcustom.attacks.losses import LossContext
     from deepcustom.attacks.train_bank import train_dgn
     from deepcustom.base.settings import TrainDgnParams, TrainingParams

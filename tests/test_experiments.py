@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
+import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
+from deepcustom.base.params import read_params
+from deepcustom.base.rows import SUBJECTS, networks, row, rows
+
+EXPERIMENTS = ROOT / "docs/experiments"
+PARAMS = read_params(ROOT / "params.yaml")
+
+
+def settings(stage: str, subject: str, key: str) -> dict[str, Any]:
+    """The subject's rows of a section by what they say of ``key``: the settings of each."""
+    return {one.about[key]: one.settings for one in rows(PARAMS, stage, subject)}
+
 
 @pytest.fixture(scope="module")
-def rows() -> list[dict[str, str]]:
+def tried() -> list[dict[str, str]]:
     with (ROOT / "docs/experiments/dgn_budget.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
-def last(rows: list[dict[str, str]]) -> dict[tuple[str, int], float]:
+def last(tried: list[dict[str, str]]) -> dict[tuple[str, int], float]:
     """(loss, epochs) at the rate of 1e-3 → target accuracy on val at the end."""
-    ended = [row for row in rows if row["epoch"] == row["epochs"]]
-    kept = [row for row in ended if float(row["learning_rate"]) in (0.0, 1e-3)]
+    ended = [one for one in tried if one["epoch"] == one["epochs"]]
+    kept = [one for one in ended if float(one["learning_rate"]) in (0.0, 1e-3)]
     return {(r["loss"], int(r["epochs"])): float(r["val_target_accuracy"]) for r in kept}
 
 
-def test_the_budgets_were_tried_on_the_committed_network(rows: list[dict[str, str]]) -> None:
+def test_the_budgets_were_tried_on_the_committed_network(tried: list[dict[str, str]]) -> None:
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     (out,) = [o for o in lock["train_target@mnist"]["outs"] if o["path"].startswith("models/")]
-    assert {row["target_md5"] for row in rows} == {out["md5"]}
+    assert {one["target_md5"] for one in tried} == {out["md5"]}
 
 
 def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
@@ -47,7 +58,7 @@ def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
 
 
 def test_the_budgets_are_those_of_the_docs() -> None:
-    banks = yaml.safe_load((ROOT / "params.yaml").read_text())["train_dgn"]["mnist"]
+    banks = settings("train_dgn", "mnist", "bank")
     text = " ".join((ROOT / "docs/losses.md").read_text().split())
     assert "three epochs for `lrp`, `nce` and `nce-ball`, six for `suspiciousness`" in text
     epochs = {name: bank["training"]["epochs"] for name, bank in banks.items()}
@@ -64,7 +75,7 @@ def test_epochs_of_hardening_follow_from_val() -> None:
             few, many = (float(found[network, epochs][key]) for epochs in (8, 12))
             assert few < many
             assert f"from {100 * few:.1f} % to {100 * many:.1f} %" in section
-    hardened = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]["cifar10"]
+    hardened = settings("adversarial_train", "cifar10", "network")
     fixed = {
         name: net["training"]["epochs"]
         for name, net in hardened.items()
@@ -119,51 +130,54 @@ def test_two_libraries_of_apgd_are_as_the_docs_say() -> None:
 
 def test_half_the_images_adapt_nearly_as_well() -> None:
     with (ROOT / "docs/experiments/adaptive_budget.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["attack"] == "dgn-any"]
+        found = [one for one in csv.DictReader(file) if one["attack"] == "dgn-any"]
     left = {
         (r["network"], int(r["images_per_class"]), float(r["learning_rate"])): r["val_accuracy"]
-        for r in rows
+        for r in found
     }
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    chosen = params["evaluate"]["cifar10"]["adaptive"]
-    assert chosen["bank"] in params["train_dgn"]["cifar10"]
-    rate = params["train_dgn"]["cifar10"][chosen["bank"]]["training"]["learning_rate"]
+    chosen = row(PARAMS, "evaluate", "cifar10").settings["adaptive"]
+    bank = row(PARAMS, "train_dgn", "cifar10", chosen["bank"])
+    rate = bank.settings["training"]["learning_rate"]
     budget = (chosen["images_per_class"], chosen["training"]["learning_rate"])
     assert budget == (4500 // 2, 2 * rate)
     assert "at most a point more" in (ROOT / "docs/evaluation.md").read_text()
-    networks = {network for network, _, _ in left}
-    assert networks == {"madry", "fgsm-art"}
-    for network in networks:
+    adapted_to = {network for network, _, _ in left}
+    assert adapted_to == {"madry", "fgsm-art"}
+    for network in adapted_to:
         assert float(left[network, *budget]) <= float(left[network, 4500, rate]) + 0.01
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts run in the project's top folder, and find one another in their own."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(EXPERIMENTS)
 
 
 def experiment(name: str) -> ModuleType:
     """A script of docs/experiments as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/experiments/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where its dataclasses look
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(name)
 
 
-def test_the_table_of_seeds_is_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+@pytest.mark.parametrize("script", sorted(EXPERIMENTS.glob("*.py")), ids=lambda file: file.stem)
+def test_every_script_can_be_imported(script: Path) -> None:
+    module = experiment(script.stem)
+    assert module.__file__ is not None
+    assert Path(module.__file__) == script
+
+
+def test_the_table_of_seeds_is_what_was_measured() -> None:
     with Path("docs/experiments/hardening_seeds.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    measured = {(row["dataset"], row["network"], int(row["seed"])) for row in rows}
-    assert len(measured) == len(rows)
+        found = list(csv.DictReader(file))
+    measured = {(one["dataset"], one["network"], int(one["seed"])) for one in found}
+    assert len(measured) == len(found)
     seeds = {
-        network: (1, 2)
-        for section in params["evaluate"].values()
-        for network in section["networks"]
+        subject: dict.fromkeys(networks(PARAMS, subject), (1, 2)) for subject in PARAMS[SUBJECTS]
     }
     assert measured == {
-        (dataset, network, params["seed"] + more)
-        for dataset in params["evaluate"]
-        for network, others in {**seeds, "pgd-3": (0, 1, 2)}.items()
+        (subject, network, PARAMS["seed"] + more)
+        for subject in PARAMS[SUBJECTS]
+        for network, others in {**seeds[subject], "pgd-3": (0, 1, 2)}.items()
         for more in others
         if network != "target"
     }
@@ -172,24 +186,22 @@ def test_the_table_of_seeds_is_what_was_measured(monkeypatch: pytest.MonkeyPatch
     assert table in Path("docs/evaluation.md").read_text()
 
 
-def test_the_tables_of_the_ablation_are_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_the_tables_of_the_ablation_are_what_was_measured() -> None:
     ablation = experiment("online_ablation")
-    rows = [(r["dataset"], r["variant"], int(r["seed"])) for r in ablation.measured()]
-    assert len(set(rows)) == len(rows)
-    assert set(rows) == {*ablation.wanted()}
+    found = [(r["dataset"], r["variant"], int(r["seed"])) for r in ablation.measured()]
+    assert len(set(found)) == len(found)
+    assert set(found) == {*ablation.wanted()}
     for dataset in ablation.VARIANTS:
         assert ablation.table(dataset) in Path("docs/evaluation.md").read_text()
 
 
-def test_what_the_docs_say_of_the_ablation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_what_the_docs_say_of_the_ablation() -> None:
     worst: dict[str, list[float]] = {}
     same: dict[str, tuple[str, ...]] = {}
-    for row in experiment("online_ablation").measured():
-        if row["dataset"] == "mnist":
-            worst.setdefault(row["variant"], []).append(100 * float(row["worst"]))
-            same[row["variant"]] = (row["clean"], row["pgd"], row["whitebox"], row["worst"])
+    for one in experiment("online_ablation").measured():
+        if one["dataset"] == "mnist":
+            worst.setdefault(one["variant"], []).append(100 * float(one["worst"]))
+            same[one["variant"]] = (one["clean"], one["pgd"], one["whitebox"], one["worst"])
     online = worst["online"]
     assert 7 < max(online) - min(online) < 9
     gain = sum(online) / 4 - sum(worst["no noise"]) / 4
@@ -214,9 +226,8 @@ def test_what_the_docs_say_of_the_ablation(monkeypatch: pytest.MonkeyPatch) -> N
         assert min(online) <= worst[name][0] <= max(online), name
 
 
-def test_what_a_generator_that_learns_meanwhile_buys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_generator_that_learns_meanwhile_buys() -> None:
     """The table beside PGD of as many gradients, and the README's sentence."""
-    monkeypatch.chdir(ROOT)
     seeds = experiment("hardening_seeds")
     table = seeds.comparison()
     assert table in Path("docs/evaluation.md").read_text()
@@ -245,7 +256,13 @@ def test_no_seed_makes_fixed_images_a_defence() -> None:
         worst = {
             (r["dataset"], r["network"], r["seed"]): float(r["worst"]) for r in csv.DictReader(file)
         }
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["adversarial_train"]
-    for (dataset, network, _), value in worst.items():
-        if params[dataset].get(network, {}).get("type") == "goodfellow":
+    fixed = {
+        (subject, network)
+        for subject in PARAMS[SUBJECTS]
+        for network, one in settings("adversarial_train", subject, "network").items()
+        if one["type"] == "goodfellow"
+    }
+    assert fixed <= {(subject, network) for subject, network, _ in worst}
+    for (subject, network, _), value in worst.items():
+        if (subject, network) in fixed:
             assert value <= 0.01

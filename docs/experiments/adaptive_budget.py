@@ -10,46 +10,33 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from deepcustom.attacks.bank import DGNBank
+from project import load_bank, reading
+
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import load
-from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
+from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.adaptive import adapt, by_any, by_label
 from deepcustom.evaluation.victim import Victim
-from deepcustom.pipeline import workspace
-from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training.compute import Compute
-from deepcustom.training.nets.cifar10 import Cifar10Classifier
-from deepcustom.training.weights import load_network
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
+from deepcustom.pipeline.run import StageRun
 
 OUT = Path(__file__).with_suffix(".csv")
-DATASET = "cifar10"
-GENERATOR = "deepcustom.training.nets.cifar10:Cifar10Generator"
+SUBJECT = "cifar10"
 NETWORKS = ("madry", "fgsm-art")
 BUDGETS = ((4500, 1e-3), (2250, 1e-3), (2250, 2e-3), (1500, 1e-3), (1500, 2e-3))
 ATTACKED = 1000
 
 
-def main() -> None:
-    """Adapt with each budget, attack, and write the table."""
-    ws, spec = Workspace.here(), find_source(DATASET).spec
-    compute = Compute.of(load(ws.params, ComputeParams, "compute"))
-    params = load(ws.params, EvaluateParams, "evaluate", DATASET).adaptive
-    threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
-    train, val = (
-        arrays.Split.load(ws.root / workspace.split(DATASET, split), spec).tensors()
-        for split in ("train", "val")
-    )
-    path = ws.root / workspace.bank(DATASET, params.bank)
-    bank = DGNBank.load(path, GENERATOR, DATASET, spec.num_classes, compute.device)
+def measure(stage: StageRun) -> list[tuple[str, int, float, str, str]]:
+    """Adapt with each budget, and attack; the rows of the table."""
+    spec, compute = load_dataset(stage), stage.compute()
+    params = stage.settings(EvaluateParams).adaptive
+    threat = ThreatModel.of(stage.subject.threat)
+    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    bank = load_bank(stage, spec, params.bank, compute)
     x, y = (part[:ATTACKED] for part in val)
     rows = []
     for name in NETWORKS:
-        net = compute.place(Cifar10Classifier())
-        load_network(ws.root / workspace.network(DATASET, name), net)
-        net.eval().requires_grad_(False)
+        net = load_classifier(stage, name, compute)
         victim = Victim(name, net, x, y, threat, spec.num_classes, 1, compute)
         for images, rate in BUDGETS:
             training = params.training.model_copy(update={"learning_rate": rate})
@@ -59,6 +46,13 @@ def main() -> None:
                 outcome = attack(victim, adapted, compute=compute)
                 rows.append((name, images, rate, outcome.attack, f"{outcome.accuracy:.4f}"))
                 print(*rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    with reading(SUBJECT) as stage:
+        rows = measure(stage)
     with OUT.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("network", "images_per_class", "learning_rate", "attack", "val_accuracy"))

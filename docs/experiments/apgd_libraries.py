@@ -17,19 +17,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from art.attacks.evasion import AutoProjectedGradientDescent
+from project import reading
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import load
-from deepcustom.base.settings import ThreatParams
-from deepcustom.data import arrays, draws
-from deepcustom.data.sources import find_source
+from deepcustom.data import draws
 from deepcustom.evaluation.victim import Counted
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import NETWORKS
-from deepcustom.pipeline.workspace import Workspace
+from deepcustom.pipeline.load import load_dataset, load_split
+from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import FLOAT32, seed_everything
 from deepcustom.training.nets.base import build_classifier
 from deepcustom.training.prediction import predict
@@ -54,14 +52,13 @@ class Row:
     ratio: float
 
 
-def measure(ws: Workspace, dataset: str, loss: str) -> list[Row]:
+def measure(stage: StageRun, loss: str) -> list[Row]:
     """Both libraries on the same images."""
-    spec = find_source(dataset).spec
-    threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
-    split = arrays.Split.load(ws.root / workspace.split(dataset, "val"), spec)
-    x, y = draws.subset(split, IMAGES, 0).tensors()
-    net = build_classifier(NETWORKS[dataset].network)
-    load_network(ws.root / workspace.network(dataset, NETWORK), net)
+    subject, spec = stage.row.subject, load_dataset(stage)
+    threat = ThreatModel.of(stage.subject.threat)
+    x, y = draws.subset(load_split(stage, spec, "val"), IMAGES, 0).tensors()
+    net = build_classifier(stage.subject.network)  # in torch's own layout, as a library gets it
+    load_network(stage.read(workspace.network(subject, NETWORK)), net)
     right = predict(net, x).argmax(1) == y
     x, y = x[right], y[right]
 
@@ -100,7 +97,7 @@ def measure(ws: Workspace, dataset: str, loss: str) -> list[Row]:
     base = found["pyautoattack"][2]
     return [
         Row(
-            dataset,
+            subject,
             NETWORK,
             loss,
             library,
@@ -115,13 +112,13 @@ def measure(ws: Workspace, dataset: str, loss: str) -> list[Row]:
 
 def main() -> None:
     """Measure everything and write the CSV."""
-    ws = Workspace.here()
     rows = []
-    for dataset in ("mnist", "cifar10"):
-        for loss in LOSSES:
-            rows += measure(ws, dataset, loss)
-            for row in rows[-2:]:
-                print(row, flush=True)
+    for subject in ("mnist", "cifar10"):
+        with reading(subject) as stage:
+            for loss in LOSSES:
+                rows += measure(stage, loss)
+                for row in rows[-2:]:
+                    print(row, flush=True)
     with OUT.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])

@@ -14,33 +14,33 @@ from __future__ import annotations
 import csv
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from project import reading, settings_of
 from torch import Tensor
 
 from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.params import load
-from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
+from deepcustom.base.settings import TrainDgnParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.workspace import Workspace
+from deepcustom.pipeline.load import (
+    load_analysis,
+    load_classifier,
+    load_dataset,
+    load_split,
+    to_device,
+)
+from deepcustom.pipeline.run import StageRun
 from deepcustom.report.figures import save_figure
-from deepcustom.training.compute import Compute
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
-from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
-from deepcustom.training.weights import load_network, load_tensors
 
 HERE = Path(__file__).parent
-DATASET = "mnist"
-GENERATOR = "deepcustom.training.nets.mnist:MnistGenerator"
+SUBJECT = "mnist"
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ BUDGETS = [
 OPTIMUM = Budget("lrp optimum", 0.0, 0)
 
 
-def settings(ws: Workspace, budget: Budget) -> TrainDgnParams:
-    """The bank's section of ``params.yaml`` with this budget."""
+def settings(stage: StageRun, budget: Budget) -> TrainDgnParams:
+    """The settings of the bank's row with this budget."""
     control = budget.loss == "control"
     loss = "suspiciousness" if control else budget.loss
-    base = load(ws.params, TrainDgnParams, "train_dgn", DATASET, loss)
+    base = settings_of(stage, TrainDgnParams, "train_dgn", loss)
     changes = {"learning_rate": budget.learning_rate, "epochs": budget.epochs}
     options = {**base.options, "custom_loss_constant": 0.0} if control else base.options
     training = base.training.model_copy(update=changes)
@@ -80,30 +80,25 @@ def lrp_optimum(
     return accuracy(target_net, threat.project(x + shift.view_as(x), x), y)
 
 
-def curves(ws: Workspace) -> dict[Budget, list[float]]:
+def curves(stage: StageRun) -> dict[Budget, list[float]]:
     """Budget → target accuracy on the projected validation images after each epoch."""
-    spec = find_source(DATASET).spec
-    train, val = (
-        arrays.Split.load(ws.root / workspace.split(DATASET, name), spec).tensors()
-        for name in ("train", "val")
-    )
-    target_net = MnistClassifier()
-    load_network(ws.root / workspace.target(DATASET), target_net)
-    analyses: dict[str, Any] = {
-        name: load_tensors(ws.root / workspace.analysis(DATASET, name))[0]
-        for name in ("relevance", "suspiciousness")
+    spec, compute = load_dataset(stage), stage.compute()
+    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    target_net = load_classifier(stage, "target", compute)
+    analyses = {
+        name: load_analysis(stage, spec, name, compute) for name in ("relevance", "suspiciousness")
     }
-    threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
+    threat = ThreatModel.of(stage.subject.threat)
     found = {OPTIMUM: [lrp_optimum(target_net, *val, analyses["relevance"]["pixels"], threat)]}
     for budget in BUDGETS:
         _, history = train_bank(
-            GENERATOR,
-            DATASET,
+            stage.subject.generator,
+            SUBJECT,
             contexts(target_net, threat, analyses, spec.num_classes),
             train,
             val,
-            settings(ws, budget),
-            Job(1, Compute.of(load(ws.params, ComputeParams, "compute"))),
+            settings(stage, budget),
+            Job(1, compute),
         )
         found[budget] = history["val_target_accuracy"]
         print(budget, [round(value, 4) for value in found[budget]], flush=True)
@@ -134,9 +129,9 @@ def draw(found: dict[Budget, list[float]]) -> Figure:
 
 def main() -> None:
     """Train, write the table and draw it."""
-    ws = Workspace.here()
-    md5 = dvc_md5(ws.root / workspace.target(DATASET))
-    found = curves(ws)
+    with reading(SUBJECT) as stage:
+        md5 = dvc_md5(stage.read(workspace.target(SUBJECT)))
+        found = curves(stage)
     with (HERE / "dgn_budget.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(

@@ -13,24 +13,17 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import torch
+from project import load_bank, load_train_set, reading, settings_of
 
-from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import load
-from deepcustom.base.settings import ComputeParams, ThreatParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
 from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
-from deepcustom.pipeline import workspace
-from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training.compute import Compute
+from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.run import StageRun
 from deepcustom.training.job import Job
-from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.prediction import accuracy
 
 OUT = Path(__file__).with_suffix(".csv")
-DATASET = "cifar10"
-GENERATOR = "deepcustom.training.nets.cifar10:Cifar10Generator"
+SUBJECT = "cifar10"
 NETWORKS = ("suspiciousness", "nce")
 EPOCHS = (8, 12)
 
@@ -45,44 +38,31 @@ class Row:
     val_own_attack_accuracy: float
 
 
-def measure(ws: Workspace, name: str, epochs: int) -> Row:
+def measure(stage: StageRun, name: str, epochs: int) -> Row:
     """Harden a network with the adversarial train set ``name``, and attack it with the same DGNs."""
-    spec = find_source(DATASET).spec
-    compute = Compute.of(load(ws.params, ComputeParams, "compute"))
-    threat = ThreatModel(load(ws.params, ThreatParams, "threat", DATASET).eps)
-    train, val = (
-        arrays.Split.load(ws.root / workspace.split(DATASET, split), spec)
-        for split in ("train", "val")
-    )
-    made = arrays.AdversarialSet.load(ws.root / workspace.adversarial(DATASET, "train", name), spec)
-    row = torch.from_numpy((train.index.searchsorted(made.index)).astype("int64"))
-    params = load(ws.params, GoodfellowSettings, "adversarial_train", DATASET, name)
+    spec, compute = load_dataset(stage), stage.compute()
+    threat = ThreatModel.of(stage.subject.threat)
+    train, val = (to_device(load_split(stage, spec, split), compute) for split in ("train", "val"))
+    made = load_train_set(stage, spec, name, compute)
+    params = settings_of(stage, GoodfellowSettings, "adversarial_train", name)
     budget = params.training.model_copy(update={"epochs": epochs})
     way = Goodfellow(params.model_copy(update={"training": budget}), threat, spec.num_classes)
     torch.manual_seed(1)
-    net = compute.place(Cifar10Classifier())
-    adversarial = arrays.images(made.x_adv), row
-    history = way.train(net, train.tensors(), val.tensors(), Job(1, compute), adversarial)
-    bank = DGNBank.load(
-        ws.root / workspace.bank(DATASET, name),
-        GENERATOR,
-        DATASET,
-        spec.num_classes,
-        compute.device,
-    )
-    x, y = val.tensors()
-    x_adv = bank.generate(x, y, threat, compute=compute)
+    net = new_classifier(stage, compute)
+    history = way.train(net, train, val, Job(1, compute), made)
+    x, y = val
+    x_adv = load_bank(stage, spec, name, compute).generate(x, y, threat, compute=compute)
     return Row(name, epochs, history["val_accuracy"][-1], accuracy(net, x_adv, y))
 
 
 def main() -> None:
     """Train all and write the table."""
-    ws = Workspace.here()
     rows = []
-    for name in NETWORKS:
-        for epochs in EPOCHS:
-            rows.append(measure(ws, name, epochs))
-            print(rows[-1], flush=True)
+    with reading(SUBJECT) as stage:
+        for name in NETWORKS:
+            for epochs in EPOCHS:
+                rows.append(measure(stage, name, epochs))
+                print(rows[-1], flush=True)
     with OUT.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(field.name for field in fields(Row))

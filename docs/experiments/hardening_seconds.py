@@ -13,12 +13,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from hardening_seeds import COMPARED, DATASETS, Attackers, harden, read_attackers
+from hardening_seeds import COMPARED, SUBJECTS, Attackers, harden, read_attackers
+from project import reading
 
-from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.workspace import Workspace
 
 OUT = Path(__file__).with_suffix(".csv")
 ROUNDS, EPOCHS, WARMING = 3, 2, 2000
@@ -33,12 +32,11 @@ def seconds(stage: StageRun, known: Attackers, name: str, seed: int) -> float:
 
 def main() -> None:
     """Measure all, after a warm-up on a few images, and write."""
-    ws = Workspace.here()
-    seed = base_seed(read_params(ws.params))
     rows = []
-    for dataset in DATASETS:
-        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-            known = read_attackers(stage, dataset, meets=False)
+    for subject in SUBJECTS:
+        with reading(subject) as stage:
+            seed = base_seed(stage.tree)
+            known = read_attackers(stage, meets=False)
             x, y = known.val
             known = replace(known, val=(x[:0], y[:0]))
             few = replace(known, train=(known.train[0][:WARMING], known.train[1][:WARMING]))
@@ -47,8 +45,8 @@ def main() -> None:
             for number in range(1, 1 + ROUNDS):
                 for name in COMPARED:
                     took = seconds(stage, known, name, seed)
-                    print(f"{dataset} {name}, round {number}: {took:.2f} s", flush=True)
-                    rows.append([dataset, name, number, f"{took:.2f}"])
+                    print(f"{subject} {name}, round {number}: {took:.2f} s", flush=True)
+                    rows.append([subject, name, number, f"{took:.2f}"])
     with OUT.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["dataset", "network", "round", "seconds"])

@@ -20,19 +20,14 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import torch
+from project import load_bank, load_train_set, reading, settings_of, with_generator
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
-from deepcustom.attacks.conditional import conditional
-from deepcustom.attacks.losses import contexts, find_loss
-from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import read_params
 from deepcustom.base.params import seed as base_seed
 from deepcustom.base.progress import silent
-from deepcustom.base.rows import HARDENING, adversarial_sets, networks, row, rows
+from deepcustom.base.rows import HARDENING, adversarial_sets, networks, rows
 from deepcustom.base.settings import EvaluateParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adaptive
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
@@ -47,19 +42,19 @@ from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import spend_more
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.madry import MadrySettings
-from deepcustom.hardening.online import Online, OnlineSettings, objectives
+from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_split, to_device
+from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import load_networks, stored_sets, testbed
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
-from deepcustom.training.nets.base import Classifier, build_classifier
+from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import predict
 
-DATASETS = ("mnist", "cifar10")
+SUBJECTS = ("mnist", "cifar10")
 OUT = Path(__file__).with_suffix(".csv")
 MORE_SEEDS = 2  # next to the pipeline's own
 FEWER = "pgd-3"
@@ -83,10 +78,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Attackers:
-    """What attacks every network of a data set, made once.
+    """What attacks every network of a subject, made once.
 
     Attributes:
-        base: the images, and all settings.
+        bed: the images, and all settings.
         sets: name → adversarial images of them, (n, C, H, W).
         surrogates: name of a network → images made against it.
         bank: DGNs to adapt.
@@ -94,7 +89,7 @@ class Attackers:
         val: images and labels to watch.
     """
 
-    base: Testbed
+    bed: Testbed
     sets: Mapping[str, Tensor]
     surrogates: Mapping[str, Tensor]
     bank: DGNBank
@@ -102,45 +97,39 @@ class Attackers:
     val: tuple[Tensor, Tensor]
 
 
-def read_attackers(stage: StageRun, dataset: str, *, meets: bool = True) -> Attackers:
+def read_attackers(stage: StageRun, *, meets: bool = True) -> Attackers:
     """Read and make all of it; without ``meets`` neither sets nor surrogates."""
-    spec = find_source(dataset).spec
-    base = testbed(stage, spec, stage.settings(EvaluateParams))
+    spec, subject = load_dataset(stage), stage.row.subject
+    bed = testbed(stage, spec, stage.settings(EvaluateParams))
     sets = {}
-    for stored in stored_sets(stage, spec, adversarial_sets(stage.tree, dataset) if meets else ()):
-        images, at, _ = checked(stored, base.split, base.threat, base.compute.device, base.seed)
+    for stored in stored_sets(stage, spec, adversarial_sets(stage.tree, subject) if meets else ()):
+        images, at, _ = checked(stored, bed.split, bed.threat, bed.compute.device, bed.seed)
         if images.inside:
-            x = base.clean.x.clone()  # where a set lacks an image, it offers nothing
+            x = bed.clean.x.clone()  # where a set lacks an image, it offers nothing
             x[at] = images.x
-            sets[images.attack] = x[base.rows]
-    names = networks(stage.tree, dataset) if meets else ()
-    known = load_networks(stage, names, base.compute)
+            sets[images.attack] = x[bed.rows]
+    known = load_networks(stage, networks(stage.tree, subject) if meets else (), bed.compute)
     surrogates = {
-        network.name: surrogate_images(base.victim(network, silent), base.params.surrogate)
+        network.name: surrogate_images(bed.victim(network, silent), bed.params.surrogate)
         for network in known
     }
-    path = stage.read(workspace.bank(dataset, base.params.adaptive.bank))
-    bank = DGNBank.load(
-        path, stage.subject.generator, dataset, spec.num_classes, base.compute.device
-    )
+    bank = load_bank(stage, spec, bed.params.adaptive.bank, bed.compute)
     train, val = (
-        to_device(load_split(stage, spec, split), base.compute) for split in ("train", "val")
+        to_device(load_split(stage, spec, split), bed.compute) for split in ("train", "val")
     )
-    return Attackers(base, sets, surrogates, bank, train, val)
+    return Attackers(bed, sets, surrogates, bank, train, val)
 
 
-def settings(stage: StageRun, dataset: str, name: str) -> WaySettings:
+def settings(stage: StageRun, name: str) -> WaySettings:
     """How a network is hardened."""
     if name != FEWER:
-        robust = (one for trains in HARDENING for one in rows(stage.tree, trains, dataset))
-        (one,) = (one for one in robust if one.about["network"] == name)
-        way = way_of(one.settings, one.place, one.stage)
-        return stage.settings_of(one, way.Settings)
-    madry = stage.settings_of(row(stage.tree, "adversarial_train", dataset, "madry"), MadrySettings)
-    online = settings(stage, dataset, "online")
+        robust = (r for section in HARDENING for r in rows(stage.tree, section, stage.row.subject))
+        (one,) = (row for row in robust if row.about["network"] == name)
+        return stage.settings_of(one, way_of(one.settings, one.place, one.stage).Settings)
+    madry = settings_of(stage, MadrySettings, "adversarial_train", "madry")
     steps = {
-        "max_iter": gradients(online) - 1,
-        "eps_step": ThreatModel.of(stage.subject.threat).eps,
+        "max_iter": gradients(settings(stage, "online")) - 1,
+        "eps_step": stage.subject.threat.eps,
     }
     return madry.model_copy(update={"inner": madry.inner.model_copy(update=steps)})
 
@@ -165,50 +154,28 @@ def harden(
 
     ``epochs``: how many in place of the network's own number.
     """
-    base = known.base
-    dataset, compute = base.spec.name, base.compute
-    params = settings(stage, dataset, name)
+    spec, compute = known.bed.spec, known.bed.compute
+    params = settings(stage, name)
     budget = params.training.model_copy(update={"epochs": epochs or params.training.epochs})
     params = params.model_copy(update={"training": budget})
     chosen = way(params.type)
-    job = Job(derive_seed(seed, chosen.stage, f"{dataset}-{name}"), compute)
+    job = Job(derive_seed(seed, chosen.stage, f"{stage.row.subject}-{name}"), compute)
     seed_everything(job.seed)
-    net = compute.place(build_classifier(stage.subject.network))
+    net = new_classifier(stage, compute)
     ready: Way[Any] = (
-        with_generator(stage, base, params, net)
+        with_generator(stage, spec, params, net, compute)
         if isinstance(params, OnlineSettings)
-        else chosen(params, base.threat, base.spec.num_classes)
+        else chosen(params, known.bed.threat, spec.num_classes)
     )
-    made = adversarial_set(stage, base, name) if chosen.reads_set else None
+    made = load_train_set(stage, spec, name, compute) if chosen.reads_set else None
     ready.train(net, known.train, known.val, job, made)
     return net.eval().requires_grad_(False)
 
 
-def with_generator(
-    stage: StageRun, base: Testbed, params: OnlineSettings, net: Classifier
-) -> Online:
-    """The way of ``net`` and a generator that learns with it."""
-    classes, per_class = base.spec.num_classes, params.generator == "per_class"
-    generator = conditional(stage.subject.conditional, classes, per_class=per_class)
-    requires = find_loss(params.loss).requires if params.loss else ()
-    analysis = {what: load_analysis(stage, base.spec, what, base.compute) for what in requires}
-    losses = objectives(params, contexts(net, base.threat, analysis, classes))
-    return Online(params, base.threat, classes, base.compute.place(generator), losses)
-
-
-def adversarial_set(stage: StageRun, base: Testbed, name: str) -> tuple[Tensor, Tensor]:
-    """The images of an adversarial train set, and the row of each in the split."""
-    folder = stage.read(workspace.adversarial(base.spec.name, "train", name))
-    made = arrays.AdversarialSet.load(folder, base.spec)
-    split = load_split(stage, base.spec, "train")
-    rows = split.rows_of(made.index, f"the adversarial set {name!r}", "train")
-    return arrays.images(made.x_adv), torch.from_numpy(rows)
-
-
 def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
     """What is found of a network, and (n,) bool, which images stand against everything."""
-    params, compute = known.base.params, known.base.compute
-    victim = known.base.victim(Network(name, "", net), silent)
+    params, compute = known.bed.params, known.bed.compute
+    victim = known.bed.victim(Network(name, "", net), silent)
     found = evaluate_whitebox(victim, params)
     found.stands["clean"] = {"clean": victim.right.cpu()}
     found.stands["transfer"] = {
@@ -255,7 +222,7 @@ def trainings() -> dict[tuple[str, str], Seeds]:
     with OUT.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {}
-    for dataset in DATASETS:
+    for dataset in SUBJECTS:
         results = read_csv(Workspace.here().root / workspace.results(dataset))
         own = {(r.network, r.attack): r.accuracy for r in results if r.protocol == "worst"}
         for name in dict.fromkeys([*(r.network for r in results), FEWER]):
@@ -296,8 +263,8 @@ def times() -> dict[tuple[str, str], list[float]]:
 
 def counts(dataset: str) -> dict[str, int]:
     """Way of hardening → how many gradients of an image a training step computes."""
-    with StageRun(Workspace.here(), "evaluate", dataset, writes=False) as stage:
-        return {name: gradients(settings(stage, dataset, name)) for name in COMPARED}
+    with reading(dataset) as stage:
+        return {name: gradients(settings(stage, name)) for name in COMPARED}
 
 
 def comparison() -> str:
@@ -307,7 +274,7 @@ def comparison() -> str:
         "| data set | network | gradients | time | clean | spread | worst case | spread |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for dataset in DATASETS:
+    for dataset in SUBJECTS:
         taken = counts(dataset)
         for name in (name for name in COMPARED if (dataset, name) in known):
             found = known[dataset, name]
@@ -331,7 +298,7 @@ def headline() -> str:
             f"tried, with {mean(online.clean):.1f} against {mean(madry.clean):.1f} % right without an "
             f"attack, in {median(ratios[dataset, 'online']):.2f} of the time"
         )
-    few, many = ({counts(dataset)[name] for dataset in DATASETS} for name in ("online", "madry"))
+    few, many = ({counts(dataset)[name] for dataset in SUBJECTS} for name in ("online", "madry"))
     return (
         "With a generator that learns together with the network (`online`) hardening takes "
         f"{_either(few)} gradients an image where seven-step PGD (`madry`) takes {_either(many)}: on MNIST "
@@ -345,14 +312,13 @@ def _either(numbers: set[int]) -> str:
 
 def main() -> None:
     """Train and score what the table lacks, and print it."""
-    ws = Workspace.here()
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     with OUT.open(newline="") as file:
         done = {(r["dataset"], r["network"], int(r["seed"])) for r in csv.DictReader(file)}
-    first = base_seed(read_params(ws.params))
-    for dataset in DATASETS:
-        with StageRun(ws, "evaluate", dataset, writes=False) as stage:
+    for dataset in SUBJECTS:
+        with reading(dataset) as stage:
+            first = base_seed(stage.tree)
             todo = [
                 (name, seed)
                 for seed in range(first, first + 1 + MORE_SEEDS)
@@ -363,7 +329,7 @@ def main() -> None:
             todo.sort(key=lambda one: one[0] == FEWER)
             if not todo:
                 continue
-            known = read_attackers(stage, dataset)
+            known = read_attackers(stage)
             for name, seed in todo:
                 began = time.monotonic()
                 net = harden(stage, known, name, seed)

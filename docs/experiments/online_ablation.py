@@ -20,27 +20,20 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from torch import Tensor
+from project import reading, settings_of, with_generator
 
-from deepcustom.attacks.conditional import conditional
-from deepcustom.attacks.losses import contexts, find_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import load
-from deepcustom.base.settings import ComputeParams, EvaluateParams, ThreatParams, TrainDgnParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
+from deepcustom.base.settings import EvaluateParams, TrainDgnParams
 from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.full import evaluate_whitebox
 from deepcustom.evaluation.victim import Victim, attempt
 from deepcustom.hardening.madry import Madry, MadrySettings
-from deepcustom.hardening.online import Online, OnlineSettings, objectives
-from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import NETWORKS
-from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.hardening.online import Online, OnlineSettings
+from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.run import StageRun
+from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
-from deepcustom.training.nets.base import Classifier, build_classifier
-from deepcustom.training.weights import load_tensors
+from deepcustom.training.nets.base import Classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 ATTACKED = 1000
@@ -103,25 +96,22 @@ class Row:
 
 
 class Bench:
-    """Data and settings of one data set, read once."""
+    """Data and settings of one subject, read once."""
 
-    def __init__(self, ws: Workspace, dataset: str) -> None:
-        self.ws, self.spec = ws, find_source(dataset).spec
-        self.compute = Compute.of(load(ws.params, ComputeParams, "compute"))
-        self.threat = ThreatModel(load(ws.params, ThreatParams, "threat", self.spec.name).eps)
-        self.evaluate = load(ws.params, EvaluateParams, "evaluate", self.spec.name)
-        self.madry = load(ws.params, MadrySettings, "adversarial_train", self.spec.name, "madry")
-        self.online = load(ws.params, OnlineSettings, "adversarial_train", self.spec.name, "online")
-        self.train, self.val = (self._split(name) for name in ("train", "val"))
-
-    def _split(self, name: str) -> tuple[Tensor, Tensor]:
-        folder = self.ws.root / workspace.split(self.spec.name, name)
-        return arrays.Split.load(folder, self.spec).tensors()
+    def __init__(self, stage: StageRun) -> None:
+        self.stage, self.spec, self.compute = stage, load_dataset(stage), stage.compute()
+        self.threat = ThreatModel.of(stage.subject.threat)
+        self.evaluate = stage.settings(EvaluateParams)
+        self.madry = settings_of(stage, MadrySettings, "adversarial_train", "madry")
+        self.online = settings_of(stage, OnlineSettings, "train_online", "online")
+        self.train, self.val = (
+            to_device(load_split(stage, self.spec, name), self.compute) for name in ("train", "val")
+        )
 
     def measure(self, variant: str, seed: int) -> Row:
         """Train and attack."""
         seed_everything(derive_seed(seed, "online"))
-        net = self.compute.place(build_classifier(NETWORKS[self.spec.name].network))
+        net = new_classifier(self.stage, self.compute)
         began = time.monotonic()
         gradients = self._harden(net, variant, seed)
         seconds = time.monotonic() - began
@@ -136,7 +126,7 @@ class Bench:
         )
         stands = (victim.right, found.stands["whitebox"]["pgd"], left, square.stands)
         return Row(
-            self.spec.name,
+            self.stage.row.subject,
             variant,
             seed,
             *(float(part.double().mean()) for part in stands),
@@ -146,36 +136,29 @@ class Bench:
 
     def _harden(self, net: Classifier, variant: str, seed: int) -> int:
         """Train in place; returns how many gradients that takes for an image, the network's own with it."""
-        classes, job = self.spec.num_classes, Job(seed, self.compute)
-        if variant in STEPPED[self.spec.name]:
-            inner = self.madry.inner.model_copy(update=STEPPED[self.spec.name][variant])
+        classes, subject, job = (
+            self.spec.num_classes,
+            self.stage.row.subject,
+            Job(seed, self.compute),
+        )
+        if variant in STEPPED[subject]:
+            inner = self.madry.inner.model_copy(update=STEPPED[subject][variant])
             steps = Madry(self.madry.model_copy(update={"inner": inner}), self.threat, classes)
             steps.train(net, self.train, self.val, job)
             return inner.max_iter + 1
         # Unchecked: with the generator "none", and options of another section.
-        changes = {"training": self.madry.training, **VARIANTS[self.spec.name][variant]}
+        changes = {"training": self.madry.training, **VARIANTS[subject][variant]}
         online = self.online.model_copy(update=changes)
-        per_class = online.generator == "per_class"
-        generator = (
-            None
-            if changes.get("generator") == "none"
-            else self.compute.place(conditional(self.spec.name, classes, per_class=per_class))
-        )
-        analysis = {}
         if online.loss is not None:
-            requires = find_loss(online.loss).requires
-            options = load(
-                self.ws.params, TrainDgnParams, "train_dgn", self.spec.name, online.loss
-            ).options
+            options = settings_of(self.stage, TrainDgnParams, "train_dgn", online.loss).options
             online = online.model_copy(update={"options": options})
-            analysis = {
-                what: load_tensors(self.ws.root / workspace.analysis(self.spec.name, what))[0]
-                for what in requires
-            }
-        losses = objectives(online, contexts(net, self.threat, analysis, classes))
-        way = Online(online, self.threat, classes, generator, losses)
+        way = (
+            Online(online, self.threat, classes)
+            if changes.get("generator") == "none"
+            else with_generator(self.stage, self.spec, online, net, self.compute)
+        )
         way.train(net, self.train, self.val, job)
-        learns = online.updates if generator is not None and online.end > 0 else 0
+        learns = online.updates if way.generator is not None and online.end > 0 else 0
         return max(learns, int(online.reuse)) + online.max_iter + 1
 
 
@@ -217,21 +200,21 @@ def table(dataset: str) -> str:
 
 def main(chosen: list[str]) -> None:
     """Measure what the tables lack; the seeds in rounds, so that variants share the machine's moods."""
-    ws = Workspace.here()
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     done = {(row["dataset"], row["variant"], int(row["seed"])) for row in measured()}
     for dataset in chosen or VARIANTS:
-        bench = Bench(ws, dataset)
-        for one in wanted():
-            if one[0] != dataset or one in done:
-                continue
-            row = bench.measure(*one[1:])
-            print(row, flush=True)
-            shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
-            values = [*one, *shares, row.gradients, f"{row.seconds:.0f}"]
-            with OUT.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow(values)
+        with reading(dataset) as stage:
+            bench = Bench(stage)
+            for one in wanted():
+                if one[0] != dataset or one in done:
+                    continue
+                row = bench.measure(*one[1:])
+                print(row, flush=True)
+                shares = (f"{v:.4f}" for v in (row.clean, row.pgd, row.whitebox, row.worst))
+                values = [*one, *shares, row.gradients, f"{row.seconds:.0f}"]
+                with OUT.open("a", newline="") as file:
+                    csv.writer(file, lineterminator="\n").writerow(values)
         print(table(dataset))
 
 

@@ -9,25 +9,22 @@ Nothing here touches the test split.
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import torch
+from project import reading, settings_of
 
 from deepcustom.attacks.losses import contexts
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
-from deepcustom.base.params import load
-from deepcustom.base.settings import ComputeParams, ThreatParams, TrainDgnParams, TrainingParams
-from deepcustom.data import arrays
-from deepcustom.data.sources import find_source
-from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import NETWORKS
-from deepcustom.pipeline.workspace import Workspace
+from deepcustom.base.params import section, validate
+from deepcustom.base.settings import ComputeParams, TrainDgnParams, TrainingParams
+from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.fit import train_classifier
 from deepcustom.training.job import Job
-from deepcustom.training.nets.base import build_classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 SEEDS = (1, 2, 3)
@@ -47,37 +44,37 @@ class Row:
     val_accuracy: float
 
 
-def images(ws: Workspace, dataset: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A prepared split."""
-    folder = ws.root / workspace.split(dataset, split)
-    return arrays.Split.load(folder, find_source(dataset).spec).tensors()
-
-
-def measure(ws: Workspace, dataset: str, seed: int, compute: Compute, precision: str) -> list[Row]:
+def measure(stage: StageRun, seed: int, compute: Compute, precision: str) -> list[Row]:
     """Train a target network, and DGNs against it; each pair of precisions starts from equal weights."""
-    train, val = images(ws, dataset, "train"), images(ws, dataset, "val")
-    seed_everything(derive_seed(seed, "precision", dataset))
-    net = compute.place(build_classifier(NETWORKS[dataset].network))
-    budget = short(load(ws.params, TrainingParams, "train_target", dataset))
+    spec, subject = load_dataset(stage), stage.row.subject
+    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    seed_everything(derive_seed(seed, "precision", subject))
+    net = new_classifier(stage, compute)
+    budget = short(settings_of(stage, TrainingParams, "train_target"))
     job = Job(seed, compute)
     history = train_classifier(net, train, val, budget, job)
-    rows = [Row(dataset, "target", seed, precision, history["val_accuracy"][-1])]
+    rows = [Row(subject, "target", seed, precision, history["val_accuracy"][-1])]
 
     net.eval().requires_grad_(False)
-    first = [part[1] < CLASSES[dataset] for part in (train, val)]
+    first = [part[1] < CLASSES[subject] for part in (train, val)]
     (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
-    bank = load(ws.params, TrainDgnParams, "train_dgn", dataset, BANK)
-    threat = ThreatModel(load(ws.params, ThreatParams, "threat", dataset).eps)
+    bank = settings_of(stage, TrainDgnParams, "train_dgn", BANK)
     _, history = train_bank(
-        NETWORKS[dataset].generator,
-        dataset,
-        contexts(net, threat, {}, CLASSES[dataset]),
+        stage.subject.generator,
+        subject,
+        contexts(net, ThreatModel.of(stage.subject.threat), {}, CLASSES[subject]),
         (x, y),
         (x_val, y_val),
         bank.model_copy(update={"training": short(bank.training)}),
         job,
     )
-    return [*rows, Row(dataset, BANK, seed, precision, history["val_target_accuracy"][-1])]
+    return [*rows, Row(subject, BANK, seed, precision, history["val_target_accuracy"][-1])]
+
+
+def with_precision(stage: StageRun, name: str) -> Compute:
+    """Where the project computes, in this precision."""
+    usual = validate(ComputeParams, section(stage.tree, "compute"), "compute")
+    return Compute.of(usual.model_copy(update={"precision": name}))
 
 
 def short(budget: TrainingParams) -> TrainingParams:
@@ -87,20 +84,19 @@ def short(budget: TrainingParams) -> TrainingParams:
 
 def main() -> None:
     """Train what the table lacks."""
-    ws = Workspace.here()
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     with OUT.open(newline="") as file:
         done = {(r["dataset"], r["seed"], r["precision"]) for r in csv.DictReader(file)}
-    for dataset in CLASSES:
-        for seed in SEEDS:
-            for name in ("auto", "float32"):
-                compute = Compute.of(ComputeParams(precision=name))
+    for subject in CLASSES:
+        with reading(subject) as stage:
+            for seed, name in itertools.product(SEEDS, ("auto", "float32")):
+                compute = with_precision(stage, name)
                 precision = str(compute.precision).removeprefix("torch.")
-                if (dataset, str(seed), precision) in done:
+                if (subject, str(seed), precision) in done:
                     continue
-                done.add((dataset, str(seed), precision))
-                rows = measure(ws, dataset, seed, compute, precision)
+                done.add((subject, str(seed), precision))
+                rows = measure(stage, seed, compute, precision)
                 print(*rows, sep="\n", flush=True)
                 with OUT.open("a", newline="") as file:
                     table = csv.writer(file, lineterminator="\n")
