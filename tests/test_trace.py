@@ -28,6 +28,7 @@ from deepcustom.pipeline.code import code_digest
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.trace import official
 from deepcustom.pipeline.trace import view as lineage_view
+from deepcustom.pipeline.trace.lineage import TAKEN
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RunRecord
@@ -116,6 +117,20 @@ class Project:
 
     def save_lock(self) -> None:
         self.write("dvc.lock", yaml.safe_dump({"schema": "2.0", "stages": self.lock}))
+
+    def keep(self) -> None:
+        """Commit records and lock, as one does after a run."""
+        git(self.ws.root, "add", "reports/runs", "dvc.lock")
+        git(
+            self.ws.root,
+            "-c",
+            "user.name=A",
+            "-c",
+            "user.email=a@example.org",
+            "commit",
+            "-qm",
+            "run",
+        )
 
     def broken(self, what: str = NUMBER) -> list[tuple[str, str]]:
         found = trace(self.ws, what, self.ws.root).broken()
@@ -245,6 +260,58 @@ def test_a_broken_link_is_found(
     assert project.broken() == []
     spoil(project)
     assert link in project.broken()
+
+
+def test_a_row_is_held_against_its_recipe_too(project: Project) -> None:
+    params = project.lock["attack@mnist-pgd-test"]["params"]["params.yaml"]
+    params["attack.mnist"] = {"recipe": "hard", "given": 2}
+    params["recipes.hard"] = {"given": 7, "default": 3}
+    folder = project.ws.root / workspace.record("mnist", "attack", "pgd-test")
+    record = RunRecord.read(folder)
+    used = {"seed": 1, "attack.mnist": {"recipe": "hard", "given": 2, "default": 3}}
+    record.model_copy(update={"params": used}).write(folder)
+    project.save_lock()
+    assert project.broken() == []
+    params["recipes.hard"] = {"given": 2, "default": 4}
+    project.save_lock()
+    assert project.broken() == [("attack@mnist-pgd-test", "params")]
+
+
+def taken_over(project: Project) -> set[str]:
+    """The runs whose code or settings in the lock are not those that ran, beside the same outputs."""
+    checks = trace(project.ws, NUMBER, project.ws.root).all_checks()
+    return {where for where, check in checks if check.verdict == TAKEN}
+
+
+@pytest.mark.parametrize("spoil", [other_code, other_params])
+def test_what_dvc_commit_took_over_is_said(
+    project: Project, spoil: Callable[[Project], None]
+) -> None:
+    """The lock of the commit that brought the record says what ran, and that the outputs are the same."""
+    project.keep()
+    assert taken_over(project) == set()
+    spoil(project)
+    assert project.broken() == []
+    stage = "attack@mnist-pgd-test" if spoil is other_params else "train_target@mnist"
+    assert taken_over(project) == {stage}
+    assert "taken over" in shown(project, NUMBER)
+
+
+@pytest.mark.parametrize("files", ["outs", "deps"])
+def test_other_files_are_not_taken_over(project: Project, files: str) -> None:
+    project.keep()
+    other_code(project)
+    project.lock["train_target@mnist"][files][0]["md5"] = "f" * 32
+    project.save_lock()
+    assert ("train_target@mnist", "code that ran") in project.broken()
+    assert taken_over(project) == set()
+
+
+def test_a_record_that_its_own_lock_denies_is_not_taken_over(project: Project) -> None:
+    other_digest(project)
+    project.keep()
+    assert ("train_target@mnist", "code that ran") in project.broken()
+    assert taken_over(project) == set()
 
 
 def test_what_is_not_here_is_said_and_breaks_nothing(project: Project) -> None:

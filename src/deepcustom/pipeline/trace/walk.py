@@ -169,7 +169,8 @@ class _Records:
         """What ``dvc.lock`` says of the run, and, where that was taken over from an older one, how.
 
         `dvc commit` may have put code and settings of now beside outputs that a run with others made. The
-        run is then held against the ``dvc.lock`` that its record came with, if the outputs are the same.
+        run is then held against the ``dvc.lock`` that its record came with, if data and outputs are the
+        same.
         """
         now = self.lock.get(record.name)
         if now is None or self._agrees(record, now):
@@ -177,8 +178,7 @@ class _Records:
         commit = provenance.last_change(self.project, self.records[record.run_key])
         then = parse_stages(provenance.file_at(self.project, commit, "dvc.lock")) if commit else {}
         before = then.get(record.name)
-        same = before is not None and _outs(before) == _outs(now)
-        if before is None or not same or not self._agrees(record, before):
+        if before is None or not _same_files(before, now) or not self._agrees(record, before):
             return now, ""
         return before, (
             f"dvc.lock names code or settings of now, which did not run: they were taken over; the run is "
@@ -240,6 +240,15 @@ def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
     found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
     locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
     return found if locked is None else {LOCK: locked, **found}
+
+
+def _same_files(one: Entry, other: Entry) -> bool:
+    """Whether two entries have the same outputs, and the same bytes in all data that both read."""
+    read, also = (
+        {dep["path"]: dep["md5"] for dep in entry.get("deps", [])} for entry in (one, other)
+    )
+    data = [path for path in read.keys() & also.keys() if not is_code(path)]
+    return _outs(one) == _outs(other) and all(read[path] == also[path] for path in data)
 
 
 def _outs(entry: Entry) -> dict[str, str]:
