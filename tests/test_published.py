@@ -10,17 +10,18 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Pipeline, resolve
 
+from deepcustom.base import rows
 from deepcustom.evaluation.files import read_checks
 from deepcustom.evaluation.results import PROTOCOLS, Result, read_csv
 from deepcustom.pipeline import workspace
 
-DATASETS = ("mnist", "cifar10")
+SUBJECTS = ("mnist", "cifar10")
 Cells = dict[tuple[str, str, str], Result]
 
 
-def cells_of(dataset: str) -> Cells:
-    found = read_csv(ROOT / f"reports/results/{dataset}.csv")
-    assert {r.dataset for r in found} == {dataset}
+def cells_of(subject: str) -> Cells:
+    found = read_csv(ROOT / f"reports/results/{subject}.csv")
+    assert {r.dataset for r in found} == {subject}
     return {(r.protocol, r.network, r.attack): r for r in found}
 
 
@@ -32,15 +33,16 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return resolve(folder)
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_every_network_meets_every_attack(dataset: str) -> None:
-    cells = cells_of(dataset)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"][dataset]
-    wanted = [("transfer", n, a) for n in params["networks"] for a in ["clean", *params["attacks"]]]
-    names = params["networks"]
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_network_meets_every_attack(subject: str) -> None:
+    cells = cells_of(subject)
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    asked, names = rows.row(tree, "evaluate", subject).settings, rows.networks(tree, subject)
+    sets = rows.adversarial_sets(tree, subject)
+    wanted = [("transfer", n, a) for n in names for a in ["clean", *sets]]
     for n in names:
         more = ["apgd-t-more"] if ("whitebox", n, "apgd-t-more") in cells else []
-        wanted += [("whitebox", n, a) for a in (*params["whitebox"], "apgd-ce", "apgd-t", *more)]
+        wanted += [("whitebox", n, a) for a in (*asked["whitebox"], "apgd-ce", "apgd-t", *more)]
         wanted += [("blackbox", n, f"from-{other}") for other in names if other != n]
         wanted += [("blackbox", n, "square"), ("adaptive", n, "dgn"), ("adaptive", n, "dgn-any")]
         wanted += [("worst", n, a) for a in ("clean", *list(PROTOCOLS)[:-1], "all")]
@@ -50,9 +52,9 @@ def test_every_network_meets_every_attack(dataset: str) -> None:
     assert {cells[key].n for key in cells.keys() - whole} == {1000}
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_the_worst_case_is_below_every_column(dataset: str) -> None:
-    cells = cells_of(dataset)
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_the_worst_case_is_below_every_column(subject: str) -> None:
+    cells = cells_of(subject)
     for (protocol, network, _), result in cells.items():
         if protocol != "transfer":
             assert cells["worst", network, "all"].accuracy <= result.accuracy
@@ -60,19 +62,19 @@ def test_the_worst_case_is_below_every_column(dataset: str) -> None:
             assert cells["worst", network, protocol].accuracy <= result.accuracy
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_what_fails_a_check_is_known(dataset: str) -> None:
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_what_fails_a_check_is_known(subject: str) -> None:
     """Label leaks, and Square on MNIST; what fails of networks that learned by steps, by name."""
     failed = {
         (c.name, c.about)
-        for c in read_checks(ROOT / workspace.checks(dataset))
+        for c in read_checks(ROOT / workspace.checks(subject))
         if c.verdict == "fail"
     }
     known = {
         "mnist": {"label-leak", "label-in-perturbation", "square-not-stronger"},
         "cifar10": {"label-leak", "label-in-perturbation"},
     }
-    assert {name for name, _ in failed} <= known[dataset]
+    assert {name for name, _ in failed} <= known[subject]
     assert ("label-leak", "nce") in failed
     on_mnist = {
         ("square-not-stronger", "madry"),
@@ -80,19 +82,19 @@ def test_what_fails_a_check_is_known(dataset: str) -> None:
         ("label-leak", "online"),
     }
     learned_by_steps = {(name, about) for name, about in failed if about in ("madry", "online")}
-    assert learned_by_steps == (on_mnist if dataset == "mnist" else set())
+    assert learned_by_steps == (on_mnist if subject == "mnist" else set())
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_hashes_are_those_of_the_lock(dataset: str) -> None:
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_hashes_are_those_of_the_lock(subject: str) -> None:
     """Every number names weights and images that DVC knows."""
     lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
     known = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", ())}
-    for (protocol, network, attack), result in cells_of(dataset).items():
-        weights = workspace.network(dataset, network)
+    for (protocol, network, attack), result in cells_of(subject).items():
+        weights = workspace.network(subject, network)
         clean = attack == "clean" or protocol != "transfer"
-        split = workspace.split(dataset, "test")
-        images = split if clean else workspace.adversarial(dataset, "test", attack)
+        split = workspace.split(subject, "test")
+        images = split if clean else workspace.adversarial(subject, "test", attack)
         assert (result.network_md5, result.set_md5) == (known[weights], known[images])
 
 
@@ -121,22 +123,22 @@ AT_MOST = {
 }
 
 
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_what_the_project_claims(dataset: str) -> None:
-    cells = cells_of(dataset)
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_what_the_project_claims(subject: str) -> None:
+    cells = cells_of(subject)
     for (of, network, attack), bound in AT_LEAST.items():
-        if of == dataset:
+        if of == subject:
             assert cells["transfer", network, attack].accuracy >= bound, (network, attack)
     for (of, network, attack), bound in AT_MOST.items():
-        if of == dataset:
+        if of == subject:
             assert cells["transfer", network, attack].accuracy <= bound, (network, attack)
 
 
-@pytest.mark.parametrize(("dataset", "network"), list(WORST_AT_LEAST))
-def test_what_survives(dataset: str, network: str) -> None:
+@pytest.mark.parametrize(("subject", "network"), list(WORST_AT_LEAST))
+def test_what_survives(subject: str, network: str) -> None:
     """Clean accuracy and the worst case over everything; the undefended target keeps nothing."""
-    cells = cells_of(dataset)
-    clean, worst = WORST_AT_LEAST[dataset, network]
+    cells = cells_of(subject)
+    clean, worst = WORST_AT_LEAST[subject, network]
     assert cells["worst", network, "clean"].accuracy >= clean
     assert cells["worst", network, "all"].accuracy >= worst
     assert cells["worst", "target", "all"].accuracy <= 0.01

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT, Instance, resolve
 
+from deepcustom.base import rows
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.data.sources import source_names
 from deepcustom.evaluation.results import PROTOCOLS
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.pipeline.provenance import CODE, git_state
@@ -26,9 +26,10 @@ from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
+SUBJECTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text())["subjects"])
 PROGRAM = Path(sys.executable).parent / "deepcustom"
 GIT = ("git", "-c", "user.name=t", "-c", "user.email=t@example.org")
-# What is made once more of each data set; of a stage that is not named, all of it.
+# What is made once more of each subject; of a stage that is not named, all of it.
 AGAIN = {
     "train_dgn": ("suspiciousness",),
     "generate": ("nce-ball-test",),
@@ -86,33 +87,33 @@ def side_by_side(project: Path, commands: Mapping[str, Sequence[str]]) -> dict[s
     return printed
 
 
-def repro(dataset: str) -> list[str]:
-    """Everything of one data set, into a folder with a store and a cache of its own."""
-    folder = f"workspaces/{dataset}"
+def repro(subject: str) -> list[str]:
+    """Everything of one subject, into a folder with a store and a cache of its own."""
+    folder = f"workspaces/{subject}"
     command = [str(PROGRAM), "repro", "--profile", "smoke", "--folder", folder]
-    return [*command, f"report@{dataset}"]
+    return [*command, f"report@{subject}"]
 
 
 @pytest.fixture(scope="module")
 def folders(project: Path) -> dict[str, Path]:
-    """Data set → where it was made."""
-    printed = side_by_side(project, {dataset: repro(dataset) for dataset in source_names()})
+    """Subject → where it was made."""
+    printed = side_by_side(project, {subject: repro(subject) for subject in SUBJECTS})
     for text in printed.values():
         assert "warning:" not in text
-    return {dataset: project / "workspaces" / dataset for dataset in source_names()}
+    return {subject: project / "workspaces" / subject for subject in SUBJECTS}
 
 
 @pytest.fixture(scope="module")
 def again(project: Path, folders: dict[str, Path], instances: dict[str, Instance]) -> set[str]:
     """Names of what was made once more, in copies of the folders that lacked just that."""
     scripts, names = {}, set()
-    for dataset, folder in folders.items():
-        copy = folder.with_name(f"again-{dataset}")
+    for subject, folder in folders.items():
+        copy = folder.with_name(f"again-{subject}")
         shutil.copytree(folder, copy, symlinks=True)
         words = [f"cd {copy}"]
         for name, one in instances.items():
             stage, _, item = name.partition("@")
-            wanted = [f"{dataset}-{part}" for part in AGAIN[stage]] if stage in AGAIN else [dataset]
+            wanted = [f"{subject}-{part}" for part in AGAIN[stage]] if stage in AGAIN else [subject]
             if item not in wanted:
                 continue
             names.add(name)
@@ -151,13 +152,13 @@ def test_a_run_makes_everything(folders: dict[str, Path], instances: dict[str, I
 def test_the_second_time_gives_the_same_bytes(folders: dict[str, Path], again: set[str]) -> None:
     stages = {name.partition("@")[0] for name in again}
     assert stages == set(NAMES)
-    for dataset, folder in folders.items():
+    for subject, folder in folders.items():
         made = {name: entry for name, entry in lock(folder).items() if name in again}
         assert len(made) > len(NAMES)
         md5s = {out["path"]: out["md5"] for entry in made.values() for out in entry["outs"]}
-        assert f"reports/results/{dataset}.csv" in md5s
+        assert f"reports/results/{subject}.csv" in md5s
         for path, md5 in md5s.items():
-            second = folder.with_name(f"again-{dataset}") / path
+            second = folder.with_name(f"again-{subject}") / path
             assert dvc_md5(folder / path) == dvc_md5(second) == md5, path
 
 
@@ -169,24 +170,23 @@ def test_nothing_half_written_is_left(folders: dict[str, Path]) -> None:
 def test_a_second_repro_has_nothing_to_do(project: Path, folders: dict[str, Path]) -> None:
     files = [file for folder in folders.values() for file in folder.rglob(RUN_FILE)]
     before = {path: path.stat().st_mtime_ns for path in files}
-    for text in side_by_side(
-        project, {dataset: repro(dataset) for dataset in source_names()}
-    ).values():
+    for text in side_by_side(project, {subject: repro(subject) for subject in SUBJECTS}).values():
         assert "Data and pipelines are up to date." in text
         assert "Running stage" not in text
     assert {path: path.stat().st_mtime_ns for path in files} == before
 
 
 def test_the_table_holds_every_network_and_attack(folders: dict[str, Path]) -> None:
-    for dataset, folder in folders.items():
-        asked = yaml.safe_load((folder / "params.yaml").read_text())["evaluate"][dataset]
-        rows = csv.DictReader((folder / f"reports/results/{dataset}.csv").open())
-        cells = [(row["protocol"], row["network"], row["attack"]) for row in rows]
-        networks = asked["networks"]
+    for subject, folder in folders.items():
+        tree = yaml.safe_load((folder / "params.yaml").read_text())
+        asked, networks = rows.row(tree, "evaluate", subject).settings, rows.networks(tree, subject)
+        sets = rows.adversarial_sets(tree, subject)
+        table = csv.DictReader((folder / f"reports/results/{subject}.csv").open())
+        cells = [(row["protocol"], row["network"], row["attack"]) for row in table]
         others = [(network, f"from-{other}") for network, other in permutations(networks, 2)]
         protocols = [protocol for protocol in PROTOCOLS if protocol != "worst"]
         wanted = {
-            *product(["transfer"], networks, ["clean", *asked["attacks"]]),
+            *product(["transfer"], networks, ["clean", *sets]),
             *product(["whitebox"], networks, [*asked["whitebox"], "apgd-ce", "apgd-t"]),
             *(("blackbox", *pair) for pair in others),
             *product(["blackbox"], networks, ["square"]),
@@ -198,11 +198,11 @@ def test_the_table_holds_every_network_and_attack(folders: dict[str, Path]) -> N
         assert len(cells) == len(set(cells))
 
 
-@pytest.mark.parametrize("dataset", source_names())
-def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], dataset: str) -> None:
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], subject: str) -> None:
     from mlflow import MlflowClient
 
-    folder = folders[dataset]
+    folder = folders[subject]
     stages = lock(folder)
     client = MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("deepcustom")
@@ -236,10 +236,10 @@ def test_mlflow_shows_every_stage(project: Path, folders: dict[str, Path], datas
         assert sorted(pictures) == sorted(f"figures/{figure}" for figure in record.figures)
 
 
-@pytest.mark.parametrize("dataset", source_names())
-def test_recorded_hashes_are_dvcs(folders: dict[str, Path], dataset: str) -> None:
-    stages = lock(folders[dataset])
-    for path in folders[dataset].rglob(RUN_FILE):
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_recorded_hashes_are_dvcs(folders: dict[str, Path], subject: str) -> None:
+    stages = lock(folders[subject])
+    for path in folders[subject].rglob(RUN_FILE):
         record = RunRecord.read(path.parent)
         outs = {out["path"]: out["md5"] for out in stages[record.name]["outs"]}
         assert record.outputs == outs, record.name

@@ -29,6 +29,7 @@ from browser import (
 from pipeline_fixtures import (
     DATASET,
     environment,
+    keep_rows,
     make_project,
     resolve,
     run_instance,
@@ -58,8 +59,7 @@ MADE = {
     f"adversarial_train@{DATASET}-{NETWORK}",
 }
 LITTLE = {
-    "evaluate": {DATASET: {"networks": ["target", NETWORK], "attacks": [*BANKS, "fgsm", "pgd"]}},
-    "train_dgn": {DATASET: {bank: {"training": {"epochs": 3}} for bank in BANKS}},
+    "train_dgn": {f"{DATASET}-{bank}": {"training": {"epochs": 3}} for bank in BANKS},
 }
 
 
@@ -113,6 +113,7 @@ def made_now(folder: Path) -> None:
     """Runs stages on a few hundred digits: two banks, a hardened network, and their evaluation."""
     make_project(folder)
     set_params(folder, LITTLE)
+    keep_rows(folder, ["target", NETWORK], [*BANKS, "fgsm", "pgd"])
     unset = dict.fromkeys(("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"))
     with environment(**unset, **tracking.PATIENCE):
         for one in resolve(folder).instances.values():
