@@ -131,7 +131,7 @@ def run_all(victim: Victim, other: nn.Module, bank: DGNBank) -> dict[str, Outcom
 def series(victim: Victim) -> Iterator[Outcome]:
     """Every white-box attack, each on what it is to meet after the ones before it."""
     found = Evaluation()
-    for attack in whitebox(victim, ATTACKS, AUTO, found):
+    for attack in whitebox(victim, ATTACKS, AUTO, found.stands):
         outcome = attack.run()
         found.stands.setdefault(outcome.protocol, {})[outcome.attack] = outcome.stands
         yield outcome

@@ -24,8 +24,8 @@ from deepcustom.pipeline.code_lock import (
     LOCK,
     check_lock,
     may_run,
-    read_lock,
-    upgrade,
+    read_code_lock,
+    update_lock,
     write_lock,
 )
 from deepcustom.pipeline.loaded import RunningCode, verify
@@ -261,7 +261,7 @@ def test_a_module_found_by_name_must_stand_in_the_row(
 
 def test_the_lock_holds_a_digest_for_each_stage(tmp_path: Path) -> None:
     write_lock(tmp_path)
-    lock = read_lock(tmp_path)
+    lock = read_code_lock(tmp_path)
     assert lock.version == "0.1.0"
     assert set(lock.stages) == {file.stem for file in (PACKAGE / "stages").glob("[!_]*.py")}
     for stage, digest in lock.stages.items():
@@ -316,15 +316,15 @@ def test_a_lock_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_upgrade_says_whose_code_changed(tmp_path: Path) -> None:
-    every = upgrade(tmp_path)
+    every = update_lock(tmp_path)
     assert {"prepare", "report"} <= set(every)
-    assert upgrade(tmp_path) == []
+    assert update_lock(tmp_path) == []
     tree = yaml.safe_load((tmp_path / LOCK).read_text())
     tree["stages"]["attack"] = "0" * 64
     (tmp_path / LOCK).write_text(yaml.safe_dump(tree))
-    assert upgrade(tmp_path) == ["attack"]
+    assert update_lock(tmp_path) == ["attack"]
     (tmp_path / LOCK).write_text("<<<<<<< ours\n")
-    assert upgrade(tmp_path) == every
+    assert update_lock(tmp_path) == every
     check_lock(tmp_path, "attack")
 
 
@@ -337,13 +337,13 @@ def test_upgrade_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(code_lock.yaml, "safe_dump", full)
     with pytest.raises(OSError, match="No space"):
-        upgrade(tmp_path)
+        update_lock(tmp_path)
     assert (tmp_path / LOCK).read_bytes() == before
 
 
 def test_a_project_with_sources_needs_no_lock(second: Path) -> None:
     with pytest.raises(InputError, match=f"needs no {LOCK}"):
-        upgrade(second)
+        update_lock(second)
 
 
 @pytest.mark.parametrize("before", [None, "<<<<<<< ours\n"])

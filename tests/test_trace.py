@@ -26,9 +26,9 @@ from deepcustom.evaluation.results import Result, write_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import code_digest
 from deepcustom.pipeline.code_lock import LOCK
-from deepcustom.pipeline.trace import official
 from deepcustom.pipeline.trace import view as lineage_view
 from deepcustom.pipeline.trace.lineage import TAKEN
+from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RunRecord
@@ -134,7 +134,7 @@ class Project:
 
     def broken(self, what: str = NUMBER) -> list[tuple[str, str]]:
         found = trace(self.ws, what, self.ws.root).broken()
-        return [(where, check.name) for where, check in found]
+        return [(where, link.name) for where, link in found]
 
 
 def git(folder: Path, *words: str) -> str:
@@ -179,7 +179,7 @@ def test_a_file_leads_back_too(project: Project, what: str) -> None:
     found = trace(project.ws, what, project.ws.root)
     assert what.startswith(found.file.path)
     assert found.broken() == []
-    assert "prepare@mnist" in {where for where, _ in found.all_checks()}
+    assert "prepare@mnist" in {where for where, _ in found.all_links()}
 
 
 def changed_file(project: Project) -> None:
@@ -279,8 +279,8 @@ def test_a_row_is_held_against_its_recipe_too(project: Project) -> None:
 
 def taken_over(project: Project) -> set[str]:
     """The runs whose code or settings in the lock are not those that ran, beside the same outputs."""
-    checks = trace(project.ws, NUMBER, project.ws.root).all_checks()
-    return {where for where, check in checks if check.verdict == TAKEN}
+    links = trace(project.ws, NUMBER, project.ws.root).all_links()
+    return {where for where, link in links if link.verdict == TAKEN}
 
 
 @pytest.mark.parametrize("spoil", [other_code, other_params])
@@ -319,26 +319,26 @@ def test_what_is_not_here_is_said_and_breaks_nothing(project: Project) -> None:
     (project.ws.root / TARGET).unlink()
     found = trace(project.ws, NUMBER, project.ws.root)
     assert found.broken() == []
-    verdicts = {(where, check.name): check.verdict for where, check in found.all_checks()}
+    verdicts = {(where, link.name): link.verdict for where, link in found.all_links()}
     assert verdicts[TARGET, "file"] == "absent"
     assert verdicts[TARGET, "dvc.lock"] == "ok"
 
 
-def code_checks(project: Project) -> dict[str, str]:
+def code_links(project: Project) -> dict[str, str]:
     """The verdicts on the code of train_target."""
-    checks = trace(project.ws, TARGET, project.ws.root).all_checks()
-    own = [check for where, check in checks if where == "train_target@mnist"]
-    return {check.name: check.verdict for check in own if check.name.startswith("code")}
+    links = trace(project.ws, TARGET, project.ws.root).all_links()
+    own = [link for where, link in links if where == "train_target@mnist"]
+    return {link.name: link.verdict for link in own if link.name.startswith("code")}
 
 
 def test_an_old_record_has_no_digest_and_its_files_are_compared(project: Project) -> None:
-    assert code_checks(project) == {"code": "ok", "code that ran": "ok"}
+    assert code_links(project) == {"code": "ok", "code that ran": "ok"}
     folder = project.ws.root / workspace.record("mnist", "train_target")
     old = RunRecord.read(folder).model_dump(mode="json", exclude={"code"})
     (folder / "run.json").write_text(json.dumps(old))
-    assert code_checks(project) == {"code": "ok"}
+    assert code_links(project) == {"code": "ok"}
     other_code(project)
-    assert code_checks(project) == {"code": "broken"}
+    assert code_links(project) == {"code": "broken"}
 
 
 def test_code_in_a_folder_and_in_the_lock_of_the_package_is_verified(project: Project) -> None:
@@ -358,10 +358,10 @@ def test_code_in_a_folder_and_in_the_lock_of_the_package_is_verified(project: Pr
     entry["deps"] = [*entry["deps"][:-1], {"path": "mine", "md5": ran["mine"]}]
     entry["params"][LOCK] = {"stages.train_target": digest}
     project.save_lock()
-    assert code_checks(project) == {"code": "ok", "code that ran": "ok"}
+    assert code_links(project) == {"code": "ok", "code that ran": "ok"}
     entry["params"][LOCK] = {"stages.train_target": "b" * 64}
     project.save_lock()
-    assert code_checks(project) == {"code": "broken", "code that ran": "broken"}
+    assert code_links(project) == {"code": "broken", "code that ran": "broken"}
 
 
 def test_code_of_an_unknown_commit_or_a_changed_tree_is_not_vouched_for(project: Project) -> None:
@@ -369,8 +369,8 @@ def test_code_of_an_unknown_commit_or_a_changed_tree_is_not_vouched_for(project:
     record = RunRecord.read(folder)
     for change in ({"git_dirty": True}, {"git_commit": "f" * 40}, {"git_commit": None}):
         record.model_copy(update=change).write(folder)
-        checks = trace(project.ws, TARGET, project.ws.root).all_checks()
-        found = {(where, check.name): check.verdict for where, check in checks}
+        links = trace(project.ws, TARGET, project.ws.root).all_links()
+        found = {(where, link.name): link.verdict for where, link in links}
         assert found["train_target@mnist", "code"] == "absent"
         assert found["prepare@mnist", "code"] == "ok"
 
@@ -433,7 +433,7 @@ def test_every_committed_number_leads_back_without_a_break() -> None:
     for dataset in source_names():
         found = trace(ws, workspace.results(dataset), ROOT)
         assert found.broken() == []
-        ran = {where for where, _ in found.all_checks()}
+        ran = {where for where, _ in found.all_links()}
         assert {f"prepare@{dataset}", f"train_dgn@{dataset}-lrp"} <= ran
 
 
@@ -461,9 +461,13 @@ def sha256(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
 
 
+def official_verdicts(small: Workspace) -> dict[str, str]:
+    """Split of the official data → what is said of it."""
+    return {link.name.split()[1]: link.verdict for link in official_links(small, "mnist")}
+
+
 def test_prepared_splits_together_are_the_official_ones(small: Workspace) -> None:
-    found = official.official_splits(small, "mnist")
-    assert {name: one.same for name, one in found.items()} == {"train": True, "test": True}
+    assert official_verdicts(small) == {"train": "ok", "test": "ok"}
 
 
 def test_one_other_pixel_is_not_official(small: Workspace) -> None:
@@ -472,16 +476,14 @@ def test_one_other_pixel_is_not_official(small: Workspace) -> None:
     x = np.array(val.x)
     x[0, 0, 0, 0] ^= 1
     Split(x, val.y, val.index).save(folder)
-    found = official.official_splits(small, "mnist")
-    assert found["train"].same is False
-    assert "sha256" in found["train"].detail
-    assert found["test"].same is True
+    assert official_verdicts(small) == {"train": "broken", "test": "ok"}
+    assert "sha256" in official_links(small, "mnist")[0].detail
 
 
 def test_what_is_not_described_cannot_be_compared(small: Workspace) -> None:
     (small.root / workspace.dataset("mnist")).unlink()
-    for found in official.official_splits(small, "mnist").values():
-        assert found.same is None
+    assert official_verdicts(small) == {"train": "absent", "test": "absent"}
+    for found in official_links(small, "mnist"):
         assert found.detail.endswith("data/prepared/mnist/dataset.json: No such file or directory")
 
 
@@ -489,6 +491,5 @@ def test_a_part_of_the_official_data_cannot_be_compared(small: Workspace) -> Non
     folder = small.root / workspace.split("mnist", "val")
     val = Split.load(folder, load_spec(small.root / workspace.dataset("mnist")))
     val.take(slice(0, 0)).save(folder)
-    found = official.official_splits(small, "mnist")
-    assert found["train"].same is None
-    assert "2 of its 3 images" in found["train"].detail
+    assert official_verdicts(small)["train"] == "absent"
+    assert "2 of its 3 images" in official_links(small, "mnist")[0].detail

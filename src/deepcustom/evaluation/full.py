@@ -25,7 +25,7 @@ def evaluate_whitebox(
     """Attack a network with known weights; ``pieces``: of it, None: nothing is kept."""
     found = Evaluation()
     pieces = pieces or Pieces(victim, "")
-    _attack(whitebox(victim, params.whitebox, params.autoattack, found), found, pieces)
+    _attack(whitebox(victim, params.whitebox, params.autoattack, found.stands), found, pieces)
     return found
 
 
@@ -73,7 +73,7 @@ def _attacks(
     victim: Victim, params: EvaluateParams, material: Material, found: Evaluation, compute: Compute
 ) -> Iterator[Attack]:
     """Every attack; ``found`` has what each left by the time that the next one is asked for."""
-    yield from whitebox(victim, params.whitebox, params.autoattack, found)
+    yield from whitebox(victim, params.whitebox, params.autoattack, found.stands)
     yield from blackbox(victim, material.surrogates, params.autoattack)
     left = found.left("whitebox")
     if checks.beaten(left, found.stands["blackbox"]["square"]) > checks.FEW:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -23,9 +22,6 @@ from deepcustom.evaluation.victim import (
 )
 from deepcustom.training.compute import derive_seed
 
-if TYPE_CHECKING:
-    from deepcustom.evaluation.found import Evaluation
-
 PROTOCOL = "whitebox"
 MORE = "apgd-t-more"
 """What is spent where Square, of another protocol, breaks what the series left."""
@@ -35,7 +31,7 @@ def whitebox(
     victim: Victim,
     attacks: Mapping[str, AttackParams],
     apgd: AutoAttackParams,
-    found: Evaluation,
+    stands: Mapping[str, Mapping[str, Tensor]],
 ) -> Iterator[Attack]:
     """Attack the network itself, ever harder.
 
@@ -48,7 +44,8 @@ def whitebox(
         victim: the network and the images.
         attacks: name → FGSM or PGD, from ART.
         apgd: iterations, restarts and targets of APGD, from the package of AutoAttack's authors.
-        found: has what each attack left by the time that the next one is asked for.
+        stands: protocol → attack → (n,) bool, what each attack left; read anew each time that the next
+            attack is asked for.
 
     Yields:
         The attacks, in that order.
@@ -56,7 +53,7 @@ def whitebox(
     for name, params in attacks.items():
         yield with_restarts(victim, name, params, victim.right)
     for name in ("apgd-ce", "apgd-t"):
-        before = found.stands.get(PROTOCOL, {}).values()
+        before = stands.get(PROTOCOL, {}).values()
         left = torch.stack([victim.right.cpu(), *before]).all(0)
         yield _apgd_on(victim, name, name, apgd, left)
 

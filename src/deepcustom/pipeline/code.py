@@ -66,12 +66,12 @@ def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
     sources = _Sources(package or loaded_package())
     start = f"{PREFIX}stages/{stage}.py"
     if not sources.file(start).is_file():
-        raise UnknownNameError("stage", stage, stage_names(sources.package))
+        raise UnknownNameError("stage", stage, stages_of(sources.package))
     found = _walk(sources, start, stage)
     return tuple(path.removeprefix(PREFIX) for path in found)
 
 
-def stage_names(package: Path) -> list[str]:
+def stages_of(package: Path) -> list[str]:
     """The stages that the package in a folder has, sorted."""
     return sorted(file.stem for file in (package / "stages").glob("[!_]*.py"))
 

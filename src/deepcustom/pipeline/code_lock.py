@@ -19,7 +19,7 @@ from deepcustom.pipeline.code import (
     code_digest,
     hashes,
     loaded_package,
-    stage_names,
+    stages_of,
 )
 
 LOCK = "deepcustom.lock"
@@ -83,12 +83,12 @@ def stage_digest(stage: str) -> str:
 
 def write_lock(root: Path) -> None:
     """Write the file for the package that Python loaded, whole or not at all."""
-    digests = {stage: stage_digest(stage) for stage in stage_names(loaded_package())}
+    digests = {stage: stage_digest(stage) for stage in stages_of(loaded_package())}
     tree = {"version": deepcustom.__version__, "stages": digests}
     replace_file(root / LOCK, (FIRST_LINE + yaml.safe_dump(tree, sort_keys=False)).encode())
 
 
-def read_lock(root: Path) -> CodeLock:
+def read_code_lock(root: Path) -> CodeLock:
     """Read the file.
 
     Raises:
@@ -123,7 +123,7 @@ def check_lock(root: Path, stage: str) -> str:
     Raises:
         InputError: in one line: the file is not there, or was made for another version or other code.
     """
-    lock, version = read_lock(root), deepcustom.__version__
+    lock, version = read_code_lock(root), deepcustom.__version__
     if lock.version != version:
         raise InputError(f"{LOCK} is for version {lock.version}, this is {version}: {REMEDY}")
     digest = stage_digest(stage)
@@ -134,7 +134,7 @@ def check_lock(root: Path, stage: str) -> str:
     return digest
 
 
-def upgrade(root: Path) -> list[str]:
+def update_lock(root: Path) -> list[str]:
     """Write the file anew for the package that Python loaded.
 
     Returns:
@@ -151,4 +151,4 @@ def upgrade(root: Path) -> list[str]:
     before = parse_lock(path.read_bytes()) if path.is_file() else None
     write_lock(root)
     old = before.stages if before else {}
-    return [name for name, digest in read_lock(root).stages.items() if old.get(name) != digest]
+    return [name for name, digest in read_code_lock(root).stages.items() if old.get(name) != digest]

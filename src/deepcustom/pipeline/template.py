@@ -35,7 +35,7 @@ def upgrade(root: Path) -> list[str]:
         The stages whose code is not what the files said before.
     """
     before = {name: _listed_before(root, name) for name in _names()}
-    changed = [] if has_sources(root) else code_lock.upgrade(root)
+    changed = [] if has_sources(root) else code_lock.update_lock(root)
     replace_file(root / "dvc.yaml", render(root).encode())
     return changed or [name for name in _names() if before.get(name) != listed(root, name)]
 

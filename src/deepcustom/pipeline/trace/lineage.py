@@ -12,7 +12,7 @@ OK, ABSENT, TAKEN, BROKEN = "ok", "absent", "taken over", "broken"
 
 
 @dataclass(frozen=True)
-class Check:
+class Link:
     """One link of the chain.
 
     Attributes:
@@ -41,7 +41,7 @@ class Run:
         params: section of ``params.yaml`` → its values as used.
         inputs: what it read, as far as the question needs it.
         skipped: how many more inputs it read.
-        checks: its record against ``dvc.lock``, its code against the commit, its data against the
+        links: its record against ``dvc.lock``, its code against the commit, its data against the
             official ones.
     """
 
@@ -54,7 +54,7 @@ class Run:
     params: dict[str, Any]
     inputs: list[File]
     skipped: int
-    checks: list[Check]
+    links: list[Link]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class File:
     Attributes:
         path: below the project's top folder.
         md5: what the run that read it saw; for the one asked for, what the run that made it left.
-        checks: the hash against the file here, ``dvc.lock``, and the record of the run that made it.
+        links: the hash against the file here, ``dvc.lock``, and the record of the run that made it.
         run: that run; None where there is no record of it.
         above: whether the run is shown at an earlier place.
     """
 
     path: str
     md5: str
-    checks: list[Check]
+    links: list[Link]
     run: Run | None
     above: bool = False
 
@@ -83,35 +83,35 @@ class Lineage:
     Attributes:
         what: the question.
         number: the accuracy asked for; None for a file.
-        checks: the number against the table and the run that made it.
+        links: the number against the table and the run that made it.
         file: the file asked for, or the table that holds the number.
     """
 
     what: str
     number: Result | None
-    checks: list[Check]
+    links: list[Link]
     file: File
 
-    def all_checks(self) -> Iterator[tuple[str, Check]]:
-        """(where, check) over the whole tree, each once."""
-        own = ((self.what, check) for check in self.checks)
-        yield from dict.fromkeys([*own, *_checks(self.file)])
+    def all_links(self) -> Iterator[tuple[str, Link]]:
+        """(where, link) over the whole tree, each once."""
+        own = ((self.what, link) for link in self.links)
+        yield from dict.fromkeys([*own, *_links(self.file)])
 
-    def broken(self) -> list[tuple[str, Check]]:
+    def broken(self) -> list[tuple[str, Link]]:
         """The links that do not hold."""
-        return [(where, check) for where, check in self.all_checks() if check.verdict == BROKEN]
+        return [(where, link) for where, link in self.all_links() if link.verdict == BROKEN]
 
     def run_keys(self) -> list[str]:
         """Of every run in the tree."""
         return list(_run_keys(self.file))
 
 
-def _checks(file: File) -> Iterator[tuple[str, Check]]:
-    yield from ((file.path, check) for check in file.checks)
+def _links(file: File) -> Iterator[tuple[str, Link]]:
+    yield from ((file.path, link) for link in file.links)
     if file.run and not file.above:
-        yield from ((file.run.name, check) for check in file.run.checks)
+        yield from ((file.run.name, link) for link in file.run.links)
         for source in file.run.inputs:
-            yield from _checks(source)
+            yield from _links(source)
 
 
 def _run_keys(file: File) -> Iterator[str]:

@@ -7,36 +7,36 @@ from pathlib import Path
 from typing import Any
 
 from deepcustom.base.rows import RECIPE, RECIPES, overlay
-from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Check
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Link
 from deepcustom.tracking.record import RunRecord
 
 Entry = Mapping[str, Any]
 """What ``dvc.lock`` says of one stage."""
 
 
-def agree(name: str, other: str, expected: str, found: str | None) -> Check:
+def agree(name: str, other: str, expected: str, found: str | None) -> Link:
     """Whether two hashes are the same; ``other`` says where the second is from."""
     if found is None:
-        return Check(name, ABSENT, f"{other}: none")
+        return Link(name, ABSENT, f"{other}: none")
     if found == expected:
-        return Check(name, OK)
-    return Check(name, BROKEN, f"{other}: {found}, expected {expected}")
+        return Link(name, OK)
+    return Link(name, BROKEN, f"{other}: {found}, expected {expected}")
 
 
-def lock_checks(record: RunRecord, entry: Entry | None) -> list[Check]:
+def lock_links(record: RunRecord, entry: Entry | None) -> list[Link]:
     """The record's inputs and params against the lock's."""
     if entry is None:
-        return [Check("stage in dvc.lock", ABSENT, f"{record.name}: none")]
+        return [Link("stage in dvc.lock", ABSENT, f"{record.name}: none")]
     deps = {one["path"]: one["md5"] for one in entry.get("deps", [])}
-    checks = [
+    links = [
         agree(f"read {path}", "dvc.lock", md5, deps.get(path))
         for path, md5 in record.inputs.items()
         if not any(parent.as_posix() in deps for parent in Path(path).parents)
     ]
     wrong = list(_other_params(record, entry))
     if not wrong:
-        return [*checks, Check("params", OK)]
-    return [*checks, Check("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
+        return [*links, Link("params", OK)]
+    return [*links, Link("params", BROKEN, f"dvc.lock has others: {', '.join(wrong)}")]
 
 
 def _other_params(record: RunRecord, entry: Entry) -> Iterator[str]:

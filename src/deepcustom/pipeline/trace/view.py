@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from deepcustom.evaluation.results import percent
-from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, Check, File, Lineage, Run
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, Lineage, Link, Run
 
 _COLOURS = {OK: "green", ABSENT: "yellow", TAKEN: "yellow", BROKEN: "bold red"}
 
@@ -25,15 +25,15 @@ def tree(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> Tree:
         mlflow_runs: run key → id of the MLflow run, as far as there are any.
     """
     root = Tree(_title(lineage))
-    for check in lineage.checks:
-        _add_check(root, check)
+    for link in lineage.links:
+        _add_link(root, link)
     _add_file(root, lineage.file, mlflow_runs)
     return root
 
 
 def as_json(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> str:
     """The same as JSON, with ``broken``: the links that do not hold."""
-    broken = [{"where": where, **asdict(check)} for where, check in lineage.broken()]
+    broken = [{"where": where, **asdict(link)} for where, link in lineage.broken()]
     whole = {**asdict(lineage), "mlflow_runs": dict(mlflow_runs), "broken": broken}
     return json.dumps(_without_nan(whole), indent=2, allow_nan=False)
 
@@ -50,10 +50,10 @@ def _title(lineage: Lineage) -> str:
 
 
 def _add_file(parent: Tree, file: File, mlflow_runs: Mapping[str, str]) -> None:
-    node = parent.add(f"[bold]{escape(file.path)}[/]  {file.md5}  {_verdict(file.checks)}")
-    for check in file.checks:
-        if check.verdict != OK:
-            _add_check(node, check)
+    node = parent.add(f"[bold]{escape(file.path)}[/]  {file.md5}  {_verdict(file.links)}")
+    for link in file.links:
+        if link.verdict != OK:
+            _add_link(node, link)
     if file.run is None:
         return
     if file.above:
@@ -67,31 +67,29 @@ def _add_run(parent: Tree, run: Run, mlflow_runs: Mapping[str, str]) -> None:
     commit = f"commit {run.git_commit[:12]}{dirty}" if run.git_commit else "no commit"
     node = parent.add(
         f"made by [bold]{escape(run.name)}[/]  {run.started}, {run.seconds:g} s, {commit}  "
-        f"{_verdict(run.checks)}"
+        f"{_verdict(run.links)}"
     )
     there = mlflow_runs.get(run.run_key)
     node.add(f"MLflow run {there}" if there else f"no MLflow run here (run key {run.run_key})")
     params = ", ".join(f"{key}={value}" for key, value in _flat(run.params))
     node.add(escape(f"params: {params}"))
-    for check in run.checks:
-        if check.verdict != OK or check.name.startswith("official"):
-            _add_check(node, check)
+    for link in run.links:
+        if link.verdict != OK or link.name.startswith("official"):
+            _add_link(node, link)
     for source in run.inputs:
         _add_file(node, source, mlflow_runs)
     if run.skipped:
         node.add(f"and {run.skipped} more inputs, which this does not depend on")
 
 
-def _add_check(node: Tree, check: Check) -> None:
-    detail = f" ({escape(check.detail)})" if check.detail else ""
-    node.add(f"[{_COLOURS[check.verdict]}]{check.verdict}[/]: {escape(check.name)}{detail}")
+def _add_link(node: Tree, link: Link) -> None:
+    detail = f" ({escape(link.detail)})" if link.detail else ""
+    node.add(f"[{_COLOURS[link.verdict]}]{link.verdict}[/]: {escape(link.name)}{detail}")
 
 
-def _verdict(checks: list[Check]) -> str:
+def _verdict(links: list[Link]) -> str:
     """The worst of them."""
-    worst = max(
-        (check.verdict for check in checks), key=[OK, ABSENT, TAKEN, BROKEN].index, default=OK
-    )
+    worst = max((link.verdict for link in links), key=[OK, ABSENT, TAKEN, BROKEN].index, default=OK)
     return f"[{_COLOURS[worst]}]{worst}[/]"
 
 

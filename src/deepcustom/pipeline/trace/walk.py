@@ -14,9 +14,9 @@ from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.code import code_digest, is_code
 from deepcustom.pipeline.code_lock import LOCK, parse_lock
 from deepcustom.pipeline.dvc import parse_stages, read_lock
-from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, Check, File, Lineage, Run
-from deepcustom.pipeline.trace.locked import Entry, agree, lock_checks
-from deepcustom.pipeline.trace.official import official_splits
+from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, Lineage, Link, Run
+from deepcustom.pipeline.trace.locked import Entry, agree, lock_links
+from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
@@ -43,7 +43,7 @@ def trace(ws: Workspace, what: str, project: Path) -> Lineage:
         raise InputError(f"{table}: no run record below reports/runs says which run made it")
     wanted = {number.network_md5, number.set_md5}
     found = known.file(table, known.recorded(table), follow=wanted)
-    return Lineage(what, number, _number_checks(number, known.makers[table]), found)
+    return Lineage(what, number, _number_links(number, known.makers[table]), found)
 
 
 def _number(ws: Workspace, what: str) -> Result:
@@ -66,7 +66,7 @@ def _number(ws: Workspace, what: str) -> Result:
     return rows[0]
 
 
-def _number_checks(number: Result, evaluated: RunRecord) -> list[Check]:
+def _number_links(number: Result, evaluated: RunRecord) -> list[Link]:
     """Whether the run that made the table read the weights and the images that the row names."""
     seen = set(evaluated.inputs.values())
     pairs = {"weights of the row": number.network_md5, "images of the row": number.set_md5}
@@ -121,18 +121,18 @@ class _Records:
         """
         made = self.makers.get(path)
         made_md5 = made.outputs[path] if made else None
-        checks = [
+        links = [
             agree("file", "the one here", md5, self._hash(path)),
             agree("dvc.lock", "its output", md5, self._locked(path)),
             agree("made as", "the record of the run", md5, made_md5)
             if made
-            else Check("made as", BROKEN, "no record of the run that made it"),
+            else Link("made as", BROKEN, "no record of the run that made it"),
         ]
         if made is None:
-            return File(path, md5, checks, None)
+            return File(path, md5, links, None)
         above = made.run_key in self._shown
         self._shown.add(made.run_key)
-        return File(path, md5, checks, self._run(made, follow, above), above)
+        return File(path, md5, links, self._run(made, follow, above), above)
 
     def _run(self, record: RunRecord, follow: Iterable[str] | None, above: bool) -> Run:
         wanted = (
@@ -150,20 +150,17 @@ class _Records:
             params=record.params,
             inputs=[] if above else [self.file(path, md5) for path, md5 in wanted.items()],
             skipped=len(record.inputs) - len(wanted),
-            checks=[] if above else self._run_checks(record),
+            links=[] if above else self._run_links(record),
         )
 
-    def _run_checks(self, record: RunRecord) -> list[Check]:
+    def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
-        checks = [*lock_checks(record, entry), *self._code_checks(record, entry)]
+        links = [*lock_links(record, entry), *self._code_links(record, entry)]
         if taken_over:
-            checks.append(Check("taken over", TAKEN, taken_over))
-        if record.stage != "prepare":
-            return checks
-        for name, found in official_splits(self.ws, record.dataset).items():
-            verdict = {True: OK, False: BROKEN, None: ABSENT}[found.same]
-            checks.append(Check(f"official {name} split", verdict, found.detail))
-        return checks
+            links.append(Link("taken over", TAKEN, taken_over))
+        if record.stage == "prepare":
+            links.extend(official_links(self.ws, record.dataset))
+        return links
 
     def _entry(self, record: RunRecord) -> tuple[Entry | None, str]:
         """What ``dvc.lock`` says of the run, and, where that was taken over from an older one, how.
@@ -186,8 +183,8 @@ class _Records:
         )
 
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
-        checks = [*lock_checks(record, entry), *self._code_checks(record, entry)]
-        return not any(check.verdict == BROKEN for check in checks)
+        links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        return not any(link.verdict == BROKEN for link in links)
 
     def _hash(self, path: str) -> str | None:
         if path not in self._hashes:
@@ -200,29 +197,29 @@ class _Records:
         outs = (one for entry in self.lock.values() for one in entry.get("outs", []))
         return next((str(one["md5"]) for one in outs if one["path"] == path), None)
 
-    def _code_checks(self, record: RunRecord, entry: Entry | None) -> list[Check]:
+    def _code_links(self, record: RunRecord, entry: Entry | None) -> list[Link]:
         """The code that ran against the code that the lock names, and both against the recorded commit."""
         code = _locked_code(record, entry or {})
         if not code:
             return []
         ran = record.code
-        checks = [] if ran is None else [agree("code that ran", "dvc.lock", ran, code_digest(code))]
-        return [*checks, self._commit_check(record, code)]
+        links = [] if ran is None else [agree("code that ran", "dvc.lock", ran, code_digest(code))]
+        return [*links, self._commit_link(record, code)]
 
-    def _commit_check(self, record: RunRecord, code: Mapping[str, str]) -> Check:
+    def _commit_link(self, record: RunRecord, code: Mapping[str, str]) -> Link:
         commit = record.git_commit
         if commit is None or record.git_dirty:
             why = "no commit is recorded" if commit is None else "the tree had changes"
-            return Check("code", ABSENT, why)
+            return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return Check("code", ABSENT, f"commit {commit[:7]} is not in this repository")
+            return Link("code", ABSENT, f"commit {commit[:7]} is not in this repository")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
-            return Check("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
+            return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
         if record.code not in (None, code_digest(code)):
-            return Check("code", BROKEN, f"commit {commit[:7]} has other code than ran")
-        return Check("code", OK)
+            return Link("code", BROKEN, f"commit {commit[:7]} has other code than ran")
+        return Link("code", OK)
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
