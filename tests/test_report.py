@@ -23,7 +23,7 @@ from deepcustom.evaluation.statistics import PairedTest
 from deepcustom.report.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
 from deepcustom.report.figures.page import BLUE, GREY, RED
 from deepcustom.report.headline import RULE
-from deepcustom.report.page import page
+from deepcustom.report.page import Pictures, page
 from deepcustom.report.tables import markdown_table, print_tables, rich_tables
 
 if TYPE_CHECKING:
@@ -201,10 +201,12 @@ def make_page(results: list[Result]) -> str:
         results,
         "mnist",
         hardened_with=HARDENED,
-        curves={"DGN bank, nce": "curves/nce.png"},
-        grids={"nce": "grids/nce.png"},
         facts={"eps": 0.3},
-        heatmaps={"transfer": "transfer.png", "whitebox": "whitebox.png"},
+        pictures=Pictures(
+            heatmaps={"transfer": "transfer.png", "whitebox": "whitebox.png"},
+            grids={"nce": "grids/nce.png"},
+            curves={"DGN bank, nce": "curves/nce.png"},
+        ),
     )
 
 
@@ -271,7 +273,7 @@ def test_page_says_what_was_not_measured_and_what_is_suspicious() -> None:
     text = sections(make_page(odd))["White-box protocol"]
     assert "**lrp-robust** keeps 99.00 % when `pgd` attacks it itself, but 67.33 %" in text
     assert "overstate" in text
-    empty = page("Empty", [], "mnist", hardened_with={}, curves={}, grids={}, facts={})
+    empty = page("Empty", [], "mnist", hardened_with={}, facts={}, pictures=Pictures())
     assert empty.count("Nothing was") == 1
 
 
@@ -301,7 +303,7 @@ def test_page_has_any_set_of_protocols() -> None:
     for protocol in PROTOCOLS:
         one = [result("target", "all", 1, 10, protocol, "mnist")]
         parts = sections(
-            page("MNIST", one, "mnist", hardened_with={}, curves={}, grids={}, facts={})
+            page("MNIST", one, "mnist", hardened_with={}, facts={}, pictures=Pictures())
         )
         assert len(parts) == 3, protocol  # how to read, the protocol, label leak
         assert PROTOCOLS[protocol] in parts["How to read this"]
@@ -309,7 +311,7 @@ def test_page_has_any_set_of_protocols() -> None:
 
 def checked(checks: list[Check]) -> str:
     text = page(
-        "MNIST", worst(), "mnist", hardened_with={}, curves={}, grids={}, facts={}, checks=checks
+        "MNIST", worst(), "mnist", hardened_with={}, facts={}, pictures=Pictures(), checks=checks
     )
     return sections(text)["Checks"]
 
@@ -351,7 +353,7 @@ def test_page_compares_networks_with_the_target_and_survivors_with_each_other() 
 
     def text(results: list[Result], pairs: list[PairedTest]) -> str:
         found = page(
-            "MNIST", results, "mnist", hardened_with={}, curves={}, grids={}, facts={}, pairs=pairs
+            "MNIST", results, "mnist", hardened_with={}, facts={}, pictures=Pictures(), pairs=pairs
         )
         return sections(found).get("Compared two by two", "")
 
@@ -372,7 +374,7 @@ def test_page_compares_networks_with_the_target_and_survivors_with_each_other() 
 def test_page_shows_the_curves_of_robustness() -> None:
     links = {"against eps": "e.png", "against steps": "s.png"}
     text = page(
-        "MNIST", worst(), "mnist", hardened_with={}, curves={}, grids={}, facts={}, robustness=links
+        "MNIST", worst(), "mnist", hardened_with={}, facts={}, pictures=Pictures(robustness=links)
     )
     part = sections(text)["Accuracy against eps and steps"]
     assert "![against eps](e.png)" in part

@@ -6,6 +6,7 @@ Every statement is computed from the results; nothing about any network is writt
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deepcustom.evaluation.check_table import FAILED
@@ -76,19 +77,33 @@ compared with the target network, and those that keep anything with each other.
 FAILED_OTHERWISE = "what rests on it is not to be believed."
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """Links of the pictures, each kind by what stands above it.
+
+    Attributes:
+        heatmaps: protocol -> heat map.
+        grids: caption -> grid of images.
+        curves: caption -> training curves.
+        robustness: caption -> accuracy against eps, or against steps.
+    """
+
+    heatmaps: Mapping[str, str] = field(default_factory=dict)
+    grids: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, str] = field(default_factory=dict)
+    robustness: Mapping[str, str] = field(default_factory=dict)
+
+
 def page(
     dataset_title: str,
     results: Sequence[Result],
     dataset: str,
     *,
     hardened_with: HardenedWith,
-    curves: Mapping[str, str],
-    grids: Mapping[str, str],
     facts: Mapping[str, str | int | float],
-    heatmaps: Mapping[str, str] | None = None,
+    pictures: Pictures,
     checks: Sequence[Check] | None = None,
     pairs: Sequence[PairedTest] = (),
-    robustness: Mapping[str, str] | None = None,
 ) -> str:
     """The report of one data set as Markdown.
 
@@ -97,24 +112,21 @@ def page(
         results: all results; those of other data sets are left out.
         dataset: name of the data set in ``results``.
         hardened_with: network -> the attack it was hardened with.
-        curves: caption -> link of the picture of training curves.
-        grids: caption -> link of the grid of images.
         facts: what else the reader should know, name -> value.
-        heatmaps: protocol -> link of its heat map.
+        pictures: what it shows.
         checks: of the evaluation; None where they are not known.
         pairs: networks compared on the same images.
-        robustness: caption -> link of the picture of accuracy against eps, or against steps.
     """
     parts = [f"# {escape(dataset_title)}: robust accuracy\n", _facts(facts)]
     parts.append(_reading(results, dataset))
     for protocol in ORDER:
-        link = (heatmaps or {}).get(protocol)
+        link = pictures.heatmaps.get(protocol)
         parts.append(_protocol_section(results, dataset, protocol, link))
     parts.append(_side_by_side(results, dataset, hardened_with))
     parts.append(_leak_section(results, dataset, hardened_with))
     parts.append("" if checks is None else _checks_section(checks))
-    parts += [_robustness(robustness or {}), _pairs_section(results, dataset, pairs)]
-    parts += [_pictures("Images", grids), _pictures("Training curves", curves)]
+    parts += [_robustness(pictures.robustness), _pairs_section(results, dataset, pairs)]
+    parts += [_pictures("Images", pictures.grids), _pictures("Training curves", pictures.curves)]
     return "\n".join(part for part in parts if part)
 
 

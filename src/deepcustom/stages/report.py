@@ -22,7 +22,7 @@ from deepcustom.pipeline.load import load_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap, loss_curves, robustness_curves, save_figure
-from deepcustom.report.page import page
+from deepcustom.report.page import Pictures, page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,18 +53,21 @@ def run(ws: Workspace, subject: str) -> None:
 
         folder = stage.write(workspace.figures(subject))
         folder.mkdir()
+        pictures = Pictures(
+            heatmaps=_save(heatmaps, folder, subject, "accuracy"),
+            grids=_save(grids, folder, subject, "images"),
+            curves=_save(curves, folder, subject, "curves"),
+            robustness=_save(robustness, folder, subject, "accuracy"),
+        )
         text = page(
             spec.title,
             results,
             subject,
             hardened_with=by,
-            heatmaps=_save(heatmaps, folder, subject, "accuracy"),
-            grids=_save(grids, folder, subject, "images"),
-            curves=_save(curves, folder, subject, "curves"),
             facts=_facts(stage),
+            pictures=pictures,
             checks=checks,
             pairs=pairs,
-            robustness=_save(robustness, folder, subject, "accuracy"),
         )
         stage.write(workspace.page(subject)).write_text(text)
 
@@ -74,8 +77,8 @@ def run(ws: Workspace, subject: str) -> None:
         for name, card in cards.items():
             (folder / f"{name}.md").write_text(card)
 
-        pictures = len(heatmaps) + len(grids) + len(curves) + len(robustness)
-        stage.log({"pictures": pictures, "cards": len(cards)})
+        drawn = len(heatmaps) + len(grids) + len(curves) + len(robustness)
+        stage.log({"pictures": drawn, "cards": len(cards)})
 
 
 def _facts(stage: StageRun) -> dict[str, str]:
