@@ -3,7 +3,7 @@
 From the project's top folder, with MNIST prepared (``make evaluate`` leaves it so)::
 
     python -m examples.own_network own.safetensors
-    deepcustom evaluate --dataset mnist --network own.safetensors --architecture examples.own_network:Linear
+    deepcustom evaluate --subject mnist --network own.safetensors --architecture examples.own_network:Linear
 """
 
 from __future__ import annotations

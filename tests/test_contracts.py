@@ -212,8 +212,8 @@ def test_a_module_of_one_row_touches_that_row_alone(pipeline: Pipeline) -> None:
     assert with_code("src/deepcustom/attacks/losses/lrp.py") == {
         f"train_dgn@{subject}-lrp" for subject in SUBJECTS
     }
-    assert with_code("src/deepcustom/hardening/madry.py") == {
-        f"adversarial_train@{subject}-madry" for subject in SUBJECTS
+    assert with_code("src/deepcustom/hardening/madry.py") == {  # a card says how it trained
+        name for of in SUBJECTS for name in (f"adversarial_train@{of}-madry", f"report@{of}")
     }
     assert with_code("src/deepcustom/data/mnist.py") == {"prepare@mnist"}
 
@@ -467,6 +467,44 @@ def test_a_step_of_the_walk_through_left_out_is_missed(
     tmp_path: Path, left_out: str, expected: set[str]
 ) -> None:
     assert followed(tmp_path, (left_out,))[2] == expected
+
+
+def of_another_subject(tree: dict[str, Any], subject: str, of: str) -> dict[str, Any]:
+    """``tree`` with a subject more, whose rows are those of another, in a smaller ball."""
+    given, threat = tree["subjects"][of], {"norm": "linf", "eps": 0.1}
+    found = {**tree, "subjects": {**tree["subjects"], subject: {**given, "threat": threat}}}
+    for stage, one in layout.LAYOUTS.items():
+        if not one.dataset:
+            continue
+        for name, row in tree[stage].items():
+            if (name == of or name.startswith(f"{of}-")) and row.get("subject", of) == of:
+                new = {**row, **({"subject": subject} if "subject" in row else {})}
+                if "reads" in row:  # data/analysis/<subject>, models/target/<subject>.safetensors
+                    place = rf"(/analysis/|/adversarial/|/target/){of}\b"
+                    new["reads"] = re.sub(place, rf"\g<1>{subject}", row["reads"])
+                found[stage] = {**found[stage], name.replace(of, subject, 1): new}
+    return found
+
+
+def test_two_subjects_share_images_and_nothing_else(pipeline: Pipeline, tmp_path: Path) -> None:
+    params = of_another_subject(PARAMS, "near", "mnist")
+    check(ROOT, params)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    after = resolve(tmp_path)
+    assert lacking(after, params) == set()
+    assert {one.name for one in after.of("prepare")} == {"prepare@mnist", "prepare@cifar10"}
+    new = after.instances.keys() - pipeline.instances.keys()
+    mnist = {name for name in pipeline.instances if "@mnist" in name} - {"prepare@mnist"}
+    assert new == {name.replace("@mnist", "@near") for name in mnist}
+    before = {name: told(one) for name, one in pipeline.instances.items()}
+    assert {n: told(one) for n, one in after.instances.items() if n not in new} == before
+    for name in new:
+        one = after.instances[name]
+        of_mnist = {path for path in (*one.deps, *one.paths) if re.search(r"/mnist\b", path)}
+        images = "data/prepared/mnist/"
+        shared = (images, "src/", "reports/metrics/mnist/prepare.json")
+        assert {path for path in of_mnist if not path.startswith(shared)} == set(), name
 
 
 # What DVC keeps

@@ -530,6 +530,23 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
             r"names files: it must begin with a",
         ),
         (("attack", 7), ROW, r"attack\.7 must be text: quote it"),
+        (("subjects", "mnist.v2"), {}, r"'mnist\.v2' names files: .* only these, '-' and '_'"),
+        (("relevance", "mnist"), ..., r"relevance\.mnist is missing; relevance has: cifar10"),
+        (
+            ("subjects", "mnist", "network"),
+            "nonsense",
+            r"subjects\.mnist\.network: 'nonsense' must have the form package\.module:Class",
+        ),
+        (
+            ("subjects", "mnist", "network"),
+            "deepcustom.training.nets.mnist:MnistGenerator",
+            r"subjects\.mnist\.network must be a subclass of deepcustom\.training\.nets\.base\.Classifier",
+        ),
+        (
+            ("subjects", "mnist", "generator"),
+            "torch.nn:Identity",
+            r"subjects\.mnist\.generator must be a class of deepcustom, since DVC sees no other",
+        ),
         (
             ("generate", "mnist-lrp-test", "bank"),
             "lpr",

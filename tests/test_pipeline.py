@@ -1314,11 +1314,16 @@ def test_a_network_of_the_users_own_is_scored_apart(
     """The example's, by every protocol; nothing of the pipeline's changes."""
     from safetensors.torch import save_file
 
-    monkeypatch.syspath_prepend(ROOT)
-    from examples.own_network import train
-
     ws, _ = copied
-    save_file(train(ws.root, epochs=20).state_dict(), ws.root / "own.safetensors")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        from examples.own_network import train
+
+        save_file(train(ws.root, epochs=20).state_dict(), ws.root / "own.safetensors")
+    # The user's file, as it lies in a project: nothing has loaded it when the stage begins.
+    shutil.copytree(ROOT / "examples", ws.root / "examples")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
+        monkeypatch.delitem(sys.modules, name)
     before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}
     words = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
     assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0

@@ -14,7 +14,7 @@ import same_bytes as proof
 import yaml
 
 from deepcustom.base.errors import DeepCustomError, InputError
-from deepcustom.pipeline.provenance import dvc_md5
+from deepcustom.base.hashes import dvc_md5
 
 FILES = {"models/a.bin": b"weights", "data/set/x": b"images", "data/set/y": b"labels"}
 OUTS = {"train@a": ["models/a.bin"], "make@b": ["data/set"]}

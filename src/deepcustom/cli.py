@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deepcustom import stages
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
 from deepcustom.base.progress import heartbeat
-from deepcustom.base.rows import LAYOUTS
 from deepcustom.base.waiting import wait_asleep
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _folder(profile: str, folder: Path | None) -> Path:
 
 
 OLD_OPTIONS = {
-    **{(stage, "--dataset"): "--subject" for stage in LAYOUTS if stage != "prepare"},
+    **{(stage, "--dataset"): "--subject" for stage in stages.NAMES if stage != "prepare"},
     **{(stage, "--loss"): "--bank" for stage in ("train_dgn", "generate")},
 }
 """What options were called, by the command that they are for."""

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from torch.nn import Module
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
+from deepcustom.base.names import load_object
 from deepcustom.base.params import Params, found_value, section, seed, validate
 from deepcustom.base.rows import (
     HARDENING,
@@ -41,7 +43,9 @@ from deepcustom.data.sources import find_source, source_names
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.check_files import check_files
+from deepcustom.pipeline.check_files import check_files, must_be
+from deepcustom.pipeline.code import NAME as PACKAGE
+from deepcustom.training.nets.base import Classifier, Conditional
 
 MODELS: dict[str, type[Params]] = {
     "prepare": PrepareParams,
@@ -71,10 +75,12 @@ def check(root: Path, tree: Mapping[str, Any]) -> None:
     subjects = _subjects(tree)
     for stage in LAYOUTS:
         for one in rows(tree, stage):
-            _check_place(tree, one, subjects)
+            _check_place(one, subjects)
     for subject in subjects:
         _check_names(tree, subject)
     with contextlib.chdir(root):
+        for name, given in subjects.items():
+            _check_networks(name, given)
         for stage in LAYOUTS:
             for one in rows(tree, stage):
                 _check_settings(one)
@@ -102,10 +108,10 @@ def _check_name(place: str, name: Any) -> None:
     """Whether ``name``, a key or a value at ``place``, may become the name of a file."""
     if not isinstance(name, str):
         raise ParamsError(f"params.yaml: {place}.{name} must be text: quote it")
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or "." in name:  # to DVC a dot is a step down
         raise ParamsError(
             f"params.yaml: {place}.{name!r} names files: it must begin with a letter or digit and hold only "
-            "these, '-', '_' and '.'"
+            "these, '-' and '_'"
         )
 
 
@@ -119,7 +125,22 @@ def _subjects(tree: Mapping[str, Any]) -> dict[str, SubjectParams]:
     return found
 
 
-def _check_place(tree: Mapping[str, Any], one: Row, subjects: Mapping[str, SubjectParams]) -> None:
+def _check_networks(name: str, subject: SubjectParams) -> None:
+    """Whether a subject's classes are there, and are what they are named as."""
+    wanted = {"network": Classifier, "generator": Module, "conditional": Conditional}
+    for key, kind in wanted.items():
+        place = f"params.yaml: {SUBJECTS}.{name}.{key}"
+        found = load_object(getattr(subject, key), f"{place}:", ParamsError)
+        if not (isinstance(found, type) and issubclass(found, kind)):
+            raise ParamsError(f"{place} must be a subclass of {kind.__module__}.{kind.__name__}")
+        if found.__module__.partition(".")[0] != PACKAGE:
+            raise ParamsError(
+                f"{place} must be a class of {PACKAGE}, since DVC sees no other; "
+                "`deepcustom evaluate --network FILE` scores any network"
+            )
+
+
+def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
     """Whether a row is called after what it says of itself, and says what is true of its subject."""
     names = LAYOUTS[one.stage].names
     for key in names:
@@ -136,18 +157,11 @@ def _check_place(tree: Mapping[str, Any], one: Row, subjects: Mapping[str, Subje
             f"params.yaml: {one.place} is for the subject {one.subject!r}, which is not there; "
             f"{SUBJECTS} has: {', '.join(subjects)}"
         )
-    _equal(one, "dataset", subjects[one.subject].dataset, f"the data set of {one.subject}")
+    must_be(one, "dataset", subjects[one.subject].dataset, f"the data set of {one.subject}")
     if "split" in names and one.about["split"] not in workspace.SPLITS:
         allowed = ", ".join(workspace.SPLITS)
         raise ParamsError(
             f"params.yaml: {one.place}.split: {one.about['split']!r} is no split; allowed: {allowed}"
-        )
-
-
-def _equal(one: Row, key: str, wanted: str, reason: str) -> None:
-    if one.about[key] != wanted:
-        raise ParamsError(
-            f"params.yaml: {one.place}.{key} must be {wanted}, {reason}; found {one.about[key]}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
+from deepcustom.base.params import section
 from deepcustom.base.rows import Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
@@ -28,39 +29,41 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         ParamsError: in one line: the key, what it names, and what it should.
     """
     for one in rows(tree, "prepare"):
-        _is(one, "code", f"{PREFIX}data/{one.name}.py", "the file of the data set")
+        must_be(one, "code", f"{PREFIX}data/{one.name}.py", "the file of the data set")
     for one in rows(tree, "train_dgn"):
-        _check_loss(root, one, str(one.settings["loss"]), workspace.target(one.subject))
+        _check_loss(root, tree, one, str(one.settings["loss"]), workspace.target(one.subject))
     for one in rows(tree, "train_online"):
         loss, train = one.settings["loss"], workspace.split(one.dataset, "train")
         if loss is None:
-            _is(one, "code", ONLINE, "which trains without a loss of its own")
-            _is(one, "reads", train, "since no loss reads an analysis")
+            must_be(one, "code", ONLINE, "which trains without a loss of its own")
+            must_be(one, "reads", train, "since no loss reads an analysis")
         else:
-            _check_loss(root, one, str(loss), train)
+            _check_loss(root, tree, one, str(loss), train)
     for one in rows(tree, "adversarial_train"):
         _check_way(root, tree, one)
 
 
-def _check_loss(root: Path, one: Row, loss: str, otherwise: str) -> None:
+def _check_loss(root: Path, tree: Mapping[str, Any], one: Row, loss: str, otherwise: str) -> None:
     """A row that trains on a loss: its file, and the analyses that it requires."""
     found = find_loss(loss)
-    _is(one, "code", _path(root, found), f"the file of the loss {loss}")
+    must_be(one, "code", _path(root, found), f"the file of the loss {loss}")
+    for name in found.requires:
+        section(tree, name, one.subject)  # which makes it
     wanted = [workspace.analysis(one.subject, name) for name in found.requires]
     if len(wanted) == 1:
-        _is(one, "reads", wanted[0], f"which the loss {loss} requires")
+        must_be(one, "reads", wanted[0], f"which the loss {loss} requires")
     elif wanted:
         folder = str(Path(wanted[0]).parent)
-        _is(one, "reads", folder, f"the folder of all that the loss {loss} requires")
+        must_be(one, "reads", folder, f"the folder of all that the loss {loss} requires")
     else:
-        _is(one, "reads", otherwise, f"since the loss {loss} requires no analysis")
+        must_be(one, "reads", otherwise, f"since the loss {loss} requires no analysis")
     _no_more(root, one, ())
 
 
 def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
     """A robust network: the file of its way of hardening, and the set or the code that it reads."""
     kind = way_of(one.settings, one.place, one.stage)
-    _is(one, "code", _path(root, kind), f"the file of type {one.settings['type']}")
+    must_be(one, "code", _path(root, kind), f"the file of type {one.settings['type']}")
     network = one.about["network"]
     if kind.reads_set:
         sets = adversarial_sets(tree, one.subject, "train")
@@ -70,7 +73,7 @@ def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
                 f"and no row of generate or attack makes {network} of train; there are: {', '.join(sets)}"
             )
         wanted = workspace.adversarial(one.subject, "train", network)
-        _is(one, "reads", wanted, "the set that it trains on")
+        must_be(one, "reads", wanted, "the set that it trains on")
         _no_more(root, one, ())
     else:
         _no_more(root, one, (one.about["reads"],))
@@ -104,7 +107,12 @@ def _path(root: Path, thing: type) -> str:
         ) from None
 
 
-def _is(one: Row, key: str, wanted: str, reason: str) -> None:
+def must_be(one: Row, key: str, wanted: str, reason: str) -> None:
+    """Hold one of a row's names against what it has to be.
+
+    Raises:
+        ParamsError: it is another, in one line.
+    """
     if one.about[key] != wanted:
         raise ParamsError(
             f"params.yaml: {one.place}.{key} must be {wanted}, {reason}; found {one.about[key]}"

@@ -45,8 +45,9 @@ OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
 BY_NAME = {"training/nets/base.py": "training/nets", "pipeline/cards.py": "hardening"}
 """Modules that load others by a name in ``params.yaml``, and the folder whose modules they may load."""
-KEPT = {"report": ("report",), "evaluate": ("tracking.record",)}
-"""Stage → what is cut for every other one: evaluate looks into the records of what training read."""
+KEPT = {"report": ("report", "base.settings"), "evaluate": ("tracking.record",)}
+"""Stage → what is cut for every other one: evaluate looks into the records of what training
+read, and the report prints settings."""
 
 
 def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.names import load_object
 from deepcustom.base.rows import networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.checks import Check
@@ -80,6 +82,9 @@ def run_own(
     Raises:
         InputError: the file, its class or a number cannot be used.
     """
+    if architecture is not None:
+        # Before the stage starts: it is no code of the stage, whose files DVC hashes; own_source does.
+        load_object(architecture, "network", InputError)
     with StageRun(ws, "evaluate", subject, writes=False) as stage:
         params = stage.settings(EvaluateParams)
         if n is not None:

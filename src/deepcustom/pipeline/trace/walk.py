@@ -240,12 +240,12 @@ def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
 
 
 def _same_files(one: Entry, other: Entry) -> bool:
-    """Whether two entries have the same outputs, and the same bytes in all data that both read."""
+    """Whether two entries have the same outputs, and the second all data of the first, as they were."""
     read, also = (
-        {dep["path"]: dep["md5"] for dep in entry.get("deps", [])} for entry in (one, other)
+        {(dep["path"], dep["md5"]) for dep in entry.get("deps", []) if not is_code(dep["path"])}
+        for entry in (one, other)
     )
-    data = [path for path in read.keys() & also.keys() if not is_code(path)]
-    return _outs(one) == _outs(other) and all(read[path] == also[path] for path in data)
+    return _outs(one) == _outs(other) and read <= also
 
 
 def _outs(entry: Entry) -> dict[str, str]:
