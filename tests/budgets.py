@@ -9,7 +9,6 @@ from deepcustom.base.settings import (
     AttackParams,
     AutoAttackParams,
     ComputeParams,
-    GenerateParams,
     TrainDgnParams,
     TrainingParams,
 )
@@ -57,12 +56,6 @@ def computing(**changes: Any) -> ComputeParams:
     """The best that there is."""
     best = {"device": "auto", "precision": "auto", "threads": "auto"}
     return ComputeParams.model_validate({**best, **changes})
-
-
-def generating(**changes: Any) -> GenerateParams:
-    """The study's way of making images."""
-    usual = {"clipping": True, "mis_classification_check": False, "label": "true"}
-    return GenerateParams.model_validate({**usual, "batch_size": 200, **changes})
 
 
 def options(loss: str, **changes: Any) -> dict[str, Any]:

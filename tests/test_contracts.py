@@ -22,9 +22,11 @@ from deepcustom import cli, stages
 from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.losses.base import ANALYSES
 from deepcustom.base import rows as layout
+from deepcustom.base.errors import ParamsError
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code import PREFIX, closure, closure_of
+from deepcustom.pipeline.code_lock import LOCK, write_lock
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import TEMPLATE, render
 from deepcustom.pipeline.workspace import Workspace
@@ -134,6 +136,23 @@ def test_a_project_without_sources_depends_on_the_lock(tmp_path: Path) -> None:
     for name, stage in stages_of.items():
         assert {"deepcustom.lock": [f"stages.{name}"]} in stage["do"]["params"]
         assert not [dep for dep in stage["do"]["deps"] if dep.startswith(PREFIX)]
+
+
+def test_a_row_of_a_project_without_sources_names_the_lock_in_place_of_code(tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    with pytest.raises(ParamsError, match=r"prepare\.mnist\.code must be deepcustom\.lock"):
+        check(tmp_path, params)
+    for stage in layout.LAYOUTS:
+        for row in params[stage].values():
+            ours = {key for key in ("code", "reads") if row.get(key, "").startswith(PREFIX)}
+            row.update(dict.fromkeys(ours, LOCK))
+    check(tmp_path, params)
+    write_lock(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(render(tmp_path))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for one in resolve(tmp_path).instances.values():
+        assert not [dep for dep in one.deps if dep.startswith(PREFIX)], one.name
+        assert f"stages.{one.stage}" in one.params, one.name
 
 
 def test_every_setting_reaches_a_stage(pipeline: Pipeline) -> None:

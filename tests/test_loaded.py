@@ -593,6 +593,14 @@ def test_what_is_cut_for_evaluate_decides_no_byte(
     assert run_with(without_cuts(tmp_path, "evaluate"), whole[0], EVALUATE) == first
 
 
+def test_what_is_cut_for_report_decides_no_byte(
+    whole: tuple[Path, Mapping[str, str]], tmp_path: Path
+) -> None:
+    first = run_with(ROOT, whole[0], (*EVALUATE, "report"))
+    assert {"reports/mnist.md", "reports/cards/mnist/target.md"} <= set(first)
+    assert run_with(without_cuts(tmp_path, "report"), whole[0], ("report",)) == first
+
+
 def test_a_change_of_what_is_not_cut_is_noticed(
     whole: tuple[Path, Mapping[str, str]], tmp_path: Path
 ) -> None:

@@ -320,7 +320,7 @@ def machine(folder: Path, records: Mapping[str, RunRecord]) -> Path:
         for figure in one.figures:
             (folder / "reports/runs" / name / figure).write_bytes(FIGURE + one.run_key.encode())
     (folder / "dvc.yaml").write_text("stages: {}\n")
-    (folder / "params.yaml").write_text("seed: 0\n")
+    (folder / "params.yaml").write_text(f"seed: 0\nprepare: {{{DATASET}: {{code: mine.py}}}}\n")
     write_lock(folder)
     return folder
 
@@ -366,7 +366,10 @@ def at_once(work: list[Work]) -> list[Ended]:
     finally:
         for process in running:
             process.kill()
-    return [Ended(one.returncode, *said) for one, said in zip(running, ended, strict=True)]
+    return [
+        Ended(one.returncode, out, re.sub(r"^.*: at work for \d+ s\n", "", err, flags=re.MULTILINE))
+        for one, (out, err) in zip(running, ended, strict=True)
+    ]
 
 
 @contextlib.contextmanager

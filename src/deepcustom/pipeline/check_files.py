@@ -14,6 +14,7 @@ from deepcustom.base.rows import Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import PREFIX, closure, closure_of, loaded_package
+from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 ONLINE = f"{PREFIX}hardening/online.py"
 
@@ -29,13 +30,15 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         ParamsError: in one line: the key, what it names, and what it should.
     """
     for one in rows(tree, "prepare"):
-        must_be(one, "code", f"{PREFIX}data/{one.name}.py", "the file of the data set")
+        file = _there(root, f"{PREFIX}data/{one.name}.py")
+        must_be(one, "code", file, "the file of the data set")
     for one in rows(tree, "train_dgn"):
         _check_loss(root, tree, one, str(one.settings["loss"]), workspace.target(one.subject))
     for one in rows(tree, "train_online"):
         loss, train = one.settings["loss"], workspace.split(one.dataset, "train")
         if loss is None:
-            must_be(one, "code", ONLINE, "which trains without a loss of its own")
+            file = _there(root, ONLINE)
+            must_be(one, "code", file, "which trains without a loss of its own")
             must_be(one, "reads", train, "since no loss reads an analysis")
         else:
             _check_loss(root, tree, one, str(loss), train)
@@ -82,6 +85,8 @@ def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
 def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
     """Whether all code that a row runs is its own, its section's, or named by it."""
     code = one.about["code"]
+    if code == LOCK:  # which has all code of the package
+        return
     named = {code, *reads, *(PREFIX + path for path in closure(one.stage))}
     more = [path for path in closure_of(code, root) if path not in named]
     if more:
@@ -92,12 +97,17 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
         )
 
 
+def _there(root: Path, path: str) -> str:
+    """A file of the package; where the project has not its sources, what stands for all of them."""
+    return path if has_sources(root) else LOCK
+
+
 def _path(root: Path, thing: type) -> str:
     """The file of a class, as it stands in the project."""
     file = Path(inspect.getfile(thing)).resolve()
     package = loaded_package().resolve()
     if file.is_relative_to(package):
-        return PREFIX + file.relative_to(package).as_posix()
+        return _there(root, PREFIX + file.relative_to(package).as_posix())
     try:
         return file.relative_to(root.resolve()).as_posix()
     except ValueError:

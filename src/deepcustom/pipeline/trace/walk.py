@@ -27,7 +27,7 @@ def trace(ws: Workspace, what: str, project: Path) -> Lineage:
     Args:
         ws: the workspace that holds it.
         what: an output's path, such as ``models/robust/mnist/nce.safetensors``, or a number, as
-            data set, network, protocol and attack: ``mnist/nce/transfer/pgd``.
+            subject, network, protocol and attack: ``mnist/nce/transfer/pgd``.
         project: the checkout whose code ran; its git history is asked.
 
     Raises:
@@ -51,13 +51,13 @@ def _number(ws: Workspace, what: str) -> Result:
     if len(parts) != 4:
         raise InputError(
             f"{what!r} is neither the output of a stage, such as models/target/mnist.safetensors, nor "
-            "a number, such as mnist/nce/transfer/pgd (data set/network/protocol/attack)"
+            "a number, such as mnist/nce/transfer/pgd (subject/network/protocol/attack)"
         )
-    dataset, *rest = parts
+    subject, *rest = parts
     tables = {file.stem: file for file in sorted((ws.root / "reports/results").glob("*.csv"))}
-    if dataset not in tables:
-        raise UnknownNameError("data set", dataset, tables)
-    rows = read_csv(tables[dataset])
+    if subject not in tables:
+        raise UnknownNameError("subject", subject, tables)
+    rows = read_csv(tables[subject])
     for name, wanted in zip(("network", "protocol", "attack"), rest, strict=True):
         there = dict.fromkeys(getattr(row, name) for row in rows)
         if wanted not in there:
