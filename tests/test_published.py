@@ -14,6 +14,7 @@ from deepcustom.base import rows
 from deepcustom.evaluation.files import read_checks
 from deepcustom.evaluation.results import PROTOCOLS, Result, read_csv
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.dvc import read_lock
 
 SUBJECTS = ("mnist", "cifar10")
 Cells = dict[tuple[str, str, str], Result]
@@ -151,8 +152,7 @@ def test_the_lock_knows_every_stage(pipeline: Pipeline) -> None:
 
 def test_the_numbers_were_made_with_these_settings() -> None:
     settings = yaml.safe_load((ROOT / "params.yaml").read_text())
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    for name, stage in lock.items():
+    for name, stage in read_lock(ROOT).items():
         for key, used in stage["params"]["params.yaml"].items():
             now = functools.reduce(lambda tree, part: tree[part], key.split("."), settings)
             assert used == now, f"{name}: {key}: `dvc repro` makes them anew"

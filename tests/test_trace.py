@@ -277,6 +277,20 @@ def test_a_row_is_held_against_its_recipe_too(project: Project) -> None:
     assert project.broken() == [("attack@mnist-pgd-test", "params")]
 
 
+def test_a_small_number_in_the_lock_is_one(project: Project) -> None:
+    """DVC writes 1e-06, which is text to YAML 1.1."""
+    place = project.lock["attack@mnist-pgd-test"]["params"]["params.yaml"]
+    place["attack.mnist"] |= {"tiny": 1e-06}
+    folder = project.ws.root / workspace.record("mnist", "attack", "pgd-test")
+    record = RunRecord.read(folder)
+    used = {"seed": 1, "attack.mnist": {"given": 2, "default": 3, "tiny": 1e-06}}
+    record.model_copy(update={"params": used}).write(folder)
+    text = yaml.safe_dump({"schema": "2.0", "stages": project.lock}).replace("1.0e-06", "1e-06")
+    assert ": 1e-06" in text
+    project.write("dvc.lock", text)
+    assert project.broken() == []
+
+
 def taken_over(project: Project) -> set[str]:
     """The runs whose code or settings in the lock are not those that ran, beside the same outputs."""
     links = trace(project.ws, NUMBER, project.ws.root).all_links()

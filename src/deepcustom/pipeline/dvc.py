@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     """
     path = root / "dvc.lock"
     try:
-        lock = yaml.safe_load(path.read_text()) if path.is_file() else {}
+        lock = _load(path.read_text()) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"dvc.lock is not readable: {reason}") from None
@@ -85,11 +86,30 @@ def read_lock(root: Path) -> dict[str, Any]:
 def parse_stages(content: bytes | None) -> dict[str, Any]:
     """The stages of a ``dvc.lock`` with these bytes; none where they are none of it."""
     try:
-        lock = yaml.safe_load(content or b"")
+        lock = _load(content or b"")
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     stages = lock.get("stages") if isinstance(lock, dict) else None
     return stages if isinstance(stages, dict) else {}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Takes 1e-06 for a number, as YAML 1.2 has it, in which DVC writes."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _load(text: str | bytes) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _ask(root: Path, *words: str) -> str:
