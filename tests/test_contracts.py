@@ -140,13 +140,15 @@ def test_a_project_without_sources_depends_on_the_lock(tmp_path: Path) -> None:
 
 def test_a_row_of_a_project_without_sources_names_the_lock_in_place_of_code(tmp_path: Path) -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    with pytest.raises(ParamsError, match=r"prepare\.mnist\.code must be deepcustom\.lock"):
-        check(tmp_path, params)
     for stage in layout.LAYOUTS:
         for row in params[stage].values():
             ours = {key for key in ("code", "reads") if row.get(key, "").startswith(PREFIX)}
             row.update(dict.fromkeys(ours, LOCK))
     check(tmp_path, params)
+    with pytest.raises(
+        ParamsError, match=r"prepare\.mnist\.code must be src/deepcustom/data/mnist\.py"
+    ):
+        check(ROOT, params)
     write_lock(tmp_path)
     (tmp_path / "dvc.yaml").write_text(render(tmp_path))
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

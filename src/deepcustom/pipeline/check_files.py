@@ -30,15 +30,13 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         ParamsError: in one line: the key, what it names, and what it should.
     """
     for one in rows(tree, "prepare"):
-        file = _there(root, f"{PREFIX}data/{one.name}.py")
-        must_be(one, "code", file, "the file of the data set")
+        _code_is(root, one, f"{PREFIX}data/{one.name}.py", "the file of the data set")
     for one in rows(tree, "train_dgn"):
         _check_loss(root, tree, one, str(one.settings["loss"]), workspace.target(one.subject))
     for one in rows(tree, "train_online"):
         loss, train = one.settings["loss"], workspace.split(one.dataset, "train")
         if loss is None:
-            file = _there(root, ONLINE)
-            must_be(one, "code", file, "which trains without a loss of its own")
+            _code_is(root, one, ONLINE, "which trains without a loss of its own")
             must_be(one, "reads", train, "since no loss reads an analysis")
         else:
             _check_loss(root, tree, one, str(loss), train)
@@ -49,7 +47,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
 def _check_loss(root: Path, tree: Mapping[str, Any], one: Row, loss: str, otherwise: str) -> None:
     """A row that trains on a loss: its file, and the analyses that it requires."""
     found = find_loss(loss)
-    must_be(one, "code", _path(root, found), f"the file of the loss {loss}")
+    _code_is(root, one, _path(root, found), f"the file of the loss {loss}")
     for name in found.requires:
         section(tree, name, one.subject)  # which makes it
     wanted = [workspace.analysis(one.subject, name) for name in found.requires]
@@ -66,7 +64,7 @@ def _check_loss(root: Path, tree: Mapping[str, Any], one: Row, loss: str, otherw
 def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
     """A robust network: the file of its way of hardening, and the set or the code that it reads."""
     kind = way_of(one.settings, one.place, one.stage)
-    must_be(one, "code", _path(root, kind), f"the file of type {one.settings['type']}")
+    _code_is(root, one, _path(root, kind), f"the file of type {one.settings['type']}")
     network = one.about["network"]
     if kind.reads_set:
         sets = adversarial_sets(tree, one.subject, "train")
@@ -97,9 +95,11 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
         )
 
 
-def _there(root: Path, path: str) -> str:
-    """A file of the package; where the project has not its sources, what stands for all of them."""
-    return path if has_sources(root) else LOCK
+def _code_is(root: Path, one: Row, wanted: str, reason: str) -> None:
+    """``code`` of a row; in a project without the package's sources the lock stands for all of them."""
+    if one.about["code"] == LOCK and wanted.startswith(PREFIX) and not has_sources(root):
+        return
+    must_be(one, "code", wanted, reason)
 
 
 def _path(root: Path, thing: type) -> str:
@@ -107,7 +107,7 @@ def _path(root: Path, thing: type) -> str:
     file = Path(inspect.getfile(thing)).resolve()
     package = loaded_package().resolve()
     if file.is_relative_to(package):
-        return _there(root, PREFIX + file.relative_to(package).as_posix())
+        return PREFIX + file.relative_to(package).as_posix()
     try:
         return file.relative_to(root.resolve()).as_posix()
     except ValueError:
