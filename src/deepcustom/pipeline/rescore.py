@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.errors import DeepCustomError, InputError, TrackingError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
@@ -17,7 +19,8 @@ from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import TRAINING
+from deepcustom.tracking.record import RUN_FILE, TRAINING
+from deepcustom.tracking.store import LATER, send_kept
 
 SCORING = ("prepare", "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""
@@ -145,14 +148,21 @@ def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
 
 
 def _run(ws: Workspace, stages: Sequence[str], say: Callable[[str], None]) -> None:
-    """Run ``stages`` by force, and no others."""
+    """Run ``stages`` by force, and no others; MLflow gets all of them at the end."""
+    begun = time.time()
+    words, later = ["repro", "--force", "--single-item", *stages], {LATER: "1"}
     try:
-        code = dvc.run_dvc(ws.root, ["repro", "--force", "--single-item", *stages], check=False)
+        code = dvc.run_dvc(ws.root, words, check=False, env=later)
     except KeyboardInterrupt:  # DVC removes what a stage makes before it runs
         say(f"what was being made is removed; {BACK}")
         raise
     if code:
         raise DeepCustomError(f"dvc repro failed in {ws.root.name}, see above; {BACK}")
+    made = [file for file in ws.runs.rglob(RUN_FILE) if file.stat().st_mtime >= begun]
+    try:
+        send_kept([file.parent for file in sorted(made)], ws.root)
+    except TrackingError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def _changes(reason: Any) -> list[str]:

@@ -293,3 +293,14 @@ def _move_alias(client: MlflowClient, name: str) -> None:
         if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
             return
         client.set_registered_model_alias(name, ALIAS, str(newest.version))
+
+
+def drop_aliases(client: MlflowClient, names: list[str]) -> list[str]:
+    """Take the alias from the networks of these names; gives those that had it."""
+    found = []
+    for name in names:
+        for model in client.search_registered_models(f"name = '{name}'"):
+            if ALIAS in model.aliases:
+                client.delete_registered_model_alias(name, ALIAS)
+                found.append(name)
+    return found

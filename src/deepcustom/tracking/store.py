@@ -24,6 +24,8 @@ from deepcustom.tracking.models import (
     add_networks,
     add_scores,
     add_versions,
+    drop_aliases,
+    network_name,
 )
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 from deepcustom.tracking.runs import KEY_TAG, group, make_run, once_more, span
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOCK_SECONDS = 60
+LATER = "DEEPCUSTOM_SEND_LATER"
+"""Where it is set, :func:`send` leaves a run to :func:`send_kept`: loading MLflow takes seconds each time."""
 
 # MLflow's own defaults wait for minutes; what the user has set wins over these.
 PATIENCE = {
@@ -76,13 +80,20 @@ def send(folder: Path, root: Path, *, restored: bool = False) -> str:
         restored: Tags the run as made afterwards from the file.
 
     Returns:
-        The MLflow run's id.
+        The MLflow run's id; none where it is left for later.
 
     Raises:
         InputError: ``run.json`` is missing or broken.
         TrackingError: MLflow could not take the run; the message says how to send it later.
     """
+    if os.environ.get(LATER):
+        return ""
     return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
+
+
+def send_kept(folders: Iterable[Path], root: Path) -> None:
+    """Sends the runs of several folders, each with a ``run.json``, once; raises as ``send`` does."""
+    _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=False)
 
 
 def sync(runs_dir: Path, root: Path) -> list[Sent]:
@@ -121,6 +132,27 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
             for run in client.search_runs([experiment], f"tags.`{KEY_TAG}` = '{key}'")
         ]
     return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
+
+
+def forget(root: Path, paths: Iterable[str]) -> list[str]:
+    """Take the alias ``current`` from networks that are no more; runs, models and versions stay as history.
+
+    Args:
+        root: The repository's root.
+        paths: Where their weights lay, below ``models``.
+
+    Returns:
+        The names in the registry whose alias went.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    names = [network_name(path) for path in paths]
+    database = _sqlite_file(tracking_uri(root))
+    if not names or (database and not database.is_file()):
+        return []
+    with _connection(root, "the registry's aliases are left as they are") as client:
+        return drop_aliases(client, names)
 
 
 def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
