@@ -73,7 +73,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     """
     path = root / "dvc.lock"
     try:
-        lock = _load(path.read_text()) if path.is_file() else {}
+        lock = read_value(path.read_text()) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"dvc.lock is not readable: {reason}") from None
@@ -86,7 +86,7 @@ def read_lock(root: Path) -> dict[str, Any]:
 def parse_stages(content: bytes | None) -> dict[str, Any]:
     """The stages of a ``dvc.lock`` with these bytes; none where they are none of it."""
     try:
-        lock = _load(content or b"")
+        lock = read_value(content or b"")
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     stages = lock.get("stages") if isinstance(lock, dict) else None
@@ -104,7 +104,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load(text: str | bytes) -> Any:
+def read_value(text: str | bytes) -> Any:
+    """YAML as DVC reads it, in which 1e-06 is a number.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
     loader = _Loader(text)
     try:
         return loader.get_single_data()

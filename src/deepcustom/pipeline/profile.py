@@ -46,10 +46,10 @@ def settings(ws: Workspace, profile: str) -> dict[str, Any]:
     base = read_params(ws.params)
     if profile == "default":
         return base
-    return _laid_over(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
+    return laid_over(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
 
 
-def _laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with what ``over`` says; a row or a subject that it sets to null is taken away."""
     merged = overlay(base, over)
     for name in (SUBJECTS, *LAYOUTS):
