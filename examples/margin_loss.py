@@ -1,25 +1,13 @@
 """Example of a loss of one's own: the margin of Carlini and Wagner 2017, in a file outside the package.
 
-Copy this file, change the mathematics, and name the class where the losses are named. In ``params.yaml``,
-a row of ``train_dgn`` (the bank's name, here ``margin``, is yours to choose) trains it, and does so anew
-when this file changes; rows of ``generate`` make its adversarial sets::
+Copy this file and change the mathematics. This has the bank's rows written into ``params.yaml``; the bank's
+name, here ``margin``, is yours to choose::
 
-    train_dgn:
-      mnist-margin:
-        subject: mnist
-        dataset: mnist
-        bank: margin
-        recipe: mnist-bank
-        loss: examples.margin_loss:MarginLoss
-        options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
-        code: examples/margin_loss.py
-        reads: models/target/mnist.safetensors  # it reads no analysis
-    generate:
-      mnist-margin-train: {subject: mnist, dataset: mnist, bank: margin, split: train, recipe: dgn-images}
-      mnist-margin-test: {subject: mnist, dataset: mnist, bank: margin, split: test, recipe: dgn-images}
+    deepcustom add bank margin --subject mnist --loss examples.margin_loss:MarginLoss \\
+      --set 'options={kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}'
 
-``dvc repro train_dgn@mnist-margin`` trains the bank, and ``dvc repro`` makes its sets too. docs/losses.md
-goes on from here: the row that hardens a network with them.
+``dvc repro`` then trains the bank and scores its adversarial set, and does so anew when this file changes.
+docs/losses.md goes on from here.
 """
 
 from __future__ import annotations

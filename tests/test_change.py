@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pipeline_fixtures import ROOT, call_main, resolve
+from pipeline_fixtures import ROOT, adding_project, call_main, own_modules, resolve
 
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import read_params
@@ -100,15 +99,9 @@ def test_a_comment_that_is_indented_deeper_goes_with_its_row_and_others_stay() -
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("examples", "profiles"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "src").symlink_to(ROOT / "src")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
-        monkeypatch.delitem(sys.modules, name)  # those of another project
-    return Workspace(tmp_path)
+def project(tmp_path: Path) -> Iterator[Workspace]:
+    with own_modules():
+        yield adding_project(tmp_path)
 
 
 def settings_of(ws: Workspace) -> dict[str, bytes]:

@@ -2,10 +2,10 @@
 
 FOR_OTHERS = {
     "adversarial_set": "making a set and drawing some of it",
+    "cards": "the cards of a subject's models",
     "change.forecast": "what a change of rows will run",
     "change.items": "the rows of a bank, an attack, a network, a subject",
     "change.plan": "rows added and removed",
-    "cards": "the cards of a subject's models",
     "dvc": "DVC, asked through its command line",
     "hardened": "which attack each network was hardened with",
     "load": "what several stages read",

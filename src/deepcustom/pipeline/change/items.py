@@ -27,8 +27,7 @@ from deepcustom.base.rows import (
     row,
     rows,
 )
-from deepcustom.hardening.base import current
-from deepcustom.hardening.ways import way
+from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import extra_code, wanted_files
 from deepcustom.pipeline.code import PREFIX
@@ -186,9 +185,9 @@ def add_network(
 ) -> None:
     """A hardened network, and the set of train that it learns from, where its way reads one."""
     _known_subject(draft.tree, subject)
-    kind, found = current(kind), way(kind)
+    found = way(kind)
     known = [*rows(draft.tree, found.stage, subject), *rows(draft.tree, found.stage)]
-    twin = next((one for one in known if one.settings.get("type") == kind), None)
+    twin = next((one for one in known if way_of(one.settings, one.place, one.stage) is found), None)
     if found.reads_set:
         stage, there = _maker(draft.tree, subject, name)
         if not there:
