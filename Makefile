@@ -11,7 +11,7 @@ TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work fo
   trap "kill $$! 2>/dev/null" EXIT; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes clean lock
+.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -72,6 +72,13 @@ smoke: $(READY)  ## the whole pipeline on a few hundred images, in workspaces/sm
 same-bytes: $(READY)  ## run REF=<commit> and HEAD on the smoke profile, compare every byte (ALLOW='glob glob')
 	@test -n "$(REF)" || { echo "make same-bytes REF=<commit>, and ALLOW='glob glob' for what may differ" >&2; exit 2; }
 	$(BIN)/python tests/same_bytes.py "$(REF)" --allow "$(ALLOW)"
+
+same-code: $(READY)  ## whether the code of REF=<commit> and of here differ in more than what people read
+	@test -n "$(REF)" || { echo "make same-code REF=<commit>" >&2; exit 2; }
+	$(BIN)/python tests/same_code.py "$(REF)"
+
+rooms: $(READY)  ## draw the rooms of the code, and what each imports, into CONTRIBUTING.md
+	$(BIN)/python docs/images/rooms.py
 
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	@$(TELL) $(BIN)/python -m pip install --quiet uv

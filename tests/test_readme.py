@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -117,6 +118,17 @@ def test_what_the_headline_says_in_words() -> None:
     assert f"in {time} of the time" in (ROOT / "README.md").read_text()
     assert "| mnist | madry | 8 |" in text
     assert "| mnist | online | 4 |" in text
+
+
+def test_the_drawn_rooms_are_those_of_the_code() -> None:
+    loaded = importlib.util.spec_from_file_location("rooms", ROOT / "docs/images/rooms.py")
+    assert loaded
+    assert loaded.loader
+    rooms = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(rooms)
+    block = (ROOT / "CONTRIBUTING.md").read_text().split(rooms.BEGIN)[1].split(rooms.END)[0]
+    assert block == rooms.drawn(), "`make rooms` draws them anew"
+    assert ("stages", "pipeline") in rooms.arrows().edges
 
 
 def test_the_readme_is_short() -> None:
