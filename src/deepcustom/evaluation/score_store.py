@@ -1,8 +1,9 @@
 """Scores kept by what they depend on, so that a new network or set costs no attack that was made before.
 
 The unit is a *piece*: one attack on one network, its curves, or a check that attacks. Each lies in a file
-whose name is the hash of all that decides it. Whoever asks for a piece of that name gets it; whatever is
-another (weights, images, a setting of this attack, code, machine) has another name, and is made.
+whose name is the hash of all that decides it, in a folder that says what it is: ``NETWORK/ATTACK``. Whoever
+asks for a piece of that name gets it; whatever is another (weights, images, a setting of this attack, code,
+machine) has another name, and is made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from deepcustom.base.files import replace_file
+from deepcustom.base.files import remove, replace_file
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Finding
@@ -28,6 +31,7 @@ from deepcustom.evaluation.victim import Attack, Cost, Victim
 from deepcustom.training.checkpoint import SUFFIX, Checkpoint
 
 T = TypeVar("T")
+_NO_NAME = re.compile(r"[^\w-]+")  # what no folder's name holds
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 
@@ -66,14 +70,22 @@ class ScoreStore:
             return
         self._list(self._used)
         wanted = set().union(*(_read(file) for file in self.folder.glob("*.json")))
-        for file in self.folder.glob(f"*{SUFFIX}"):
-            if file.stem not in wanted:
+        for file in self.folder.rglob(f"*{SUFFIX}"):
+            if file.relative_to(self.folder).as_posix().removesuffix(SUFFIX) not in wanted:
                 file.unlink(missing_ok=True)
+        _prune(self.folder)
 
-    def key(self, piece: Mapping[str, Any]) -> str:
-        """The name of what ``piece`` decides; it holds what JSON can hold, and tensors."""
+    def key(self, network: str, what: str, piece: Mapping[str, Any]) -> str:
+        """The name of what ``piece`` decides.
+
+        Args:
+            network: whose piece it is, for the folder.
+            what: which one, for the folder.
+            piece: all that decides it, next to the basis; it holds what JSON can hold, and tensors.
+        """
         text = json.dumps([self.basis, piece], sort_keys=True, default=_digest)
-        return hashlib.sha256(text.encode()).hexdigest()
+        folder = "/".join(_NO_NAME.sub("_", part) for part in (network, what))
+        return f"{folder}/{hashlib.sha256(text.encode()).hexdigest()}"
 
     def load(self, key: str) -> Packed | None:
         """The piece of that name; None where it is absent or damaged."""
@@ -94,8 +106,25 @@ class ScoreStore:
     def _list(self, keys: set[str]) -> None:
         if self.folder is not None:
             self._listed = keys
-            text = json.dumps(sorted(keys), indent=0) + "\n"
-            replace_file(self.folder / f"{self.run}.json", text.encode())
+            replace_file(self.folder / f"{self.run}.json", _listed(keys))
+
+
+def pieces_of(folder: Path, network: str) -> list[Path]:
+    """Where the pieces of a network lie, and what its images did to others."""
+    name = _NO_NAME.sub("_", network)
+    return [found for form in (name, f"*/from-{name}") for found in sorted(folder.glob(form))]
+
+
+def forget(folder: Path, network: str) -> None:
+    """Remove the pieces of a network that is no more, and take them off every run's list."""
+    for found in pieces_of(folder, network):
+        remove(found)
+    _prune(folder)
+    name = _NO_NAME.sub("_", network)
+    for file in folder.glob("*.json"):
+        gone = (f"{name}/", f"/from-{name}/")
+        rest = [k for k in _read(file) if not (k.startswith(gone[0]) or gone[1] in k)]
+        replace_file(file, _listed(rest))
 
 
 @dataclass
@@ -138,28 +167,30 @@ class Pieces:
     def finding(self, attack: Attack) -> Finding:
         """What an attack leaves."""
         about = {"protocol": attack.protocol, "attack": attack.name, "settings": attack.settings}
-        return self._piece(about, lambda: Finding.of(self.victim, attack.run()), _FINDING)
+        return self._piece(
+            attack.name, about, lambda: Finding.of(self.victim, attack.run()), _FINDING
+        )
 
     def check(self, name: str, make: Callable[[], Check]) -> Check:
         """A check that the victim alone decides."""
-        return self._piece({"check": name}, make, _CHECK)
+        return self._piece(name, {"check": name}, make, _CHECK)
 
     def points(self, settings: Mapping[str, Any], make: Callable[[], list[Point]]) -> list[Point]:
         """The curves."""
-        return self._piece({"curves": settings}, make, _POINTS)
+        return self._piece("curves", {"curves": settings}, make, _POINTS)
 
     def images(self, settings: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
         """Images made against this network, (n, C, H, W), on the victim's device."""
-        return self._piece({"images": settings}, make, _IMAGES).to(self.victim.x)
+        return self._piece("images", {"images": settings}, make, _IMAGES).to(self.victim.x)
 
     def images_key(self, settings: Mapping[str, Any]) -> str:
         """What :meth:`images` follow from; they stay in the store, though nobody may look at them."""
-        key = self._key({"images": settings})
+        key = self._key("images", {"images": settings})
         self.store.note(key)
         return key
 
-    def _key(self, piece: Mapping[str, Any]) -> str:
-        return self.store.key({"network": self._network, **piece})
+    def _key(self, what: str, piece: Mapping[str, Any]) -> str:
+        return self.store.key(self.victim.name, what, {"network": self._network, **piece})
 
     @cached_property
     def _network(self) -> dict[str, Any]:
@@ -174,8 +205,10 @@ class Pieces:
             "seed": victim.seed,
         }
 
-    def _piece(self, piece: Mapping[str, Any], make: Callable[[], T], form: _Form[T]) -> T:
-        key = self._key(piece)
+    def _piece(
+        self, what: str, piece: Mapping[str, Any], make: Callable[[], T], form: _Form[T]
+    ) -> T:
+        key = self._key(what, piece)
         packed = self.store.load(key)
         if packed is not None:
             self.taken += 1
@@ -253,6 +286,18 @@ def _restored(plain: dict[str, Any]) -> dict[str, Any]:
         name: _restored(value) if isinstance(value, dict) else math.nan if value is None else value
         for name, value in plain.items()
     }
+
+
+def _listed(keys: Iterable[str]) -> bytes:
+    return (json.dumps(sorted(keys), indent=0) + "\n").encode()
+
+
+def _prune(folder: Path) -> None:
+    """Remove folders that hold nothing more, the deepest first."""
+    for below in sorted(folder.rglob("*"), reverse=True):
+        if below.is_dir():
+            with suppress(OSError):  # something is in it
+                below.rmdir()
 
 
 def _read(path: Path) -> set[str]:

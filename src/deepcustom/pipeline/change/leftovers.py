@@ -9,7 +9,8 @@ from typing import Any
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import remove, replace_file
-from deepcustom.base.rows import LAYOUTS, Row, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, Row, rows
+from deepcustom.evaluation.score_store import forget
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.text import without_row
 from deepcustom.pipeline.dvc import read_lock
@@ -28,12 +29,14 @@ class Leftovers:
         stages: entries of ``dvc.lock``.
         paths: files and folders, relative to it.
         networks: the weights among them, which MLflow's registry may know.
+        scored: hardened networks, each as its subject and name, whose kept scores go.
     """
 
     ws: Workspace
     stages: list[str]
     paths: list[str]
     networks: list[str]
+    scored: list[tuple[str, str]]
 
     @property
     def any(self) -> bool:
@@ -53,6 +56,8 @@ class Leftovers:
             replace_file(lock, text.encode())
         for path in self.paths:
             _prune(self.ws.path(path).parent, self.ws.root)
+        for subject, network in self.scored:
+            forget(self.ws.scores(subject), network)
 
 
 def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) -> Leftovers:
@@ -66,6 +71,7 @@ def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) ->
     Raises:
         InputError: ``dvc.lock`` or a record cannot be read.
     """
+    gone = list(gone)
     lock = read_lock(ws.root)
     stages, made = [], []
     for one in gone:
@@ -82,7 +88,8 @@ def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) ->
         made.append(str(Path(workspace.own_scores(subject, "any")).parent))
     paths = [path for path in dict.fromkeys(made) if ws.path(path).exists()]
     networks = [path for path in dict.fromkeys(made) if path.startswith("models/")]
-    return Leftovers(ws, stages, paths, networks)
+    scored = [(one.subject, one.about["network"]) for one in gone if one.stage in HARDENING]
+    return Leftovers(ws, stages, paths, networks, scored)
 
 
 def _recorded(ws: Workspace, folder: str) -> list[str]:
