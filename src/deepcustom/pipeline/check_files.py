@@ -1,4 +1,4 @@
-"""Whether the files that rows name are the ones that they run and read, so that DVC sees all of them."""
+"""Checks that every row names the files that it runs and reads, so that DVC sees all of them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
 
     Args:
         root: the project's folder, which is also the current one.
-        tree: the whole of its params, checked but for these.
+        tree: its whole ``params.yaml``, whose other keys are checked already.
 
     Raises:
-        ParamsError: in one line: the key, what it names, and what it should.
+        ParamsError: a row names the wrong file. The message is one line: the key, what it names, what it
+            should name.
     """
     for stage, layout in LAYOUTS.items():
         for one in rows(tree, stage) if layout.files else ():
@@ -41,17 +42,17 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
 
 
 def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tuple[str, str]]:
-    """What a row must name as ``code`` and ``reads``, each with the reason.
+    """The files that a row must name as ``code`` and ``reads``, each with the reason.
 
-    A way of hardening that reads no set leaves ``reads`` free: see :func:`extra_code`.
+    A way of hardening that reads no adversarial set leaves ``reads`` free: see :func:`extra_code`.
 
     Args:
         root: the project's folder, which is also the current one.
-        tree: the whole of its params.
-        one: of a section whose rows name files; these two are not looked at.
+        tree: its whole ``params.yaml``.
+        one: a row of a section whose rows name files; its own ``code`` and ``reads`` do not matter.
 
     Raises:
-        ParamsError: it names a loss or a set that is not there.
+        ParamsError: the row needs an analysis or an adversarial set that no other row makes.
     """
     if one.stage == "prepare":
         return {"code": (f"{PREFIX}data/{one.name}.py", "the file of the data set")}
@@ -75,7 +76,7 @@ def _files_of_loss(
     found = find_loss(loss)
     code = _path(root, found), f"the file of the loss {loss}"
     for name in found.requires:
-        section(tree, name, one.subject)  # which makes it
+        section(tree, name, one.subject)  # raises if no row makes the analysis
     made = [workspace.analysis(one.subject, name) for name in found.requires]
     if len(made) == 1:
         reads = made[0], f"which the loss {loss} requires"
@@ -87,7 +88,7 @@ def _files_of_loss(
 
 
 def _files_of_way(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tuple[str, str]]:
-    """The file of a way of hardening, and the set that it reads, if it reads one."""
+    """The file of a way of hardening, and the adversarial set that it reads, if it reads one."""
     kind = way_of(one.settings, one.place, one.stage)
     code = _path(root, kind), f"the file of type {one.settings['type']}"
     if not kind.reads_set:
@@ -103,15 +104,18 @@ def _files_of_way(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tu
 
 
 def extra_code(root: Path, stage: str, code: str) -> list[str]:
-    """The code that ``code`` imports next to what every row of ``stage`` runs: one file may be ``reads``."""
+    """The code that ``code`` imports beyond what every row of ``stage`` runs.
+
+    A row can name one such file as ``reads``, so that DVC hashes it too.
+    """
     known = {code, *(PREFIX + path for path in closure(stage))}
     return [path for path in closure_of(code, root) if path not in known]
 
 
 def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
-    """Whether all code that a row runs is its own, its section's, or named by it."""
+    """Refuse a row that runs code which neither the row nor its stage in ``dvc.yaml`` names."""
     code = one.about["code"]
-    if code == LOCK:  # which has all code of the package
+    if code == LOCK:  # the lock covers all code of the package
         return
     more = [path for path in extra_code(root, one.stage, code) if path not in reads]
     if more:
@@ -123,12 +127,12 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
 
 
 def _stands_for(code: str, wanted: str, root: Path) -> bool:
-    """Whether the lock stands for a file: for the package's, where the project has not its sources."""
+    """Whether the lock stands for a file, as it does for the package's in a project without the sources."""
     return code == LOCK and wanted.startswith(PREFIX) and not has_sources(root)
 
 
 def _path(root: Path, thing: type) -> str:
-    """The file of a class, as it stands in the project."""
+    """The file of a class, as a path relative to the project."""
     file = Path(inspect.getfile(thing)).resolve()
     package = loaded_package().resolve()
     if file.is_relative_to(package):
@@ -143,10 +147,10 @@ def _path(root: Path, thing: type) -> str:
 
 
 def must_be(one: Row, key: str, wanted: str, reason: str) -> None:
-    """Hold one of a row's names against what it has to be.
+    """Check that a row has the ``wanted`` value at ``key``.
 
     Raises:
-        ParamsError: it is another, in one line.
+        ParamsError: it has another; the message is one line.
     """
     if one.about[key] != wanted:
         raise ParamsError(
