@@ -15,6 +15,7 @@ from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, row
 from deepcustom.pipeline.change import items
+from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
 from deepcustom.pipeline.change.leftovers import READ_WHOLE
 from deepcustom.pipeline.change.plan import adding, removing
@@ -109,7 +110,7 @@ def settings_of(ws: Workspace) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in files}
 
 
-ADDED: dict[str, tuple[Callable[[items.Draft], None], tuple[str, ...], list[str]]] = {
+ADDED: dict[str, tuple[Callable[[Draft], None], tuple[str, ...], list[str]]] = {
     "a bank with a loss of one's own": (
         lambda d: items.add_bank(d, "mnist", "margin", MARGIN["loss"], None, MARGIN["given"]),
         ("bank", "mnist", "margin"),
@@ -233,7 +234,7 @@ def test_a_profile_says_of_the_new_row_what_it_says_of_its_twin(project: Workspa
     assert smoke["cifar10-online2"] == smoke["cifar10-online"]
 
 
-REFUSED: dict[str, tuple[Callable[[items.Draft], None], type[Exception], str]] = {
+REFUSED: dict[str, tuple[Callable[[Draft], None], type[Exception], str]] = {
     "a subject that is not there": (
         lambda d: items.add_bank(d, "mnits", "b", "nce", None, {}),
         UnknownNameError,

@@ -11,7 +11,7 @@ import yaml
 from deepcustom.base.errors import InputError
 
 if TYPE_CHECKING:
-    from deepcustom.pipeline.change.items import Draft
+    from deepcustom.pipeline.change.draft import Draft
     from deepcustom.pipeline.change.plan import Change
 
 add = typer.Typer(

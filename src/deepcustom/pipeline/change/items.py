@@ -1,146 +1,27 @@
-"""The rows of an item: of a bank, a network, an attack or a subject, to be added or removed.
+"""Which rows belong to a bank, a network, an attack or a subject, when it is added or removed.
 
-A new row is like one that is there: a *sibling*, of the same subject and the same kind (a bank's loss, a
-network's way of hardening, an attack's method). It takes over the sibling's recipe and settings; what the
-user sets wins. A set of the train split serves hardening alone, so it comes and goes with the network.
+A new row resembles a *sibling*: a row that is there already, for the same subject and of the same kind (a
+bank's loss, a network's way of hardening, an attack's method). It takes over the sibling's recipe and
+settings, and what the user sets wins. A set of the train split serves hardening alone, so it is added and
+removed with the hardened network.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import section
-from deepcustom.base.rows import (
-    HARDENING,
-    LAYOUTS,
-    RECIPE,
-    SETS,
-    SUBJECTS,
-    Row,
-    overlay,
-    row,
-    rows,
-)
+from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.check_files import extra_code, wanted_files
-from deepcustom.pipeline.code import PREFIX
-from deepcustom.pipeline.code_lock import LOCK, has_sources
+from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 
-Tree = dict[str, Any]
 ITEMS = ("bank", "attack", "network")
-"""What a subject has several of; a row says by one of these keys which of them it is for."""
-
-
-@dataclass(frozen=True)
-class NewRow:
-    """A row to be added.
-
-    Attributes:
-        section: where.
-        name: its key there.
-        values: what it holds.
-        sibling: the row that it is like; None where there is none.
-        twin: whether it took over the sibling's own settings, so that what profiles say of that one holds
-            for it too.
-    """
-
-    section: str
-    name: str
-    values: Mapping[str, Any]
-    sibling: str | None = None
-    twin: bool = False
-
-
-@dataclass
-class Draft:
-    """Settings as they would be with some rows more.
-
-    Attributes:
-        root: the project's folder.
-        tree: the whole of its params, with the rows that were drawn up so far.
-        new: these rows.
-    """
-
-    root: Path
-    tree: Tree
-    new: list[NewRow] = field(default_factory=list)
-
-    def put(self, one: NewRow) -> None:
-        """Draw up one more row.
-
-        Raises:
-            InputError: there is one of that name.
-        """
-        below = section(self.tree, one.section)
-        if one.name in below:
-            raise InputError(
-                f"params.yaml has {one.section}.{one.name} already: choose another name"
-            )
-        self.tree[one.section] = {**below, one.name: dict(one.values)}
-        self.new.append(one)
-
-    def put_run(
-        self,
-        stage: str,
-        names: Mapping[str, str],
-        sibling: Row | None,
-        settings: Mapping[str, Any],
-        recipe: str | None = None,
-        *,
-        twin: bool = True,
-    ) -> None:
-        """Draw up a row of a stage.
-
-        Args:
-            stage: the section.
-            names: the values that its name is put together from, by their keys.
-            sibling: the row that it is like.
-            settings: of its own; they win over the sibling's.
-            recipe: None: the sibling's.
-            twin: as in :class:`NewRow`.
-        """
-        layout = LAYOUTS[stage]
-        subject = names.get("subject", next(iter(names.values())))
-        name = "-".join(names.values())
-        dataset = section(self.tree, SUBJECTS, subject)["dataset"]
-        about = {**({} if len(layout.names) == 0 else names), "dataset": dataset}
-        if layout.recipe:
-            recipe = recipe or (sibling.about[RECIPE] if sibling else None)
-            if recipe is None:
-                known = ", ".join(section(self.tree, "recipes"))
-                raise InputError(
-                    f"no row of {stage} is like {name}: name a recipe with --recipe: {known}"
-                )
-            about[RECIPE] = recipe
-        whole = {key: about[key] for key in layout.keys if key in about} | dict(settings)
-        whole |= dict.fromkeys(layout.files, "")
-        if layout.files:
-            trial = {**self.tree, stage: {**section(self.tree, stage), name: whole}}
-            whole |= self._files(row(trial, stage, *names.values()))
-        self.put(NewRow(stage, name, whole, sibling.name if sibling else None, twin))
-
-    def _files(self, one: Row) -> dict[str, str]:
-        """What a row has to name as ``code`` and ``reads``."""
-        with contextlib.chdir(self.root):
-            wanted = {key: path for key, (path, _) in self._wanted(one).items()}
-            if "reads" not in wanted and "reads" in LAYOUTS[one.stage].files:
-                extra = extra_code(self.root, one.stage, wanted["code"])
-                wanted["reads"] = next(iter(extra), wanted["code"])
-        locked = not has_sources(self.root)
-        return {k: LOCK if locked and v.startswith(PREFIX) else v for k, v in wanted.items()}
-
-    def _wanted(self, one: Row) -> dict[str, tuple[str, str]]:
-        try:
-            return wanted_files(self.root, self.tree, one)
-        except UnknownNameError as error:
-            raise ParamsError(f"{one.place}: {error}") from None
+"""The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
 
 
 # Added

@@ -17,7 +17,8 @@ from deepcustom.base.files import replace_file
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import SUBJECTS, row
 from deepcustom.pipeline.change import forecast
-from deepcustom.pipeline.change.items import Draft, NewRow, rows_of
+from deepcustom.pipeline.change.draft import Draft, NewRow
+from deepcustom.pipeline.change.items import rows_of
 from deepcustom.pipeline.change.leftovers import (
     Leftovers,
     keep_folders,
