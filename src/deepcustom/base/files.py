@@ -123,7 +123,7 @@ def _tidy(path: Path) -> None:
 
 
 def _abandoned(left: Path, machine: str | None, pid: str | None) -> bool:
-    """Whether the process that wrote ``left`` has ended; if that cannot be checked, ``left``'s age decides."""
+    """Whether the process that wrote ``left`` has ended; if that cannot be checked, its age decides."""
     if pid and machine == _machine() and os.name == "posix":
         try:
             os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
