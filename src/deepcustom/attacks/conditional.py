@@ -70,7 +70,7 @@ class ConditionalDGN(DGN):
     Attributes:
         dataset: name of the subject that it attacks.
         loss: the loss it was trained on.
-        per_class: whether it holds a generator for each class after all.
+        per_class: whether it holds a generator for each class.
         generator: frozen, in eval mode.
     """
 

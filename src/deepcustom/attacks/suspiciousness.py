@@ -59,7 +59,10 @@ def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
 
 
 def tarantula(s: HitSpectrum) -> Tensor:
-    """The share of failures that activate the unit, over the sum of that share and the share of successes."""
+    """Failure share over failure share plus success share.
+
+    The failure share is the share of all failures that activate the unit; the success share likewise.
+    """
     failed = _ratio(s.active_failure, s.active_failure + s.inactive_failure)
     passed = _ratio(s.active_success, s.active_success + s.inactive_success)
     return _ratio(failed, failed + passed)
