@@ -23,20 +23,20 @@ from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
 
-FIRST = 200  # images that are shown to see what kind of outputs a network gives
+FIRST = 200  # so many images are shown to a network to see what kind of outputs it gives
 WEAKER = "white-box accuracy is too high, as a weaker attacker finds more."
 WHITEBOX = "the white-box attacks"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the checks of one network look at.
+    """What the checks of one network are made from.
 
     Attributes:
         victim: the network and the images.
         params: all settings.
         found: every attack on it, and the curves.
-        pieces: for checks that ask the network something.
+        pieces: the stored pieces, for checks that query the network.
     """
 
     victim: Victim
@@ -46,7 +46,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Of the network."""
+        """The network's name."""
         return self.victim.name
 
     @property
@@ -56,27 +56,27 @@ class Evidence:
 
     @property
     def right(self) -> Tensor:
-        """(n,) bool: what the network gets right without an attack."""
+        """(n,) bool: which images the network gets right without an attack."""
         return self.victim.right.cpu()
 
     @property
     def left(self) -> Tensor:
-        """(n,) bool: what stands against every white-box attack."""
+        """(n,) bool: which images stand against every white-box attack."""
         return self.found.left("whitebox")
 
     @property
     def sets(self) -> Mapping[str, Tensor]:
-        """Adversarial set → (n,) bool: what stands against it."""
+        """Adversarial set → (n,) bool: which images stand against it."""
         return self.found.stands.get("transfer", {})
 
     @cached_property
     def after_noise(self) -> Tensor:
-        """(n,) bool: what stands against noise."""
+        """(n,) bool: which images stand against noise."""
         return self.pieces.finding(noise(self.victim)).stands
 
     @cached_property
     def after_twice(self) -> Tensor:
-        """(n,) bool: what of ``left`` stands against PGD with twice the steps and restarts."""
+        """(n,) bool: which images of ``left`` stand against PGD with twice the steps and restarts."""
         return self.pieces.finding(twice(self.victim, self.pgd, self.left)).stands
 
 
@@ -85,9 +85,9 @@ class NetworkCheck:
     """A row of the table.
 
     Attributes:
-        name: of the check that ``make`` makes.
+        name: name of the check.
         failed: what its failure means for the numbers.
-        make: makes it.
+        make: makes the check.
     """
 
     name: str
@@ -96,7 +96,7 @@ class NetworkCheck:
 
 
 def noise(victim: Victim) -> Attack:
-    """Ten times noise from the corners of the ball; a network that it fools was hardly attacked."""
+    """Noise from the corners of the ball, drawn ten times; a real attack has to find more than this."""
 
     def make(x: Tensor, y: Tensor) -> Tensor:
         generator = np.random.default_rng(derive_seed(victim.seed, "noise"))
@@ -116,7 +116,7 @@ def noise(victim: Victim) -> Attack:
 
 
 def twice(victim: Victim, pgd: AttackParams, left: Tensor) -> Attack:
-    """PGD with twice the steps and restarts, on what is ``left``, (n,) bool."""
+    """PGD with twice the steps and restarts, on the images that are ``left``, (n,) bool."""
     more = {
         "max_iter": 2 * int(pgd.max_iter or 1),
         "num_random_init": 2 * max(int(pgd.num_random_init or 0), 1),
@@ -126,7 +126,7 @@ def twice(victim: Victim, pgd: AttackParams, left: Tensor) -> Attack:
 
 
 def _ball(e: Evidence) -> Check:
-    """The same check on each attack's images as one: the first that is not ok, with the attack's name."""
+    """Merge the ball checks of all attacks: the first that is not ok, with the attack's name in its text."""
     for found in e.found.findings:
         one = found.ball
         if one.verdict != "ok":
@@ -259,4 +259,4 @@ FAILED = {row.name: row.failed for row in NETWORK} | {
     "undefended-falls": "the attacks are too weak, so every accuracy under attack may be too high.",
     "test-unread": "training saw the test split, so every accuracy may be too high.",
 }
-"""Name of a check, of a network, a set or the whole → what its failure means for the numbers."""
+"""Check of a network, of a set or of the whole, by name → what its failure means for the numbers."""

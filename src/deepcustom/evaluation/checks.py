@@ -37,9 +37,9 @@ class Check:
 
     Attributes:
         name: what was checked.
-        about: the network or the set.
-        verdict: ``ok``; ``warn``: look at it; ``fail``: numbers that rest on it are not to be believed.
-        figures: what the verdict follows from.
+        about: the network, the set or the subject.
+        verdict: ``ok``; ``warn``: look at it; ``fail``: do not believe numbers that rest on it.
+        figures: the numbers that the verdict follows from.
         text: in one sentence, what was found and what it means.
     """
 
@@ -51,12 +51,12 @@ class Check:
 
 
 def _grade(value: float, ok: float, warn: float) -> Verdict:
-    """``ok`` up to the one bound, ``warn`` up to the other; ``fail`` above, and for nan."""
+    """``ok`` up to the first bound, ``warn`` up to the second, ``fail`` above it and for nan."""
     return "ok" if value <= ok else "warn" if value <= warn else "fail"
 
 
 def ball(about: str, x_adv: np.ndarray, x: np.ndarray, threat: ThreatModel) -> Check:
-    """Every image in the ball and in [0, 1]; arrays (n, C, H, W)."""
+    """Check that every image lies in the ball and in [0, 1]; arrays (n, C, H, W)."""
     figures = {"images": float(len(x))}
     try:
         threat.verify(x_adv, x)
@@ -66,7 +66,10 @@ def ball(about: str, x_adv: np.ndarray, x: np.ndarray, threat: ThreatModel) -> C
 
 
 def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
-    """The same logits twice, bit by bit, in eval mode; call it before anything sets that mode."""
+    """Check that the network is in eval mode and gives the same logits twice, bit for bit.
+
+    Call it before anything else sets eval mode.
+    """
     training = any(module.training for module in net.modules())
     with torch.no_grad():
         difference = float((net(x) - net(x)).abs().max()) if len(x) else 0.0
@@ -82,7 +85,7 @@ def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
 
 
 def logits(about: str, net: nn.Module, x: Tensor) -> Check:
-    """Outputs that are logits and no probabilities, whose logarithm flattens gradients twice."""
+    """Check that outputs are logits; a loss that expects logits flattens the gradients of probabilities."""
     out = predict(net, x)
     sums = float((out.sum(1) - 1).abs().max()) if len(out) else math.inf
     low = float(out.min()) if len(out) else 0.0
@@ -98,7 +101,7 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
 
 
 def gradients(victim: Victim) -> Check:
-    """Gradients that are neither zero nor infinite, where the network is right."""
+    """Check that no gradient is zero or infinite, on the images that the network gets right."""
     x, net = victim.x[victim.right].requires_grad_(), Counted(victim.net)
     zero = broken = 0
     for rows in torch.split(torch.arange(len(x), device=x.device), 500):
@@ -117,7 +120,7 @@ def gradients(victim: Victim) -> Check:
 
 
 def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
-    """PGD that can cross the ball, often enough."""
+    """Check that PGD can cross the ball, and has enough steps and restarts."""
     length = float(params.eps_step or 0) * int(params.max_iter or 0) / threat.eps
     starts = int(params.num_random_init or 0)
     figures = {"reach": length, "steps": float(params.max_iter or 0), "restarts": float(starts)}
@@ -129,12 +132,12 @@ def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
 
 
 def reproduced(about: str, unlike: int, total: int) -> Check:
-    """What fell under an attack falls again, and what stood stands, in batches of another size.
+    """Check that the same images fall and stand again when predicted in batches of another size.
 
     Args:
         about: the network.
-        unlike: how many predictions under attack are others when made again.
-        total: of how many.
+        unlike: how many predictions under attack differ when made again.
+        total: how many predictions there are.
     """
     figures = {"unlike": float(unlike), "predictions": float(total)}
     text = f"{unlike} of {total} predictions under attack are others when made again."
@@ -143,7 +146,7 @@ def reproduced(about: str, unlike: int, total: int) -> Check:
 
 
 def zero_radius(about: str, clean: float, at_zero: float) -> Check:
-    """An attack within a ball of radius 0 leaves exactly the clean accuracy."""
+    """Check that an attack within a ball of radius 0 leaves exactly the clean accuracy."""
     figures = {"clean": clean, "eps_0": at_zero}
     text = (
         f"{100 * clean:.2f} % on clean images, {100 * at_zero:.2f} % under an attack with eps = 0."
@@ -159,14 +162,14 @@ def beaten(strong: Tensor, weak: Tensor) -> float:
 def not_beaten(
     name: str, about: str, strong: Tensor, weak: Tensor, words: tuple[str, str]
 ) -> Check:
-    """Image by image: what stands against the stronger attack stands against the weaker one.
+    """Check, image by image, that what stands against the stronger attack stands against the weaker.
 
     Args:
-        name: of the check.
+        name: name of the check.
         about: the network.
-        strong: (n,) bool, what stands against the attack that should be the stronger.
-        weak: likewise, the weaker.
-        words: what the two are called.
+        strong: (n,) bool, which images stand against the attack that should be the stronger.
+        weak: likewise, against the weaker.
+        words: names of the two attacks, the stronger first.
     """
     share = beaten(strong, weak)
     count = f"{round(share * len(strong))} of {len(strong)} images"
@@ -180,12 +183,12 @@ def not_beaten(
 
 
 def doubled(about: str, left: Tensor, after: Tensor) -> Check:
-    """Twice the steps and restarts change the accuracy by half a point at most.
+    """Check that twice the steps and restarts change the accuracy by half a point at most.
 
     Args:
         about: the network.
-        left: (n,) bool, what stood against all white-box attacks.
-        after: (n,) bool, what of that stands against PGD with twice the steps and restarts.
+        left: (n,) bool, which images stood against all white-box attacks.
+        after: (n,) bool, which of them stand against PGD with twice the steps and restarts.
     """
     n = max(len(left), 1)
     gain = int((left & ~after).sum()) / n
@@ -197,7 +200,7 @@ def doubled(about: str, left: Tensor, after: Tensor) -> Check:
 
 
 def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
-    """Accuracy falls with eps, and reaches about 0 when the ball is large."""
+    """Check that accuracy falls with eps, and reaches about 0 when the ball is large."""
     curve = sorted((p.eps, p.accuracy) for p in points if p.curve == "eps")
     values = [accuracy for _, accuracy in curve]
     rise = max((b - a for a, b in pairwise(values)), default=0.0)
@@ -212,7 +215,7 @@ def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
 
 
 def loss_rises(about: str, points: Iterable[Point]) -> Check:
-    """Along the attack the loss rises, on every image."""
+    """Check that the attack raises the loss of every image."""
     last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
     if math.isnan(last.loss):
         return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
@@ -223,7 +226,7 @@ def loss_rises(about: str, points: Iterable[Point]) -> Check:
 
 
 def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Check:
-    """On no adversarial set is a network better than on clean images, by more than a point.
+    """Check that no adversarial set gives more than a point above the accuracy on clean images.
 
     Args:
         about: the network.
@@ -244,13 +247,13 @@ def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Chec
 
 
 def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: int) -> Check:
-    """Whether a linear classifier reads the label off the perturbation alone.
+    """Check whether a linear classifier can read the label off the perturbation alone.
 
     Args:
         attack: name of the set.
         change: x_adv - x, (n, C, H, W).
         y: true labels (n,).
-        seed: of the halves: one to fit on, one to read.
+        seed: seeds the split into two halves: one to fit on, one to test on.
     """
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import train_test_split
@@ -271,7 +274,10 @@ def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: 
 
 
 def undefended_falls(about: str, worst: Tensor) -> Check:
-    """A network without a defence keeps about nothing; (n,) bool, what stands against everything."""
+    """Check that an undefended network keeps about nothing.
+
+    ``worst``, (n,) bool, says which images stand against everything.
+    """
     left = float(worst.double().mean())
     text = f"The undefended network keeps {100 * left:.2f} %"
     verdict = _grade(left, 0.01, 0.05)
@@ -280,10 +286,10 @@ def undefended_falls(about: str, worst: Tensor) -> Check:
 
 
 def test_unread(dataset: str, reads: Mapping[str, Iterable[str]]) -> Check:
-    """Nothing that trains read the test split.
+    """Check that no run that trained read the test split.
 
     Args:
-        dataset: the data set.
+        dataset: name of the subject.
         reads: stage and item of every run that trained → the paths it read.
     """
     guilty = sorted(

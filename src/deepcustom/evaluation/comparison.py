@@ -12,7 +12,7 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the results of one data set differ from earlier ones.
+    """How the results of one subject differ from earlier ones.
 
     Attributes:
         dataset: its name.
@@ -37,7 +37,7 @@ class Comparison:
 
 
 def compare(earlier: Iterable[Result], now: Iterable[Result], dataset: str) -> Comparison:
-    """Compare the results ``now`` of one data set with ``earlier`` ones."""
+    """Compare the results ``now`` of one subject with ``earlier`` ones."""
     before, after = _by_key(earlier, dataset), _by_key(now, dataset)
     pairs = [(result, after[key]) for key, result in before.items() if key in after]
     # Compared as text, since nan (the accuracy on an empty set) is not equal to itself.
