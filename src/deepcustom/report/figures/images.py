@@ -28,7 +28,7 @@ def image_grid(
     eps: float,
     title: str,
 ) -> Figure:
-    """Clean images, adversarial images and their difference, a column each, in the order given.
+    """Clean images, adversarial images and their differences, one image per column, in the order given.
 
     Args:
         x: clean images, (N, C, H, W) in [0, 1], with C 1 or 3; N may be 0.
@@ -38,10 +38,10 @@ def image_grid(
         predicted: class the network gives each clean image, (N,).
         predicted_adv: class it gives each adversarial image, (N,); a change is shown in red.
         eps: radius of the threat model, above 0; the difference is drawn on the scale -eps to eps.
-        title: which data set and attack.
+        title: names the data set and the attack.
 
     Raises:
-        InputError: where the shapes do not belong together.
+        InputError: the shapes do not fit together.
     """
     import numpy as np
 
@@ -103,7 +103,7 @@ def _image_column(
 
 
 def _prediction_labels(cells: Iterable[Axes], before: Sequence[str], after: Sequence[str]) -> None:
-    """Under each class name what the network says, before and after; red where it changed."""
+    """Write under each class name what the network predicts, before and after; red if it changed."""
     long = any(len(b) + len(a) > 9 for b, a in zip(before, after, strict=True))
     for axes, b, a in zip(cells, before, after, strict=True):
         axes.text(
