@@ -18,7 +18,7 @@ PROTOCOL = "blackbox"
 
 
 def surrogate_images(surrogate: Victim, params: AttackParams) -> Tensor:
-    """Attack another network on every image, from at most one random start; the images, (n, C, H, W).
+    """Attack every image against a surrogate, from at most one random start; returns (n, C, H, W).
 
     Images that only just fool the surrogate would not transfer.
     """

@@ -23,7 +23,7 @@ from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
 
-FIRST = 200  # so many images are shown to a network to see what kind of outputs it gives
+FIRST = 200  # number of images used to see what kind of outputs a network gives
 WEAKER = "white-box accuracy is too high, as a weaker attacker finds more."
 WHITEBOX = "the white-box attacks"
 

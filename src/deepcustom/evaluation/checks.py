@@ -132,7 +132,7 @@ def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
 
 
 def reproduced(about: str, unlike: int, total: int) -> Check:
-    """Check that the same images fall and stand again when predicted in batches of another size.
+    """Check that the same images fall, and the same stand, when predicted in batches of another size.
 
     Args:
         about: the network.

@@ -47,7 +47,7 @@ def _figures(row: dict[str, float | None]) -> dict[str, float]:
 
 
 def rows_csv(names: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Any]]) -> str:
-    """Write records as CSV, with more columns in front of their own.
+    """Write records as CSV, with further columns in front of their fields.
 
     Args:
         names: names of the columns in front.

@@ -83,7 +83,7 @@ def _attacks(
 
 
 def _attack(attacks: Iterator[Attack], found: Evaluation, pieces: Pieces) -> None:
-    """Run each attack, or load its finding, and add that to ``found``."""
+    """Run each attack, or take it from the store, and add its finding to ``found``."""
     for attack in attacks:
         finding = pieces.finding(attack)
         found.add(finding)

@@ -73,7 +73,7 @@ def load_own(
         default: the class of the network under attack, written like ``architecture``.
         architecture: ``package.module:Class``, called without arguments; the current folder is
             searched too. None: ``default``.
-        mean: mean of each channel, subtracted from the images first; empty: nothing is.
+        mean: mean of each channel, subtracted from the images; empty: no normalisation.
         std: likewise the standard deviation, by which the images are then divided.
 
     Raises:

@@ -197,7 +197,7 @@ class LabelLeak:
 
 
 HardenedWith = Mapping[str, str]
-"""Hardened network → the attack it was hardened with, named like its set; other networks are left out."""
+"""Hardened network → the attack it was hardened with, by its set's name; other networks are left out."""
 
 
 def own_attacks(

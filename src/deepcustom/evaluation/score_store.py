@@ -72,7 +72,7 @@ class ScoreStore:
                 file.unlink(missing_ok=True)
 
     def key(self, piece: Mapping[str, Any]) -> str:
-        """The name of the piece that ``piece`` describes, with what JSON can hold and tensors."""
+        """The name of the piece that ``piece`` describes; it may hold tensors, and what JSON can hold."""
         text = json.dumps([self.basis, piece], sort_keys=True, default=_digest)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -241,10 +241,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(record: Check | Point) -> dict[str, Any]:
-    """The record as JSON, with null for nan.
-
-    nan is not equal to itself, so a piece that held it would fail its checksum and count as damaged.
-    """
+    """The record as JSON; nan becomes null, since JSON has no nan."""
     return {name: _null(value) for name, value in asdict(record).items()}
 
 

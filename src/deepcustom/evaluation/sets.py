@@ -16,7 +16,7 @@ from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import unclipped
 from deepcustom.evaluation.transfer import TestSet
 
-_LEAK_IMAGES = 4000  # at most so many images of a set are searched for a label leak
+_LEAK_IMAGES = 4000  # the most images of a set that are searched for a label leak
 
 
 @dataclass(frozen=True)

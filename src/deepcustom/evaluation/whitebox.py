@@ -24,7 +24,7 @@ from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "whitebox"
 MORE = "apgd-t-more"
-"""An extra attack, made if Square (black-box) breaks images that the white-box attacks left standing."""
+"""An extra attack, made if Square (black-box) breaks too many images that stood against the others."""
 
 
 def whitebox(
@@ -86,7 +86,7 @@ def _apgd_on(
 
 
 def restarted(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Outcome:
-    """Run FGSM, or PGD, where each restart attacks only the images that still stand.
+    """Run FGSM, or PGD in which each restart attacks only the images that still stand.
 
     Args:
         victim: the network and the images.
