@@ -25,7 +25,7 @@ KEY_TAG = "deepcustom.run_key"
 REPRO_TAG = "deepcustom.repro"
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
 METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
-RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # a server's error codes if another process made it first
+RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # error codes if another process was quicker
 TRIES = 3
 
 
@@ -60,7 +60,7 @@ def _one_run(
 
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     found = _found(client, experiment, query)
-    # A finished run is kept; any others are left over and go.
+    # If a finished run exists, keep it and remove the others.
     finished = [run_id for run_id, status in found.items() if status == "FINISHED"]
     if finished:
         kept = min(finished)

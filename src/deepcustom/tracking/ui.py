@@ -71,7 +71,7 @@ def serve_ui(
 ) -> None:
     """Serves MLflow's page until interrupted, and says its address once it answers.
 
-    If ``MLFLOW_TRACKING_URI`` names a server, it starts none and only says that server's address.
+    If ``MLFLOW_TRACKING_URI`` names a server, this starts none and only says that server's address.
 
     Args:
         root: The repository's root, where the default store lies.
