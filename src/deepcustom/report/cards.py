@@ -109,6 +109,7 @@ def card(
         facts: what else is known, name → value: the data, the threat model.
         settings: the model's section of ``params.yaml``.
     """
+    # The facts at the top of the card.
     rows = {
         "file": f"`{model.path}`",
         "md5": f"`{model.md5}`",
@@ -116,6 +117,7 @@ def card(
         **facts,
         "settings": ", ".join(f"{key} {value}" for key, value in _flat(settings)),
     }
+    # What it scored: a classifier as a network, a bank or a generator as an attack.
     own = [result for result in results if result.dataset == dataset]
     scores = (
         _as_network(own, model.name, hardened_with)

@@ -79,7 +79,7 @@ def _protocol_tables(
     if not cells:
         return []
     names = [_text(name) for name in ("network", *networks)]
-    # With intervals if the columns then fit in one table, else without.
+    # Show the intervals if all columns then fit in one table.
     for interval in (True, False):
         columns = [
             [

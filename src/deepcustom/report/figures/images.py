@@ -49,6 +49,7 @@ def image_grid(
     _check_images(x, x_adv, {"y": y, "predicted": predicted, "predicted_adv": predicted_adv})
     if len(x) == 0:
         return message_figure(title, "the set is empty: there is no image to show")
+    # One column of cells for each image.
     largest = float(np.abs(x_adv - x).max())
     colour = x.shape[1] == 3
     fig = new_figure(max(1.0 * len(x) + 1.2, 5.5), 4.5 if colour else 4.1, title, compress=True)
@@ -58,6 +59,7 @@ def image_grid(
         cells[0].set_title(
             class_names[int(label)], fontsize=8.5, color=INK, fontweight="bold", pad=16
         )
+    # What is written around the cells.
     if predicted is not None and predicted_adv is not None:
         _prediction_labels(
             grid[0],

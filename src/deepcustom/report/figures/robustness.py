@@ -138,7 +138,7 @@ def spread(values: Sequence[float], gap: float, top: float = 100.0) -> list[floa
 
 
 def _mark_eps(axes: Axes, points: Sequence[tuple[str, CurvePoint]]) -> None:
-    """Draw a line at the radius of the threat model: the one that the curve against steps has."""
+    """Draw a line at the threat model's radius, which is the radius of the curve against steps."""
     radii = {point.eps for _, point in points if point.curve == "steps"}
     if len(radii) == 1:
         (eps,) = radii
