@@ -1274,7 +1274,7 @@ def test_an_interrupted_evaluation_goes_on_inside_a_network(
     assert attacked == all_of_it[all_of_it.index(("nce", "square")) :]
     out = capsys.readouterr().out
     assert "evaluate@mnist: target was finished before\n" in out
-    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were finished before\n", out)
+    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were already done\n", out)
     assert scored(ws) == whole
 
     attacked.clear()

@@ -1,9 +1,9 @@
-"""Scores kept by what they depend on, so that a new network or set costs no attack that was made before.
+"""Scores stored by what they depend on, so that a new network or set repeats no attack made before.
 
-The unit is a *piece*: one attack on one network, its curves, or a check that attacks. Each lies in a file
-whose name is the hash of all that decides it, in a folder that says what it is: ``NETWORK/ATTACK``. Whoever
-asks for a piece of that name gets it; whatever is another (weights, images, a setting of this attack, code,
-machine) has another name, and is made.
+The unit is a *piece*: one attack on one network, its curves, or a check that queries it. Each piece lies in
+a file named by the hash of everything that decides it, in a folder that says what it is: ``NETWORK/ATTACK``.
+If there is a file of that name, the piece is taken from it. If anything differs (weights, images, a setting
+of this attack, code, machine), the name differs, and the piece is made.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 @dataclass
 class ScoreStore:
-    """A folder of pieces; a context in which one run asks for them.
+    """A folder of pieces, and a context manager for one run that asks for them.
 
-    What the last run of each name has used stays. When a run ends well, all else is removed; while it
-    goes on, and where it is interrupted, what it has used so far stays too. Deleting the folder costs
-    the time to make the pieces again and nothing else.
+    The store keeps the pieces that the last run of each name used. When a run ends well, the store
+    removes all others. While a run goes on, or if it is interrupted, the pieces it has used so far are
+    kept too. Deleting the folder costs only the time to make the pieces again.
 
     Attributes:
-        folder: where they lie, made with the first of them; None: nothing is kept.
+        folder: where the pieces lie, created with the first one; None: nothing is kept.
         basis: what decides every piece: code, versions, machine; anything that JSON can hold.
-        run: the name of this run: its list of pieces is a file of that name.
+        run: the name of this run; a JSON file of that name lists its pieces.
     """
 
     folder: Path | None = None
@@ -76,19 +76,19 @@ class ScoreStore:
         _prune(self.folder)
 
     def key(self, network: str, what: str, piece: Mapping[str, Any]) -> str:
-        """The name of what ``piece`` decides.
+        """The name of the piece that ``piece`` describes.
 
         Args:
-            network: whose piece it is, for the folder.
-            what: which one, for the folder.
-            piece: all that decides it, next to the basis; it holds what JSON can hold, and tensors.
+            network: the network that it is about, for the folder.
+            what: the attack, the check, ``curves`` or ``images``, for the folder.
+            piece: everything that decides it besides the basis; it may hold tensors, and what JSON can hold.
         """
         text = json.dumps([self.basis, piece], sort_keys=True, default=_digest)
         folder = "/".join(_NO_NAME.sub("_", part) for part in (network, what))
         return f"{folder}/{hashlib.sha256(text.encode()).hexdigest()}"
 
     def load(self, key: str) -> Packed | None:
-        """The piece of that name; None where it is absent or damaged."""
+        """The piece of that name; None if it is absent or damaged."""
         self.note(key)
         return Checkpoint(self.folder, key).load(key)
 
@@ -98,7 +98,7 @@ class ScoreStore:
         Checkpoint(self.folder, key).save(key, *packed)
 
     def note(self, key: str) -> None:
-        """Keep the piece of that name, where there is one, as if this run had asked for it."""
+        """Keep the piece of that name, if there is one, as if this run had asked for it."""
         self._used.add(key)
         if self.folder is not None and key not in self._listed:
             self._list(self._listed | {key})
@@ -129,14 +129,14 @@ def forget(folder: Path, network: str) -> None:
 
 @dataclass
 class Pieces:
-    """The pieces of one network: taken where they lie in the store, else made and kept.
+    """The pieces of one network: taken from the store if they are there, else made and stored.
 
     Attributes:
         victim: the network and the images.
-        weights: hash of the network's weights, and of whatever else makes it answer as it does.
+        weights: hash of the network's weights, and of everything else that decides its output.
         store: where the pieces lie.
-        made: how many were made.
-        taken: how many were taken.
+        made: how many pieces were made.
+        taken: how many were taken from the store.
         skipped: steps of progress that needed no work, for :meth:`resumed`.
     """
 
@@ -146,10 +146,10 @@ class Pieces:
     made: int = 0
     taken: int = 0
     skipped: int = 0
-    _said: int = field(default=0, init=False)  # of ``made``
+    _said: int = field(default=0, init=False)  # the value of ``made`` at the last report
 
     def say(self, note: str, steps: int = 1) -> None:
-        """Tell the victim's progress of what was made since the last call, if anything was."""
+        """Report progress on what was made since the last call, if anything was."""
         if self.made > self._said:
             self.victim.advance(f"{self.victim.name}: {note}", steps)
         else:
@@ -157,22 +157,22 @@ class Pieces:
         self._said = self.made
 
     def resumed(self) -> None:
-        """Tell the victim's progress in one line what was taken, if anything was."""
+        """Report in one line what was taken from the store, if anything was."""
         if self.taken:
             whole = "was finished before"
-            part = f"{self.taken} of {self.taken + self.made} parts were finished before"
+            part = f"{self.taken} of {self.taken + self.made} parts were already done"
             note = f"{self.victim.name}: {part}" if self.made else f"{self.victim.name} {whole}"
             self.victim.advance(note, self.skipped, resumed=True)
 
     def finding(self, attack: Attack) -> Finding:
-        """What an attack leaves."""
+        """The finding of an attack."""
         about = {"protocol": attack.protocol, "attack": attack.name, "settings": attack.settings}
         return self._piece(
             attack.name, about, lambda: Finding.of(self.victim, attack.run()), _FINDING
         )
 
     def check(self, name: str, make: Callable[[], Check]) -> Check:
-        """A check that the victim alone decides."""
+        """A check that depends on the victim alone."""
         return self._piece(name, {"check": name}, make, _CHECK)
 
     def points(self, settings: Mapping[str, Any], make: Callable[[], list[Point]]) -> list[Point]:
@@ -184,7 +184,7 @@ class Pieces:
         return self._piece("images", {"images": settings}, make, _IMAGES).to(self.victim.x)
 
     def images_key(self, settings: Mapping[str, Any]) -> str:
-        """What :meth:`images` follow from; they stay in the store, though nobody may look at them."""
+        """The key of :meth:`images`; it keeps them in the store even if this run never reads them."""
         key = self._key("images", {"images": settings})
         self.store.note(key)
         return key
@@ -221,7 +221,7 @@ class Pieces:
 
 @dataclass(frozen=True)
 class _Form(Generic[T]):
-    """How a kind of piece becomes tensors and JSON, and comes back."""
+    """How a kind of piece is turned into tensors and JSON, and back."""
 
     pack: Callable[[T], Packed]
     unpack: Callable[[Packed], T]
@@ -261,9 +261,11 @@ _IMAGES = _Form[Tensor](lambda x: ({"x_adv": x.cpu().contiguous()}, {}), lambda 
 
 
 def _digest(value: Any) -> str:
-    """A tensor in a name: the hash of its bytes."""
+    """What stands for a tensor in a key: the hash of its dtype, shape and bytes."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{type(value).__name__} decides no piece: want a tensor, or JSON")
+        raise TypeError(
+            f"the key of a piece holds a {type(value).__name__}: want a tensor, or JSON"
+        )
     head = f"{value.dtype} {tuple(value.shape)}".encode()
     digest = hashlib.sha256(head)
     digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -271,7 +273,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(record: Check | Point) -> dict[str, Any]:
-    """As JSON holds it; null for nan, which equals nothing, so that a piece would not know it again."""
+    """The record as JSON; nan becomes null, since JSON has no nan."""
     return {name: _null(value) for name, value in asdict(record).items()}
 
 
@@ -301,7 +303,7 @@ def _prune(folder: Path) -> None:
 
 
 def _read(path: Path) -> set[str]:
-    """The pieces on a run's list; none where there is no list, or no readable one."""
+    """The pieces on a run's list; none if there is no readable list."""
     try:
         return {str(key) for key in json.loads(path.read_text())}
     except (OSError, ValueError, TypeError):
