@@ -1,1 +1,1 @@
-"""Worked examples; a package, so that ``examples.margin_loss:MarginLoss`` finds this one and no other."""
+"""Worked examples. A package, so that ``examples.margin_loss:MarginLoss`` finds only the class of this folder."""
