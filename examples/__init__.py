@@ -1,1 +1,1 @@
-"""Worked examples. A package, so that ``examples.margin_loss:MarginLoss`` finds only the class of this folder."""
+"""Worked examples, in a package, so that ``examples.margin_loss:MarginLoss`` finds no other class."""

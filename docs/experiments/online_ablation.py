@@ -83,7 +83,7 @@ SEEDS = dict.fromkeys((("mnist", "online"), ("mnist", "no noise")), (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Row:
-    """One network: shares of ``val`` that stand, gradients an image and seconds of training."""
+    """One network: shares of ``val`` that stand, and the training's gradients an image and seconds."""
 
     dataset: str
     variant: str
@@ -136,7 +136,7 @@ class Bench:
         )
 
     def _harden(self, net: Classifier, variant: str, seed: int) -> int:
-        """Train in place; returns how many gradients an image takes a step, the network's own included."""
+        """Train in place; returns the gradients an image in each step, the network's own included."""
         classes, subject, job = (
             self.spec.num_classes,
             self.stage.row.subject,
