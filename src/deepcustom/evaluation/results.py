@@ -19,8 +19,8 @@ PROTOCOLS = {
     ),
     "whitebox": (
         "An attacker who knows the network's weights attacks it directly. Each attack gets the images that "
-        "the network classifies correctly; apgd-ce and apgd-t get only those that withstood all attacks before "
-        "them."
+        "the network classifies correctly; apgd-ce and apgd-t get only those that withstood all the "
+        "attacks before them."
     ),
     "blackbox": (
         "Each network is attacked by an attacker who cannot see inside it: with images made against "
