@@ -1,4 +1,4 @@
-# Every target sets up .venv by itself. `make` alone lists the targets.
+# A target that needs .venv makes it first. `make` alone lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,12 +6,12 @@ PROFILE ?= default
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
-# Before a long quiet command on the same line: a line every ten seconds until it ends.
+# Put this before a long, quiet command on the same line: it prints a line every ten seconds until the end.
 TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work for $$n s"; done) & \
   trap "kill $$! 2>/dev/null" EXIT; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes clean lock
+.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -73,11 +73,18 @@ same-bytes: $(READY)  ## run REF=<commit> and HEAD on the smoke profile, compare
 	@test -n "$(REF)" || { echo "make same-bytes REF=<commit>, and ALLOW='glob glob' for what may differ" >&2; exit 2; }
 	$(BIN)/python tests/same_bytes.py "$(REF)" --allow "$(ALLOW)"
 
+same-code: $(READY)  ## check that since REF=<commit> only comments, docstrings and error texts changed
+	@test -n "$(REF)" || { echo "make same-code REF=<commit>" >&2; exit 2; }
+	$(BIN)/python tests/same_code.py "$(REF)"
+
+rooms: $(READY)  ## draw the rooms of the code, and what each imports, into CONTRIBUTING.md
+	$(BIN)/python docs/images/rooms.py
+
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	@$(TELL) $(BIN)/python -m pip install --quiet uv
 	@$(TELL) $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
 	  --no-annotate --no-header --quiet --output-file .lock.partial
-	@# The packages of CUDA belong to torch, which pins them itself where its wheel needs them.
+	@# Leave out the packages of CUDA: torch pins them itself where its wheel needs them.
 	{ echo '# Made by `make lock` from pyproject.toml; do not edit.'; \
 	  grep -vE '^(nvidia-|cuda-|triton)' .lock.partial; } > requirements.lock
 	@rm .lock.partial

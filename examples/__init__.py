@@ -1,1 +1,1 @@
-"""Worked examples; a package, so that ``examples.margin_loss:MarginLoss`` finds this one and no other."""
+"""Worked examples, in a package, so that ``examples.margin_loss:MarginLoss`` finds no other class."""

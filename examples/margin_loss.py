@@ -1,25 +1,13 @@
-"""Example of a loss of one's own: the margin of Carlini and Wagner 2017, in a file outside the package.
+"""Example of a loss of your own: the margin of Carlini and Wagner 2017, in a file outside the package.
 
-Copy this file, change the mathematics, and name the class where the losses are named. In ``params.yaml``,
-a row of ``train_dgn`` (the bank's name, here ``margin``, is yours to choose) trains it, and does so anew
-when this file changes; rows of ``generate`` make its adversarial sets::
+Copy this file and change the mathematics. The following command writes the bank's rows into ``params.yaml``.
+The bank is called ``margin`` here; choose any name::
 
-    train_dgn:
-      mnist-margin:
-        subject: mnist
-        dataset: mnist
-        bank: margin
-        recipe: mnist-bank
-        loss: examples.margin_loss:MarginLoss
-        options: {kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}
-        code: examples/margin_loss.py
-        reads: models/target/mnist.safetensors  # it reads no analysis
-    generate:
-      mnist-margin-train: {subject: mnist, dataset: mnist, bank: margin, split: train, recipe: dgn-images}
-      mnist-margin-test: {subject: mnist, dataset: mnist, bank: margin, split: test, recipe: dgn-images}
+    deepcustom add bank margin --subject mnist --loss examples.margin_loss:MarginLoss \\
+      --set 'options={kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}'
 
-``dvc repro train_dgn@mnist-margin`` trains the bank, and ``dvc repro`` makes its sets too. docs/losses.md
-goes on from here: the row that hardens a network with them.
+``dvc repro`` then trains the bank and scores its adversarial set. When this file changes, it does so again.
+docs/losses.md continues from here.
 """
 
 from __future__ import annotations
@@ -43,14 +31,14 @@ def margin_terms(
     margin_weight: float,
     mse_weight: float,
 ) -> dict[str, Tensor]:
-    """How far the true class leads (Carlini and Wagner 2017, f_6), and the distance from the image.
+    """The lead of the true class (Carlini and Wagner 2017, f_6), and the distance from the clean image.
 
     Args:
         x: clean images (N, C, H, W) in [0, 1].
         g: generator's output, same shape.
         net: target network, images to logits.
         label: the images' class.
-        kappa: the lead by which another class must win before pushing stops.
+        kappa: once another class leads by this much, the loss stops pushing.
         margin_weight: weight of the lead.
         mse_weight: weight of the mean squared error over the pixels.
 
@@ -67,7 +55,7 @@ def margin_terms(
 
 
 class MarginOptions(Params):
-    """``kappa`` is the confidence asked for, in logits; the others weigh the two terms."""
+    """``kappa`` is the lead that another class should reach, in logits; the others weigh the two terms."""
 
     kappa: float = Field(ge=0)
     margin_weight: float = Field(ge=0)

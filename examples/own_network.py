@@ -1,6 +1,6 @@
-"""A network that is not this project's, trained here and scored by its evaluation.
+"""Example of a network of your own: this file trains it, and DeepCustom's evaluation scores it.
 
-From the project's top folder, with MNIST prepared (``make evaluate`` leaves it so)::
+Run these commands from the project's top folder. MNIST must be prepared, as it is after ``make evaluate``::
 
     python -m examples.own_network own.safetensors
     deepcustom evaluate --subject mnist --network own.safetensors --architecture examples.own_network:Linear
@@ -20,7 +20,7 @@ from deepcustom.data.datasets import load_spec
 
 
 class Linear(nn.Module):
-    """Softmax regression. Normalisation is a part of it, so attacks work on images in [0, 1]."""
+    """Softmax regression. The network normalises its input itself, so attacks work on images in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-import textwrap
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -140,12 +140,54 @@ def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def commands(text: str) -> list[list[str]]:
+    """The commands ``deepcustom add`` in a text, without the program's name."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    found = re.findall(r"^\s*deepcustom (add .*)$", joined, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in found]
+
+
+def adding_project(folder: Path) -> Workspace:
+    """A copy of this project's settings and examples, to add rows to."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("examples", "profiles"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / "src").symlink_to(ROOT / "src")
+    return Workspace(folder)
+
+
+@contextlib.contextmanager
+def own_modules(name: str = "examples") -> Iterator[None]:
+    """Modules of this name are those of the project at hand, and forgotten afterwards."""
+
+    def take() -> dict[str, Any]:
+        return {key: sys.modules.pop(key) for key in list(sys.modules) if key.split(".")[0] == name}
+
+    before, path = take(), list(sys.path)
+    try:
+        yield
+    finally:
+        take()
+        sys.modules.update(before)
+        sys.path[:] = path
+
+
+@cache
 def walk_through() -> dict[str, Any]:
-    """What "Adding one" in docs/losses.md adds to params.yaml."""
+    """The rows that the commands of "Adding one" in docs/losses.md add to params.yaml."""
     text = (ROOT / "docs/losses.md").read_text().partition("\n## Adding one\n")[2]
-    (block,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
-    rows: dict[str, Any] = yaml.safe_load(textwrap.dedent(block))
-    return rows
+    before = yaml.safe_load((ROOT / "params.yaml").read_text())
+    with tempfile.TemporaryDirectory() as folder, own_modules():
+        ws = adding_project(Path(folder))
+        for words in commands(text):
+            assert call_main(ws.root, *words) == 0, words
+        after = yaml.safe_load(ws.params.read_text())
+    new = {
+        stage: {name: row for name, row in after[stage].items() if name not in before[stage]}
+        for stage in rows.LAYOUTS
+    }
+    return {stage: found for stage, found in new.items() if found}
 
 
 def tiny_params() -> dict[str, Any]:

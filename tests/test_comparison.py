@@ -57,7 +57,7 @@ def test_the_same_number_on_other_bytes_is_said(column: str):
     assert found.alike
     assert comparison_lines(found) == [
         "mnist: 0 of 1 rows equal the committed ones",
-        "  1 have equal accuracy on other bytes (see the hashes)",
+        "  1 have the same accuracy, but other weights or images (see the hashes)",
     ]
 
 
@@ -80,6 +80,6 @@ def test_rows_that_came_or_went_are_named():
     assert not found.alike
     assert comparison_lines(found, "earlier") == [
         "mnist: 0 of 0 rows equal the earlier ones",
-        "  lrp, transfer, pgd: no longer there",
+        "  lrp, transfer, pgd: missing now",
         "  lrp, transfer, fgsm: not among the earlier ones",
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import re
@@ -420,7 +421,7 @@ def followed(
     folder: Path, leave_out: tuple[str, ...] = ()
 ) -> tuple[Pipeline, dict[str, Any], set[str]]:
     """The project after the walk-through, without the rows named in ``leave_out``."""
-    more = walk_through()
+    more = copy.deepcopy(walk_through())
     for name in leave_out:
         stage, _, row = name.partition("@")
         del more[stage][row]
@@ -573,7 +574,7 @@ def test_every_module_has_a_layer() -> None:
 def into_rooms() -> dict[str, set[str]]:
     """Room → its modules that modules outside it import."""
     used: dict[str, set[str]] = {}
-    sources = Path(inspect.getfile(cli)).parent
+    sources = Path(deepcustom.__file__).parent
     for path in sorted(sources.rglob("*.py")):
         inside = path.relative_to(sources).parts[0]
         for node in ast.walk(ast.parse(path.read_text())):

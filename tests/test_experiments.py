@@ -227,7 +227,7 @@ def test_what_the_docs_say_of_the_ablation() -> None:
 
 
 def test_what_a_generator_that_learns_meanwhile_buys() -> None:
-    """The table beside PGD of as many gradients, and the README's sentence."""
+    """The table beside PGD of as many gradients, and the sentence above the results."""
     seeds = experiment("hardening_seeds")
     table = seeds.comparison()
     assert table in Path("docs/evaluation.md").read_text()
@@ -248,7 +248,7 @@ def test_what_a_generator_that_learns_meanwhile_buys() -> None:
     )
     assert madry - 1 < online <= few, "nothing that the generator adds"
     assert sorted(ratios["cifar10", "pgd-3"])[1] < sorted(ratios["cifar10", "online"])[1]
-    assert seeds.headline() in " ".join(Path("README.md").read_text().split())
+    assert seeds.headline() in " ".join(Path("docs/results.md").read_text().split())
 
 
 def test_no_seed_makes_fixed_images_a_defence() -> None:

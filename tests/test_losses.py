@@ -17,7 +17,7 @@ import budgets
 import pytest
 import torch
 from networks import GENERATOR
-from pipeline_fixtures import walk_through
+from pipeline_fixtures import commands, walk_through
 from torch import Tensor, nn
 
 from deepcustom.attacks.losses import (
@@ -489,18 +489,14 @@ def test_example_trains_a_bank_by_its_path(target_net, train, threat, compute):
     assert (target_net(x_adv).argmax(1) == y[two]).float().mean() < clean - 0.2
 
 
-def test_example_says_where_it_is_named():
-    import yaml
+def test_example_says_where_it_is_named(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
 
     from examples import margin_loss
 
-    about = margin_loss.__doc__
-    (block,) = (block.split("\n\n``")[0] for block in about.split("::\n")[1:])
-    rows = yaml.safe_load(block)
-    bank = rows["train_dgn"]["mnist-margin"]
+    walk = commands((ROOT / "docs/losses.md").read_text())
+    assert commands(margin_loss.__doc__ or "") == walk[:1]
+    bank = walk_through()["train_dgn"]["mnist-margin"]
     assert find_loss(bank["loss"]) is margin_loss.MarginLoss
     margin_loss.MarginOptions.model_validate(bank["options"])
     assert (ROOT / bank["code"]).is_file()
-    # the walk-through says the same, and more
-    whole = walk_through()
-    assert {stage: whole[stage] for stage in rows} == rows

@@ -606,11 +606,25 @@ def test_a_set_outside_the_ball_is_scored_under_another_name(done: Done, tmp_pat
     assert "nce-unclipped" in (ws.root / workspace.page(DATASET)).read_text()
 
 
-def test_the_snippet_of_the_readme_runs(done: Done) -> None:
-    code = (ROOT / "README.md").read_text().split("```python\n")[-1].split("```")[0]
+def run_snippet(document: str, ws: Workspace) -> dict[str, Any]:
+    """The Python of a document, run in a project; what it names."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     names: dict[str, Any] = {}
-    with contextlib.chdir(done[0].root):
+    with contextlib.chdir(ws.root):
         exec(code, names)
+    return names
+
+
+def test_the_six_lines_of_the_readme_run(done: Done) -> None:
+    names = run_snippet("README.md", done[0])
+    x, x_adv = names["x"].numpy(), names["x_adv"].numpy()
+    assert len(x) == SIZES["test"]
+    ThreatModel(0.3).verify(x_adv, x)
+    assert (x_adv != x).any()
+
+
+def test_a_bank_hardens_with_arts_trainer_as_the_docs_say(done: Done) -> None:
+    names = run_snippet("docs/models.md", done[0])
     assert names["classifier"].optimizer.state, "nothing was trained"
     x, y = names["x"].numpy(), names["y"].numpy()
     ThreatModel(0.3).verify(names["attack"].generate(x, y), x)
@@ -1260,7 +1274,7 @@ def test_an_interrupted_evaluation_goes_on_inside_a_network(
     assert attacked == all_of_it[all_of_it.index(("nce", "square")) :]
     out = capsys.readouterr().out
     assert "evaluate@mnist: target was finished before\n" in out
-    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were finished before\n", out)
+    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were already done\n", out)
     assert scored(ws) == whole
 
     attacked.clear()

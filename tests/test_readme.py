@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from pipeline_fixtures import ROOT
 
 from deepcustom.evaluation.results import PROTOCOLS, datasets_of, pivot, read_csv
@@ -53,8 +55,8 @@ def test_what_this_file_looks_for_it_finds() -> None:
     assert anchors(text) == {"a-b-c"}
 
 
-def test_tables_of_the_readme_are_those_of_the_results() -> None:
-    blocks = BLOCK.findall((ROOT / "README.md").read_text())
+def test_tables_of_the_docs_are_those_of_the_results() -> None:
+    blocks = BLOCK.findall((ROOT / "docs/results.md").read_text())
     made = {}
     for file in sorted((ROOT / "reports/results").glob("*.csv")):
         results = read_csv(file)
@@ -67,6 +69,70 @@ def test_tables_of_the_readme_are_those_of_the_results() -> None:
     assert len(blocks) == len(there), "a table stands there twice"
     headline = {(d, p) for d in ("mnist", "cifar10") for p in ("worst", "transfer", "whitebox")}
     assert set(there) == headline
+
+
+def worst_of_all(found: dict[tuple[str, str], float], network: str) -> tuple[float, ...]:
+    """What decides which network is best: everything, then what the study measured."""
+    return found[network, "all"], found[network, "transfer"]
+
+
+@pytest.mark.parametrize("subject", ["mnist", "cifar10"])
+def test_the_headline_is_that_of_the_results(subject: str) -> None:
+    """Clean, the worst of transfer and the worst of all, and which network of the study's is the best."""
+    text = (ROOT / "README.md").read_text()
+    block = text.split(f"<!-- headline:{subject} -->\n")[1].split("<!-- /headline -->")[0]
+    results = read_csv(ROOT / f"reports/results/{subject}.csv")
+    found = {(r.network, r.attack): r.accuracy for r in results if r.protocol == "worst"}
+    rows = {}
+    for line in block.splitlines()[2:]:
+        name, clean, transfer, whole, sentence = (
+            cell.strip() for cell in line.strip("|").split("|")
+        )
+        network = re.findall(r"\(`(.+)`\)", name)[0]
+        assert name.startswith(("undefended", "best of the study's", "Madry's", "ours"))
+        assert sentence.endswith(".")
+        rows[name.partition(" (")[0]] = network
+        said = tuple(found[network, attack] for attack in ("clean", "transfer", "all"))
+        assert (clean, transfer, whole) == tuple(f"{100 * value:.1f}" for value in said), network
+    assert rows["undefended"] == "target"
+    study = {network for network, _ in found} - {"target", "nce-ball", "madry", "online"}
+    assert rows["best of the study's"] == max(study, key=lambda name: worst_of_all(found, name))
+    assert (rows["Madry's"], rows["ours"]) == ("madry", "online")
+    eps = yaml.safe_load((ROOT / "params.yaml").read_text())["subjects"][subject]["threat"]["eps"]
+    assert f"eps {eps}" in block
+
+
+def test_what_the_headline_says_in_words() -> None:
+    """Of the sentences beside the figures those that name a figure; the others, see test_experiments."""
+    left = {
+        (subject, r.network, r.protocol, r.attack): 100 * r.accuracy
+        for subject in ("mnist", "cifar10")
+        for r in read_csv(ROOT / f"reports/results/{subject}.csv")
+    }
+    assert left["mnist", "target", "whitebox", "pgd"] == 0
+    assert left["cifar10", "target", "worst", "all"] == pytest.approx(0.1), "one image of 1,000"
+    fgsm, rest = (left["cifar10", "fgsm-art", "whitebox", a] for a in ("fgsm", "apgd-t"))
+    assert 0.28 < (fgsm - rest) / fgsm < 1 / 3, "nearly a third"
+    text = (ROOT / "docs/evaluation.md").read_text()
+    (time,) = re.findall(r"^\| cifar10 \| online \| 4 \| ([\d.]+) \|", text, re.MULTILINE)
+    assert f"in {time} of the time" in (ROOT / "README.md").read_text()
+    assert "| mnist | madry | 8 |" in text
+    assert "| mnist | online | 4 |" in text
+
+
+def test_the_drawn_rooms_are_those_of_the_code() -> None:
+    loaded = importlib.util.spec_from_file_location("rooms", ROOT / "docs/images/rooms.py")
+    assert loaded
+    assert loaded.loader
+    rooms = importlib.util.module_from_spec(loaded)
+    loaded.loader.exec_module(rooms)
+    block = (ROOT / "CONTRIBUTING.md").read_text().split(rooms.BEGIN)[1].split(rooms.END)[0]
+    assert block == rooms.drawn(), "`make rooms` draws them anew"
+    assert ("stages", "pipeline") in rooms.arrows().edges
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 @pytest.mark.parametrize("document", documents(), ids=lambda path: path.name)

@@ -111,7 +111,7 @@ def test_each_rich_table_holds_one_protocol() -> None:
     assert "n = 10,000 images" in one
     assert "reaches at most 0.93 points" in words(one)
     assert "0.5 [0.2, 1.2]" in two
-    assert "n = 1,000 images" in two
+    assert "n = 1,000 images" in words(two)
     assert "white-box" not in one
     assert "10,000" not in two
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +15,13 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
-from deepcustom.base.errors import DeepCustomError, InputError, ParamsError
+from deepcustom.base.errors import DeepCustomError, InputError, ParamsError, TrackingError
 from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.base.rows import row as row_of
 from deepcustom.evaluation.results import Result, read_csv, write_csv
 from deepcustom.pipeline import dvc, rescore
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.store import LATER
 
 TABLE = "reports/results/mnist.csv"
 MODEL = "models/target/mnist.safetensors"
@@ -103,6 +106,34 @@ def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Tol
     assert found == [row(90)]
     assert (compared.dataset, compared.equal, compared.alike) == ("mnist", 1, True)
     assert told == [["repro", "--force", "--single-item", *ORDER]]
+
+
+def test_mlflow_gets_the_runs_of_all_stages_at_once(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = (ws.runs / "mnist/generate" / name for name in ("old", "new"))
+    sent: list[list[Path]] = []
+
+    def run(root: Path, words: list[str], *, env: dict[str, str], **_: object) -> int:
+        assert env == {LATER: "1"}
+        (new / "run.json").parent.mkdir()
+        (new / "run.json").write_text("{}")
+        return 0
+
+    def fail(*_: object) -> None:
+        raise TrackingError("MLflow is away")
+
+    old.mkdir(parents=True)
+    (old / "run.json").write_text("{}")
+    os.utime(old / "run.json", (0, 0))
+    monkeypatch.setattr(dvc, "run_dvc", run)
+    monkeypatch.setattr(rescore, "send_kept", lambda folders, root: sent.append(folders))
+    rescore.rescore(ws)
+    assert sent == [[new]]
+    shutil.rmtree(new)
+    monkeypatch.setattr(rescore, "send_kept", fail)
+    rescore.rescore(ws)
+    assert "warning: MLflow is away" in capsys.readouterr().err
 
 
 def test_only_the_quick_protocols_are_compared(ws: Workspace, told: Told) -> None:

@@ -23,7 +23,7 @@ from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.material import Lazy
 from deepcustom.evaluation.results import csv_text
-from deepcustom.evaluation.score_store import Pieces, ScoreStore
+from deepcustom.evaluation.score_store import Pieces, ScoreStore, forget
 from deepcustom.evaluation.scoring import Scores, ScoringInputs, Testbed, is_quick, score
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
@@ -121,9 +121,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     real = Pieces._piece
 
-    def watched(self: Pieces, piece: Mapping[str, Any], make: Any, form: Any) -> Any:
+    def watched(self: Pieces, what: str, piece: Mapping[str, Any], make: Any, form: Any) -> Any:
         before = self.made
-        result = real(self, piece, make, form)
+        result = real(self, what, piece, make, form)
         name = piece.get("attack") or piece.get("check") or next(iter(piece))
         if self.made > before:
             found.append((self.victim.name, name))
@@ -164,7 +164,7 @@ def full(whole: tuple[Path, Scores], tmp_path: Path) -> Path:
 
 
 def pieces_in(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
+    return sorted(folder.rglob("*.safetensors"))
 
 
 def test_without_a_store_with_an_empty_a_full_and_a_half_the_bytes_are_equal(
@@ -198,6 +198,34 @@ def test_a_new_network_is_attacked_alone(
     assert kinds([one for one in made if one[0] == "new"]) - {"apgd-t-more"} == EVERY
     alone = score(bench.inputs(names=("target", "other", "new")), store(None))
     assert files(found) == files(alone)
+
+
+def test_a_network_that_is_no_more_is_forgotten(
+    bench: Bench, full: Path, made: list[tuple[str, str]]
+) -> None:
+    def content() -> dict[str, bytes]:
+        found = (file for file in full.rglob("*") if file.is_file())
+        return {file.relative_to(full).as_posix(): file.read_bytes() for file in found}
+
+    before = content()
+    score(bench.inputs(names=("target", "other", "new")), store(full))
+    assert (full / "new").is_dir()
+    assert (full / "target/from-new").is_dir()
+    forget(full, "new")
+    assert content() == before
+    made.clear()
+    score(bench.inputs(), store(full))
+    assert made == []
+    assert content() == before
+
+
+def test_no_name_leads_out_of_the_store(tmp_path: Path) -> None:
+    kept = store(tmp_path / "scores")
+    for name in ("../x", "/x", "..", "a/b", "a b"):
+        key = kept.key(name, name, {})
+        kept.save(key, ({}, {}))
+        assert kept.load(key) == ({}, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["scores"]
 
 
 def test_a_new_set_costs_predictions_alone(
@@ -384,9 +412,11 @@ def test_a_list_that_is_no_list_names_nothing(bench: Bench, full: Path, made: An
 
 
 def test_what_is_neither_json_nor_a_tensor_decides_no_piece() -> None:
-    with pytest.raises(TypeError, match="Path decides no piece: want a tensor, or JSON"):
-        store(None).key({"where": Path("a")})
+    def key(piece: Mapping[str, Any]) -> str:
+        return store(None).key("target", "pgd", piece)
+
+    with pytest.raises(TypeError, match="Path: want a tensor, or JSON"):
+        key({"where": Path("a")})
     one, other = torch.zeros(2), torch.zeros(2, dtype=torch.float64)
-    keys = {store(None).key({"x": x}) for x in (one, other, one[:0], one.view(1, 2), one.bool())}
-    assert len(keys) == 5
-    assert store(None).key({"x": one.clone()}) == store(None).key({"x": one})
+    assert len({key({"x": x}) for x in (one, other, one[:0], one.view(1, 2), one.bool())}) == 5
+    assert key({"x": one.clone()}) == key({"x": one})

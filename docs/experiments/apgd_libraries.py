@@ -1,9 +1,10 @@
-"""Two libraries' APGD (Croce and Hein 2020) side by side: what each leaves, and how long it takes.
+"""APGD (Croce and Hein 2020) of two libraries side by side: how much each leaves, and how long it takes.
 
-ART's AutoProjectedGradientDescent and the one of AutoAttack's authors (pyautoattack) attack the same
-network with the same number of iterations and restarts, on images of ``val`` that the network gets right. Run
-from the project's top folder after ``dvc repro`` or ``make evaluate``; it writes a CSV beside this file.
-``ratio`` is the time by that of pyautoattack in the same run. Nothing here touches the test split.
+ART's AutoProjectedGradientDescent and the APGD of AutoAttack's authors (pyautoattack) attack the same
+network with the same number of iterations and restarts, on images of ``val`` that the network gets right.
+Run this script from the project's top folder after ``dvc repro`` or ``make evaluate``; it writes a CSV
+beside this file. ``ratio`` is the time divided by that of pyautoattack in the same run. The script does
+not touch the test split.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Row:
 
 
 def measure(stage: StageRun, loss: str) -> list[Row]:
-    """Both libraries on the same images."""
+    """Attack the same images with both libraries."""
     subject, spec = stage.row.subject, load_dataset(stage)
     threat = ThreatModel.of(stage.subject.threat)
     x, y = draws.subset(load_split(stage, spec, "val"), IMAGES, 0).tensors()

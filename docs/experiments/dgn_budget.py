@@ -1,12 +1,12 @@
 """How long to train DGNs: target accuracy on ``val`` against the training budget.
 
-For lrp the image that minimises the loss exactly is known, x - eps on the relevant pixels and x + eps on
-the rest; its row has no epochs. The control is the same generator trained on the distance from the clean
-image alone (the suspiciousness loss with c = 0): what it breaks is broken by blur, and only what lies
-below it is a loss's own work.
+For lrp the image that minimises the loss exactly is known: x - eps on the relevant pixels and x + eps on
+the rest. Its row has no epochs. The control is the same generator, trained only on the distance from the
+clean image (the suspiciousness loss with c = 0). The control breaks images by blur alone, so a loss has
+an effect of its own only where its curve lies below that of the control.
 
-Run from the project's top folder after ``dvc repro suspiciousness@mnist relevance@mnist``; it writes a CSV
-and a picture beside this file. Nothing here touches the test split.
+Run this script from the project's top folder after ``dvc repro suspiciousness@mnist relevance@mnist``; it
+writes a CSV and a picture beside this file. It does not touch the test split.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SUBJECT = "mnist"
 
 @dataclass(frozen=True)
 class Budget:
-    """A loss, and the peak rate of a one-cycle schedule over so many epochs."""
+    """A loss, the number of epochs, and the peak rate of the one-cycle schedule over them."""
 
     loss: str
     learning_rate: float

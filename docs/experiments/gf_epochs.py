@@ -1,9 +1,9 @@
 """How long to train on fixed adversarial sets (``goodfellow``): accuracies on ``val`` for two budgets.
 
-Everything is as in ``params.yaml`` but the number of epochs, the same for all networks. Run from the
-project's top folder after ``dvc repro``, or ``dvc pull`` and ``dvc repro generate``; it writes a CSV
-beside this file. The attack is the one that the network was hardened with, on images it never saw.
-Nothing here touches the test split.
+Everything is as in ``params.yaml``, except the number of epochs, which is the same for all networks. The
+attack is the one that the network was hardened with, on images that the network never saw. Run this
+script from the project's top folder after ``dvc repro``, or after ``dvc pull`` and
+``dvc repro generate``; it writes a CSV beside this file. It does not touch the test split.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EPOCHS = (8, 12)
 
 @dataclass(frozen=True)
 class Row:
-    """One network trained, and what share of ``val`` it gets right, clean and attacked."""
+    """One trained network, and the shares of ``val`` that it gets right, clean and attacked."""
 
     network: str
     epochs: int

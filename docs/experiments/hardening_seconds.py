@@ -1,9 +1,10 @@
-"""What each way of hardening costs, side by side in one run.
+"""How long each way of hardening takes, side by side in one run.
 
-Two epochs on the whole train split, nothing watched, one way after the other in rounds: a figure is the
-ratio to ``madry`` within its round. Two, since a generator may learn in the first half of a training only.
-Run from the project's top folder after ``dvc repro``, with nothing beside it; it writes a CSV beside this
-file anew.
+The script trains each network for two epochs on the whole train split, and does not score it on ``val``.
+It trains one way after the other, in rounds; a figure is the ratio to ``madry`` within a round. Two
+epochs are needed because a generator may learn only in the first half of a training. Run the script from
+the project's top folder after ``dvc repro``, with nothing else running; it overwrites the CSV beside this
+file.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ ROUNDS, EPOCHS, WARMING = 3, 2, 2000
 
 
 def seconds(stage: StageRun, known: Attackers, name: str, seed: int) -> float:
-    """A training of few epochs."""
+    """How long a training of few epochs takes."""
     began = time.monotonic()
     harden(stage, known, name, seed, epochs=EPOCHS)
     return time.monotonic() - began
 
 
 def main() -> None:
-    """Measure all, after a warm-up on a few images, and write."""
+    """Measure all ways after a warm-up on a few images, and write the table."""
     rows = []
     for subject in SUBJECTS:
         with reading(subject) as stage:

@@ -1,12 +1,15 @@
-"""What the luck of one training is worth: robust networks trained with other seeds, and their worst case.
+"""How much the seed of a training matters: robust networks trained with other seeds, and their worst case.
 
-Everything is as in ``params.yaml`` but the seed of hardening: splits, target network, DGNs, adversarial
-sets and the attackers' own seeds stay. The worst case is that of the pipeline (docs/evaluation.md), but
-every attack after the white-box ones meets only what is left. Run from the project's top folder after
-``dvc repro``; it writes a CSV beside this file, a row at a time: what is there already is not measured
-again. The rows of the pipeline's own seed are in reports/results, but for ``pgd-3``, which no stage
-trains: ``madry`` with as many gradients an image as ``online``, in steps as long as the radius: on MNIST's
-``val`` such steps leave more than those of ``online`` do (online_ablation.csv).
+Everything is as in ``params.yaml``, except the seed of hardening: splits, target network, DGNs,
+adversarial sets and the attackers' own seeds stay. The worst case is that of the pipeline
+(docs/evaluation.md), except that every attack after the white-box ones meets only the images that are
+left. Run this script from the project's top folder after ``dvc repro``. It writes a CSV beside this file,
+a row at a time, and measures no row again that is there already. The rows of the pipeline's own seed are
+in reports/results.
+
+Only the rows of ``pgd-3`` are not, because no stage trains it. It is ``madry`` with as many gradients an
+image as ``online``, in steps as long as the radius: on MNIST's ``val`` such steps leave more than steps
+as long as those of ``online`` do (online_ablation.csv).
 """
 
 from __future__ import annotations
@@ -64,7 +67,7 @@ SECONDS = OUT.with_name("hardening_seconds.csv")
 
 @dataclass(frozen=True)
 class Row:
-    """One network trained: shares of the attacked images that stand, and seconds of training."""
+    """One trained network: shares of the attacked images that stand, and seconds of training."""
 
     dataset: str
     network: str
@@ -78,11 +81,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Attackers:
-    """What attacks every network of a subject, made once.
+    """Everything that attacks a network of a subject, made once for all networks.
 
     Attributes:
         bed: the images, and all settings.
-        sets: name → adversarial images of them, (n, C, H, W).
+        sets: name of a set → its adversarial versions of the images, (n, C, H, W).
         surrogates: name of a network → images made against it.
         bank: DGNs to adapt.
         train: images and labels to train on.
@@ -98,7 +101,7 @@ class Attackers:
 
 
 def read_attackers(stage: StageRun, *, meets: bool = True) -> Attackers:
-    """Read and make all of it; without ``meets`` neither sets nor surrogates."""
+    """Read and make the attackers; with ``meets=False``, without sets and surrogates."""
     spec, subject = load_dataset(stage), stage.row.subject
     bed = testbed(stage, spec, stage.settings(EvaluateParams))
     sets = {}
@@ -121,7 +124,7 @@ def read_attackers(stage: StageRun, *, meets: bool = True) -> Attackers:
 
 
 def settings(stage: StageRun, name: str) -> WaySettings:
-    """How a network is hardened."""
+    """The settings with which a network is hardened."""
     if name != FEWER:
         robust = (r for section in HARDENING for r in rows(stage.tree, section, stage.row.subject))
         (one,) = (row for row in robust if row.about["network"] == name)
@@ -135,10 +138,10 @@ def settings(stage: StageRun, name: str) -> WaySettings:
 
 
 def gradients(params: WaySettings) -> int:
-    """How many a training step computes of each image, the network's own with them.
+    """How many gradients a training step computes for each image, including the network's own.
 
     Raises:
-        ValueError: it is attacked by something else than steps.
+        ValueError: the attack of this way does not take steps.
     """
     if isinstance(params, OnlineSettings):
         return max(params.updates, int(params.reuse)) + params.max_iter + 1
@@ -152,7 +155,7 @@ def harden(
 ) -> Classifier:
     """Train a robust network as the pipeline would with another ``seed`` in ``params.yaml``.
 
-    ``epochs``: how many in place of the network's own number.
+    ``epochs``: replaces the network's own number of epochs.
     """
     spec, compute = known.bed.spec, known.bed.compute
     params = settings(stage, name)
@@ -173,7 +176,7 @@ def harden(
 
 
 def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation, Tensor]:
-    """What is found of a network, and (n,) bool, which images stand against everything."""
+    """The evaluation of a network, and (n,) bool: which images stand against every attack."""
     params, compute = known.bed.params, known.bed.compute
     victim = known.bed.victim(Network(name, "", net), silent)
     found = evaluate_whitebox(victim, params)
@@ -201,13 +204,13 @@ def worst_case(known: Attackers, name: str, net: Classifier) -> tuple[Evaluation
 
 
 def of(victim: Victim, rows: Tensor) -> Victim:
-    """The victim with some of its images."""
+    """The victim, with only the images of ``rows``."""
     return replace(victim, x=victim.x[rows], y=victim.y[rows])
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """All trainings of one network: accuracy on clean images and worst case of each seed, in %."""
+    """All trainings of one network: each seed's accuracy on clean images and worst case, in %."""
 
     clean: list[float]
     worst: list[float]
@@ -218,7 +221,7 @@ class Seeds:
 
 
 def trainings() -> dict[tuple[str, str], Seeds]:
-    """(data set, network) → its trainings; the pipeline's own, from reports/results, comes first."""
+    """(data set, network) → its trainings, the pipeline's own (from reports/results) first."""
     with OUT.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {}
@@ -249,7 +252,7 @@ def table() -> str:
 
 
 def times() -> dict[tuple[str, str], list[float]]:
-    """(data set, network) → its seconds an epoch over those of ``madry``, of each round."""
+    """(data set, network) → for each round, its seconds divided by those of ``madry``."""
     with SECONDS.open(newline="") as file:
         took = {
             (r["dataset"], r["network"], r["round"]): float(r["seconds"])
@@ -262,13 +265,13 @@ def times() -> dict[tuple[str, str], list[float]]:
 
 
 def counts(dataset: str) -> dict[str, int]:
-    """Way of hardening → how many gradients of an image a training step computes."""
+    """Network → how many gradients a training step computes for each image."""
     with reading(dataset) as stage:
         return {name: gradients(settings(stage, name)) for name in COMPARED}
 
 
 def comparison() -> str:
-    """The ways of hardening by steps as Markdown: what they cost, and what they leave."""
+    """The costs and the accuracies of the compared networks, as Markdown."""
     known, ratios = trainings(), times()
     lines = [
         "| data set | network | gradients | time | clean | spread | worst case | spread |",
@@ -288,7 +291,7 @@ def comparison() -> str:
 
 
 def headline() -> str:
-    """What a generator that learns with the network buys, in one sentence."""
+    """What one gains by a generator that learns with the network, in one sentence."""
     known, ratios = trainings(), times()
     said = []
     for dataset in ("mnist", "cifar10"):
@@ -311,7 +314,7 @@ def _either(numbers: set[int]) -> str:
 
 
 def main() -> None:
-    """Train and score what the table lacks, and print it."""
+    """Train and score the networks that the table lacks, and print the table."""
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     with OUT.open(newline="") as file:

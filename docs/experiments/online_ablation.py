@@ -1,11 +1,12 @@
 """Why hardening from a generator's proposal works, or does not: variants of it, on ``val``.
 
-Each variant differs from the pipeline's ``online`` in what its name says; ``pgd-7`` is ``madry``, and
-what has no generator is PGD with as many gradients an image as ``online``, in steps as long unless it
-says otherwise. All train for the epochs and the schedule of ``madry``, and in its growing ball but where
-named. The worst case is of the white-box attacks and Square of the evaluation, on 1,000 images of
-``val``. Run from the project's top folder after ``dvc repro``; it writes a CSV beside this file, a row
-at a time: what is there already is not measured again. Nothing here touches the test split.
+Each variant differs from the pipeline's ``online`` in what its name says. ``pgd-7`` is ``madry``. The
+variants without a generator are PGD with as many gradients an image as ``online``, in steps of the same
+length unless their name says otherwise. All variants train for the epochs and with the schedule of
+``madry``, and in its growing ball unless their name says otherwise. The worst case is over the
+evaluation's white-box attacks and Square, on 1,000 images of ``val``. Run this script from the project's
+top folder after ``dvc repro``. It writes a CSV beside this file, a row at a time, and measures no row
+again that is there already. It does not touch the test split.
 
     python docs/experiments/online_ablation.py [mnist|cifar10]
 """
@@ -37,7 +38,7 @@ from deepcustom.training.nets.base import Classifier
 
 OUT = Path(__file__).with_suffix(".csv")
 ATTACKED = 1000
-STEPPED: dict[str, dict[str, dict[str, Any]]] = {  # of madry's attack
+STEPPED: dict[str, dict[str, dict[str, Any]]] = {  # changes of madry's attack
     "mnist": {
         "pgd-7": {},
         "pgd-7, steps of 0.15": {"eps_step": 0.15},
@@ -82,7 +83,7 @@ SEEDS = dict.fromkeys((("mnist", "online"), ("mnist", "no noise")), (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Row:
-    """One network: shares of ``val`` that stand, gradients an image in training, seconds of training."""
+    """One network: shares of ``val`` that stand, and the training's gradients an image and seconds."""
 
     dataset: str
     variant: str
@@ -117,7 +118,7 @@ class Bench:
         seconds = time.monotonic() - began
         net.eval().requires_grad_(False)
         x, y = (part[:ATTACKED] for part in self.val)
-        # The attacks draw the same for every network.
+        # The attacks draw the same random numbers for every network.
         victim = Victim(variant, net, x, y, self.threat, self.spec.num_classes, 1, self.compute)
         found = evaluate_whitebox(victim, self.evaluate)
         left = found.left("whitebox")
@@ -135,7 +136,7 @@ class Bench:
         )
 
     def _harden(self, net: Classifier, variant: str, seed: int) -> int:
-        """Train in place; returns how many gradients that takes for an image, the network's own with it."""
+        """Train in place; returns the gradients an image in each step, the network's own included."""
         classes, subject, job = (
             self.spec.num_classes,
             self.stage.row.subject,
@@ -163,7 +164,7 @@ class Bench:
 
 
 def wanted() -> list[tuple[str, str, int]]:
-    """(data set, variant, seed) of every row, in the order of measuring: a round for each seed."""
+    """(data set, variant, seed) of every row, in the order of measuring: one round for each seed."""
     return [
         (dataset, name, seed)
         for dataset in VARIANTS
@@ -199,7 +200,7 @@ def table(dataset: str) -> str:
 
 
 def main(chosen: list[str]) -> None:
-    """Measure what the tables lack; the seeds in rounds, so that variants share the machine's moods."""
+    """Measure the missing rows, seed by seed, so that all variants meet the machine in the same state."""
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     done = {(row["dataset"], row["variant"], int(row["seed"])) for row in measured()}

@@ -1,9 +1,9 @@
-"""What mixed precision costs in accuracy: target networks and DGNs trained with it and without, three seeds.
+"""How much accuracy mixed precision costs: target networks and DGNs trained with it and without, three seeds.
 
-Everything is as in ``params.yaml`` but the precision, and that no training takes more than four epochs and
-only the DGNs of the first classes are trained. Run from the project's top folder after ``dvc repro
-prepare``; it writes a CSV beside this file, a row at a time: what is there already is not measured again.
-Nothing here touches the test split.
+Everything is as in ``params.yaml``, except the precision, that no training takes more than four epochs,
+and that only the DGNs of the first classes are trained. Run this script from the project's top folder
+after ``dvc repro prepare``. It writes a CSV beside this file, a row at a time, and measures no row again
+that is there already. It does not touch the test split.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EPOCHS = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One network trained, and what it reached on ``val``."""
+    """One trained network, and the accuracy that it reached on ``val``."""
 
     dataset: str
     what: str
@@ -45,7 +45,7 @@ class Row:
 
 
 def measure(stage: StageRun, seed: int, compute: Compute, precision: str) -> list[Row]:
-    """Train a target network, and DGNs against it; each pair of precisions starts from equal weights."""
+    """Train a target network, and DGNs against it; both precisions start from the same weights."""
     spec, subject = load_dataset(stage), stage.row.subject
     train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
     seed_everything(derive_seed(seed, "precision", subject))
@@ -72,7 +72,7 @@ def measure(stage: StageRun, seed: int, compute: Compute, precision: str) -> lis
 
 
 def with_precision(stage: StageRun, name: str) -> Compute:
-    """Where the project computes, in this precision."""
+    """The project's device and threads, in this precision."""
     usual = validate(ComputeParams, section(stage.tree, "compute"), "compute")
     return Compute.of(usual.model_copy(update={"precision": name}))
 
@@ -83,7 +83,7 @@ def short(budget: TrainingParams) -> TrainingParams:
 
 
 def main() -> None:
-    """Train what the table lacks."""
+    """Train the networks that the table lacks."""
     if not OUT.is_file():
         OUT.write_text(",".join(field.name for field in fields(Row)) + "\n")
     with OUT.open(newline="") as file:

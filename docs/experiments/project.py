@@ -1,4 +1,4 @@
-"""What several experiments read of the project in whose top folder they run."""
+"""What several experiments read from the project; they run in its top folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ P = TypeVar("P", bound=Params)
 
 
 def reading(subject: str) -> StageRun:
-    """A context that reads what a subject's evaluation can read, and writes nothing."""
+    """A context that can read everything that the subject's evaluation reads, and writes nothing."""
     return StageRun(Workspace.here(), "evaluate", subject, writes=False)
 
 
@@ -35,10 +35,10 @@ def settings_of(stage: StageRun, model: type[P], section: str, *names: str) -> P
     """The settings of a row of the same subject, with those of its recipe.
 
     Args:
-        stage: reads.
-        model: what they are.
-        section: of ``params.yaml``.
-        names: of the row, after the subject's.
+        stage: reads ``params.yaml`` and knows the subject.
+        model: the class of the settings.
+        section: the section of ``params.yaml`` that holds the row.
+        names: the parts of the row's name after the subject.
     """
     return stage.settings_of(row(stage.tree, section, stage.row.subject, *names), model)
 
@@ -54,7 +54,7 @@ def load_bank(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -
 def load_train_set(
     stage: StageRun, spec: DatasetSpec, name: str, compute: Compute
 ) -> tuple[Tensor, Tensor]:
-    """The images of the train split's adversarial set ``name``, and the row of each in that split."""
+    """The images of the adversarial train set ``name``, and the row of each image in the train split."""
     folder = stage.read(workspace.adversarial(stage.row.subject, "train", name))
     made = arrays.AdversarialSet.load(folder, spec)
     split = load_split(stage, spec, "train")
@@ -65,7 +65,7 @@ def load_train_set(
 def with_generator(
     stage: StageRun, spec: DatasetSpec, settings: OnlineSettings, net: Classifier, compute: Compute
 ) -> Online:
-    """The way of hardening ``net`` together with a fresh generator, as the pipeline does it."""
+    """A way that hardens ``net`` together with a fresh generator, as the pipeline does."""
     classes, threat = spec.num_classes, ThreatModel.of(stage.subject.threat)
     per_class = settings.generator == "per_class"
     generator = conditional(stage.subject.conditional, classes, per_class=per_class)

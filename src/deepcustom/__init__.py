@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import AdversarialSet as AdversarialSet
     from deepcustom.data.arrays import Split as Split
     from deepcustom.data.datasets import load_spec as load_spec
+    from deepcustom.training.compute import FLOAT32 as FLOAT32
     from deepcustom.training.compute import Compute as Compute
     from deepcustom.training.nets.base import Classifier as Classifier
     from deepcustom.training.weights import load_network as load_network
@@ -28,6 +29,7 @@ HOMES = {
     "Classifier": "deepcustom.training.nets.base",
     "Compute": "deepcustom.training.compute",
     "CustomLoss": "deepcustom.attacks.losses.base",
+    "FLOAT32": "deepcustom.training.compute",
     "DGNAttack": "deepcustom.attacks.dgn_attack",
     "DGNBank": "deepcustom.attacks.bank",
     "LossContext": "deepcustom.attacks.losses.base",

@@ -23,14 +23,14 @@ def art_classifier(
     device: torch.device,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> PyTorchClassifier:
-    """``net`` as ART sees it.
+    """``net`` as an ART classifier.
 
     Args:
         net: images (N, C, H, W) in [0, 1] to logits (N, num_classes).
         shape: (C, H, W).
         num_classes: how many logits.
         device: where to compute.
-        optimizer: needed only where ART is to train.
+        optimizer: needed only if ART trains ``net``.
     """
     return PyTorchClassifier(
         model=net,
@@ -44,15 +44,15 @@ def art_classifier(
 
 
 def for_gradients(net: Classifier, compute: Compute) -> Classifier:
-    """``net`` in the run's precision where an attack can follow its gradients there, else in float32.
+    """``net`` in the run's precision if an attack can use its gradients there, else in float32.
 
     Args:
         net: frozen classifier.
-        compute: precision; attacks do not scale the loss, so in float16, where most of a gradient would
-            be lost to zero, the network stays in float32.
+        compute: the run's precision. Attacks do not scale the loss, and in float16 most of an unscaled
+            gradient rounds to zero, so there the network stays in float32.
 
     Returns:
-        Images (N, C, H, W) in [0, 1] to float32 logits (N, classes), as ``net``.
+        A classifier from images (N, C, H, W) in [0, 1] to float32 logits (N, classes), like ``net``.
     """
     return net if compute.precision is torch.float16 else MixedPrecision(net, compute)
 
@@ -96,10 +96,10 @@ def run_attack(
         threat: ball and range.
         x: clean images (N, C, H, W), float32 in [0, 1].
         y: true labels (N,) int64.
-        seed: of the random starts; every batch has its own from it, by the row it begins with.
-        offset: the row of the first image, where ``x`` is part of something. Cut at multiples of
-            ``params.batch_size``, the parts give the same images as the whole.
-        advance: called after every batch with the number of images done.
+        seed: of the random starts; every batch derives its own seed from it and from its first row.
+        offset: the row of the first image, if ``x`` is a part of a larger array. Parts that are cut at
+            multiples of ``params.batch_size`` give the same images as the whole.
+        advance: called after every batch with the number of its images.
 
     Returns:
         (N, C, H, W) float32, inside ``threat``.

@@ -1,4 +1,4 @@
-"""Data generator networks: keep one per class as a bank, make images with it."""
+"""Banks of data generator networks (DGNs), one per class: their files, and the images they make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Output = Literal["image", "perturbation"]
 
 
 def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> Tensor:
-    """What a DGN offers for ``x``, before the projection.
+    """The images that a DGN proposes for ``x``, before the projection.
 
     Args:
         net: the generator, images to images in [0, 1].
@@ -39,7 +39,7 @@ def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> T
 
 @dataclass(frozen=True)
 class DGNBank(DGN):
-    """One DGN per class, and how their output is to be read.
+    """One DGN per class, and how to read their output.
 
     Attributes:
         dataset: name of the subject that they attack.
@@ -109,21 +109,21 @@ class DGNBank(DGN):
 
 
 def _padded(rows: Tensor, most: int) -> Tensor:
-    """``rows`` (n,), the last repeated up to a multiple of 16, but ``most`` rows at most.
+    """``rows`` (n,), with the last one repeated up to a multiple of 16, but to ``most`` rows at most.
 
-    For every new size of a batch the CPU's library (oneDNN) makes new kernels and keeps them. How many
-    images a class has varies from call to call: without this, memory grew by half on the way to 100,000.
+    The CPU library (oneDNN) makes new kernels for every new batch size, and keeps them. The number of images
+    per class varies from call to call: without padding, memory grew by half in the course of 100,000 images.
     """
     size = min(math.ceil(len(rows) / 16) * 16, most)
     return torch.cat([rows, rows[-1:].expand(size - len(rows))])
 
 
 def stored(tensor: Tensor) -> Tensor:
-    """As it goes to disk: weights of convolutions halved; biases and batch norm left as they are."""
+    """``tensor`` as it goes to disk: weights in half precision, biases and batch norm unchanged."""
     return tensor.half() if tensor.dim() > 1 else tensor
 
 
 def ready(net: nn.Module, device: torch.device) -> nn.Module:
-    """For use only: frozen, eval, and laid out for convolutions."""
+    """``net`` for inference only: frozen, in eval mode, and in the memory layout for convolutions."""
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net.eval().requires_grad_(False)

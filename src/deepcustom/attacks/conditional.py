@@ -20,7 +20,7 @@ KIND = "conditional-dgn"
 
 
 class PerClass(Conditional):
-    """A generator for each class, which sees the images of its class alone."""
+    """A generator for each class; each sees only the images of its class."""
 
     def __init__(self, make: Callable[[int], Conditional], classes: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class PerClass(Conditional):
         self.generators = nn.ModuleList(make(classes) for _ in range(classes))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Each image by its label's own."""
+        """Each image goes through the generator of its label."""
         made = torch.empty_like(x, dtype=torch.float32)
         for label, generator in enumerate(self.generators):
             rows = torch.nonzero(y == label).flatten()
@@ -38,10 +38,10 @@ class PerClass(Conditional):
 
 
 def conditional(generator: str, num_classes: int, *, per_class: bool = False) -> Conditional:
-    """A fresh generator of the class ``generator``, ``package.module:Class``; or one for each label.
+    """A fresh generator, ``package.module:Class``; with ``per_class``, one for each label.
 
     Raises:
-        InputError: there is no such class, or it is no :class:`Conditional`.
+        InputError: there is no such class, or it is not a :class:`Conditional`.
     """
     if per_class:
         return PerClass(partial(build_conditional, generator), num_classes)
@@ -49,7 +49,7 @@ def conditional(generator: str, num_classes: int, *, per_class: bool = False) ->
 
 
 def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
-    """The images that a conditional generator offers; differentiable.
+    """The images that a conditional generator proposes; differentiable.
 
     Args:
         generator: gives s in [0, 1] for images and labels.
@@ -69,8 +69,8 @@ class ConditionalDGN(DGN):
 
     Attributes:
         dataset: name of the subject that it attacks.
-        loss: what it was trained on.
-        per_class: whether it is a generator for each class after all.
+        loss: the loss it was trained on.
+        per_class: whether it holds a generator for each class.
         generator: frozen, in eval mode.
     """
 
@@ -106,7 +106,7 @@ class ConditionalDGN(DGN):
     def load(
         cls, path: Path, generator: str, dataset: str, num_classes: int, device: torch.device
     ) -> ConditionalDGN:
-        """Read one of the class ``generator`` for ``dataset``.
+        """Read a DGN of the class ``generator`` for the subject ``dataset``.
 
         Raises:
             InputError: no such file or class, or the file holds something else.

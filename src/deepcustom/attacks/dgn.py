@@ -1,4 +1,4 @@
-"""What data generator networks have in common: a label for each image picks who makes it."""
+"""What all data generator networks (DGNs) share: each image comes with the label it is made for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DGN(ABC):
             (N, C, H, W) float32 on ``x``'s device, inside the threat model.
 
         Raises:
-            InputError: a label is no class, or there are not as many labels as images.
+            InputError: a label is not a class, or there are not as many labels as images.
         """
         if labels.shape != (len(x),):
             raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
@@ -59,7 +59,7 @@ class DGN(ABC):
     def _generate(
         self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:
-        """As :meth:`generate`, of labels that were checked."""
+        """As :meth:`generate`, for labels that were checked."""
 
 
 def read_dgn(path: Path, kind: str, dataset: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -68,7 +68,7 @@ def read_dgn(path: Path, kind: str, dataset: str) -> tuple[dict[str, Tensor], di
     Args:
         path: a safetensors file.
         kind: what its metadata must call it.
-        dataset: whom it must be for.
+        dataset: the subject it must be for.
 
     Raises:
         InputError: no such file, or it holds something else.

@@ -19,8 +19,8 @@ from deepcustom.training.compute import FLOAT32, Compute
 class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
     """DGNs as an ART evasion attack, usable wherever ART takes one.
 
-    The DGN of each image is picked by the label given to :meth:`generate`, or by the class that the
-    estimator predicts where none is given.
+    The label that :meth:`generate` is given picks each image's DGN. Without labels, the class that the
+    estimator predicts picks it.
     """
 
     attack_params: ClassVar[list[str]] = [
@@ -93,8 +93,8 @@ class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
 def _indices(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Class indices (N,) int64 of labels in one of ART's forms.
 
-    ART's own ``check_and_transform_label_format`` takes the largest of any second axis, so that labels for
-    another number of classes would pass.
+    ART's own ``check_and_transform_label_format`` takes the argmax over a second axis of any length, so
+    labels for another number of classes would pass.
     """
     if labels.ndim == 2 and labels.shape[1] == num_classes > 1:
         labels = labels.argmax(axis=1)
@@ -102,7 +102,7 @@ def _indices(labels: np.ndarray, num_classes: int) -> np.ndarray:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise InputError(
-            f"labels must be (N,), (N, 1) or (N, {num_classes}), one column a DGN, found {labels.shape}"
+            f"labels must be (N,), (N, 1) or (N, {num_classes}), one column per DGN, found {labels.shape}"
         )
     indices: np.ndarray = labels.astype(np.int64)
     if not np.array_equal(indices, labels):

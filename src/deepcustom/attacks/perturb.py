@@ -1,4 +1,4 @@
-"""Perturbing a split some images at a time: verified, scored and written, however many there are."""
+"""Perturbs a split of any size chunk by chunk: each chunk is verified, scored and written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import predict
 
 Perturb = Callable[[Tensor, Tensor, int], Tensor]
-"""(x, y, start) → x_adv: images (n, C, H, W) and labels (n,) of the rows from ``start`` on, perturbed."""
+"""(x, y, start) → x_adv: perturbs images (n, C, H, W) with labels (n,), the rows from ``start`` on."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class SplitAttack:
 
     Attributes:
         perturb: called with each chunk in turn, on ``compute.device``: images float32 in [0, 1], their
-            true labels int64, and the row that the chunk begins with. Returns as many images of
-            that shape, and leaves its arguments as they are.
-        target_net: whose predictions count; on ``compute.device``.
-        threat: verified for every image.
+            true labels int64, and the chunk's first row. Returns as many images of the same shape,
+            and leaves its arguments unchanged.
+        target_net: the network whose predictions count; on ``compute.device``.
+        threat: checked for every image.
         compute: where ``perturb`` and ``target_net`` run.
         only_changed: keep only images whose predicted class the perturbation changed.
         chunk: images at a time.
@@ -50,12 +50,12 @@ class Effect:
     """What an attack did to the predictions, and how far it moved the images.
 
     Attributes:
-        images: how many the set holds. All else is of every image of the split, kept or not, and nan
-            where there is none.
-        clean_accuracy: share that the target network got right before.
-        target_accuracy: share that it gets right after.
-        attack_success_rate: of those right before, the share that is wrong after.
-        predictions_changed: share whose predicted class is another after.
+        images: how many images the set holds. All other values cover every image of the split, kept or
+            not, and are nan where there is none.
+        clean_accuracy: share that the target network gets right before the attack.
+        target_accuracy: share that it gets right after the attack.
+        attack_success_rate: of the images right before, the share that is wrong after.
+        predictions_changed: share whose predicted class differs before and after.
         mean_linf: mean of the largest change of a pixel.
         mean_l2: mean of the change's Euclidean length.
     """
@@ -89,17 +89,19 @@ def perturb_split(
         The effect.
 
     Raises:
-        ThreatModelError: an image lies outside the threat model; ``folder`` has no file then.
+        ThreatModelError: an image lies outside the threat model; then no file is written to ``folder``.
     """
     tally, device = _Tally(), attack.compute.device
     with SetWriter(folder, spec) as writer:
         for start in range(0, len(split), attack.chunk):
+            # Perturb one chunk, and check it.
             clean = split.take(slice(start, start + attack.chunk))
             x, y = (tensor.to(device) for tensor in clean.tensors())
             x = x.to(memory_format=torch.channels_last)
             x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
             stored = x_adv.cpu().contiguous().numpy()
             attack.threat.verify(stored, clean.x)
+            # Write the images to keep, and count the effect on all.
             before, after = (predict(attack.target_net, images).argmax(1) for images in (x, x_adv))
             made = AdversarialSet(x=clean.x, x_adv=stored, y=clean.y, index=clean.index)
             if attack.only_changed:
@@ -121,7 +123,7 @@ class _Tally:
     def add(
         self, kept: int, x: Tensor, x_adv: Tensor, y: Tensor, before: Tensor, after: Tensor
     ) -> None:
-        """One chunk: how many images were kept, images (n, C, H, W), labels and predictions (n,)."""
+        """Add one chunk: how many images were kept, images (n, C, H, W), labels and predictions (n,)."""
         right = before == y
         change = (x_adv - x).flatten(1)
         self._kept += kept
@@ -134,7 +136,7 @@ class _Tally:
         self._l2 += float(torch.linalg.vector_norm(change, dim=1).double().sum())
 
     def effect(self) -> Effect:
-        """Of all chunks."""
+        """The effect over all chunks."""
         n = self._images
         return Effect(
             images=self._kept,

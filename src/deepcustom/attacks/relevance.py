@@ -27,7 +27,7 @@ def class_relevance(
     """Mean signed relevance of every pixel for each class.
 
     Args:
-        target_net: the network that is explained.
+        target_net: the network to explain.
         x: images (N, C, H, W) in [0, 1].
         y: labels (N,); relevance starts from this logit of each image.
         num_classes: how many classes there are.
@@ -55,7 +55,7 @@ def lrp_epsilon(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
         if isinstance(module, nn.Linear | nn.Conv2d):
             # Captum forgets a rule after every call, so it is set anew.
             module.rule = EpsilonRule(epsilon=epsilon)
-    x = x.detach().requires_grad_()  # Captum would, with a warning
+    x = x.detach().requires_grad_()  # Captum would do this too, but warn
     return cast(Tensor, LRP(net).attribute(x, target=y)).detach()
 
 
@@ -67,8 +67,8 @@ def top_pixels(relevance: Tensor, k: int) -> Tensor:
         k: how many, at most C*H*W.
 
     Returns:
-        (classes, k) int64: places in the flattened C*H*W image, most relevant first; of equals the
-        earlier place wins.
+        (classes, k) int64: places in the flattened C*H*W image, most relevant first; of equal ones
+        the earlier place wins.
     """
     order = torch.sort(relevance.flatten(1), dim=1, descending=True, stable=True).indices
     return order[:, :k].contiguous()

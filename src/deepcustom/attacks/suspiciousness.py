@@ -1,6 +1,6 @@
 """Which units a class's failures point at: spectrum-based fault localisation on activations.
 
-A unit's *hit spectrum* over the images of one class counts how often it was active or not when the
+A unit's *hit spectrum* over the images of one class counts how often it was active or inactive when the
 network succeeded or failed (DeepFault, Eniser et al. 2019). Tarantula (Jones and Harrold 2005), Ochiai
 (Abreu et al. 2006) and D* (Wong et al. 2014) turn the four counts into one score.
 """
@@ -32,11 +32,11 @@ class HitSpectrum:
 
     @classmethod
     def of(cls, active: Tensor, success: Tensor) -> HitSpectrum:
-        """Count.
+        """Count over N images.
 
         Args:
             active: (N, ...) bool, whether each unit was active on each image.
-            success: (N,) bool, whether the network classified the image rightly.
+            success: (N,) bool, whether the network classified the image correctly.
         """
         good = success.double()
         a_s = active[success].sum(0).double()
@@ -54,12 +54,15 @@ class HitSpectrum:
 
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    """Quotient, 0 where it is undefined."""
+    """The quotient, 0 where it is undefined."""
     return torch.where(bottom > 0, top / bottom.clamp(min=torch.finfo(bottom.dtype).tiny), 0.0)
 
 
 def tarantula(s: HitSpectrum) -> Tensor:
-    """Failure rate over failure rate plus success rate, each of the images that activate the unit."""
+    """Failure share over failure share plus success share.
+
+    The failure share is the share of all failures that activate the unit; the success share likewise.
+    """
     failed = _ratio(s.active_failure, s.active_failure + s.inactive_failure)
     passed = _ratio(s.active_success, s.active_success + s.inactive_success)
     return _ratio(failed, failed + passed)
@@ -92,10 +95,10 @@ class Suspiciousness:
     """What the analysis found, one row per class.
 
     Attributes:
-        scores: layer → (classes, units), for a convolution (classes, maps): mean score of a map's units.
-        suspicious: layer → bool of the same shape, the chosen ones.
-        failures: (classes,) int64, images of the class that the network got wrong; a class with none has
-            no spectrum, and nothing chosen.
+        scores: layer → (classes, units); for a convolution (classes, maps), the mean score of a map's units.
+        suspicious: layer → bool of the same shape, True for the chosen ones.
+        failures: (classes,) int64, how many images of the class the network got wrong. A class without
+            failures has no spectrum, and nothing is chosen for it.
     """
 
     scores: dict[str, Tensor]
@@ -114,8 +117,8 @@ def suspicious_units(
     threshold: float = 0.0,
     formula: str = "tarantula",
 ) -> Suspiciousness:
-    """The ``k`` most suspicious units of each class: over all dense layers together, and of the maps of
-    each convolution.
+    """The ``k`` most suspicious units of each class over all dense layers together, and its ``k`` most
+    suspicious maps of each convolution.
 
     Args:
         target_net: the network under test.
@@ -123,9 +126,10 @@ def suspicious_units(
         y: labels (N,).
         num_classes: how many classes there are.
         k: how many to choose; all of them where a group has fewer.
-        threshold: a unit is active where its ReLU gives more than this.
+        threshold: a unit is active where its ReLU's output exceeds this.
         formula: ``tarantula``, ``ochiai`` or ``dstar``.
     """
+    # Score every unit, or map, for each class.
     rows: dict[str, list[Tensor]] = {}
     dense: dict[str, None] = {}
     failures = []
@@ -141,6 +145,7 @@ def suspicious_units(
             )
     scores = {layer: torch.stack(values).float() for layer, values in rows.items()}
     failures_seen = torch.tensor(failures)
+    # Choose among all dense layers together, and in each convolution by itself.
     groups = [list(dense), *([layer] for layer in scores if layer not in dense)]
     suspicious: dict[str, Tensor] = {}
     for group in groups:
@@ -151,7 +156,7 @@ def suspicious_units(
 def _class_spectra(
     net: Classifier, x: Tensor, label: int, threshold: float, batch_size: int = 1000
 ) -> tuple[dict[str, HitSpectrum], int]:
-    """Spectra of every layer over the images of one class, and how many of them failed."""
+    """The spectra of every layer over the images of one class, and how many images the network got wrong."""
     spectra: dict[str, HitSpectrum] = {}
     failed = 0
     for start in range(0, max(len(x), 1), batch_size):
@@ -165,7 +170,7 @@ def _class_spectra(
 
 
 def _choose(scores: dict[str, Tensor], k: int, has_spectrum: Tensor) -> dict[str, Tensor]:
-    """Mark the ``k`` highest of each class over all the given layers; of equals the earlier wins."""
+    """Mark the ``k`` highest scores of each class over all given layers; of equal ones the earlier wins."""
     if not scores:
         return {}
     together = torch.cat(list(scores.values()), dim=1)

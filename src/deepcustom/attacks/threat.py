@@ -12,7 +12,7 @@ from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.settings import ThreatParams
 
 # A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
-# eps itself) makes |x_adv - x| <= eps hold exactly, not up to rounding.
+# eps itself) makes |x_adv - x| <= eps hold exactly, not just up to rounding.
 _MARGIN = 2.0**-24
 
 
@@ -22,27 +22,27 @@ class ThreatModel:
 
     Attributes:
         eps: radius in units of the pixel range, in (0, 1].
-        clip: whether the ball binds; [0, 1] always does.
+        clip: whether the ball applies; [0, 1] always does.
     """
 
     eps: float
     clip: bool = True
 
     def spread(self, s: Tensor, x: Tensor) -> Tensor:
-        """Images that a generator of perturbations offers; differentiable.
+        """The images that a generator of perturbations proposes; differentiable.
 
         Args:
-            s: what it gives, in [0, 1]: 0 and 1 are the ends of the ball, 1/2 is ``x`` itself.
+            s: the generator's output in [0, 1]: 0 and 1 are the ends of the ball, 1/2 is ``x`` itself.
             x: clean images in [0, 1], same shape.
 
         Returns:
-            x + eps * (2 s - 1), clipped to [0, 1]: in the ball up to rounding, which ``project`` mends.
+            x + eps * (2 s - 1), clipped to [0, 1]: in the ball up to rounding, which ``project`` corrects.
         """
         return (x + self.eps * (2 * s - 1)).clamp(0.0, 1.0)
 
     @classmethod
     def of(cls, params: ThreatParams) -> ThreatModel:
-        """As a subject names it."""
+        """The threat model that a subject names."""
         return cls(params.eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class ThreatModel:
         Args:
             x_adv: adversarial images (N, C, H, W), float.
             x: clean images in [0, 1], same shape, float; or uint8 in 0..255.
-            chunk: images looked at at a time; so few stay in the processor's cache.
+            chunk: images checked at a time, few enough for the processor's cache.
 
         Raises:
             ThreatModelError: shapes differ, a value is not finite, or an image lies outside; the

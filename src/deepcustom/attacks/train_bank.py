@@ -1,4 +1,4 @@
-"""Training data generator networks, one per class, to a bank."""
+"""Trains a bank of data generator networks (DGNs), one per class."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def train_bank(
     """Train one DGN per class on that class's images.
 
     Args:
-        generator: their class, ``package.module:Class``.
+        generator: the class of the DGNs, ``package.module:Class``.
         dataset: name of the subject that they attack.
         contexts: what the loss may know, one for each class, as
-            :func:`deepcustom.attacks.losses.contexts` makes them: the network under attack, frozen, in
-            eval mode; what the images will be projected to; and, for the loss's ``requires``, analyses.
+            :func:`deepcustom.attacks.losses.contexts` makes them: the network under attack, frozen and in
+            eval mode; the threat model of the projection; and the analyses that the loss ``requires``.
         train: images (N, C, H, W) in [0, 1] and labels (N,), on the job's device.
-        val: likewise, for the curve of what the target network still gets right; may be empty.
+        val: likewise, for the curve of the target network's accuracy; may be empty.
         params: loss, its options, output and training budget.
-        job: every class has a seed of its own from the job's, for initial weights and orders. The
-            checkpoint keeps the classes that are finished, and what
-            :func:`deepcustom.training.fit.fit` keeps of the one under way.
+        job: every class derives its own seed from the job's, for initial weights and the order of images.
+            The checkpoint keeps the finished classes, and of the class under way what
+            :func:`deepcustom.training.fit.fit` keeps.
 
     Returns:
         The bank as its file will hold it, and the history: per class under ``class_<k>/``, and the
@@ -53,13 +53,16 @@ def train_bank(
         UnknownNameError, LossError, ParamsError: as :func:`deepcustom.attacks.losses.build_loss`.
         InputError: a class has no train image.
     """
+    # Find every mistake before the first DGN is trained.
     counts = torch.bincount(train[1], minlength=len(contexts))
     if (counts == 0).any():
         raise InputError(f"class {int(counts.argmin())} has no train image to train a DGN on")
-    for context in contexts:  # every mistake shows before the first DGN is trained
+    for context in contexts:
         build_loss(params.loss, params.options, context)
+    # Go on after the classes that the checkpoint holds.
     finished = _finished(generator, len(contexts), job)
     _tell_resumed(len(finished), params.training.epochs, job)
+    # Train a DGN for each class that is left, and keep it as soon as it is finished.
     for context in contexts[len(finished) :]:
         own = f"class_{context.label}"
         part = job.checkpoint.part(own)
@@ -80,7 +83,7 @@ def train_bank(
 
 
 def _finished(generator: str, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
-    """What :func:`train_dgn` gave for the first classes, as far as the checkpoint holds them."""
+    """The results of :func:`train_dgn` for the first classes, as many as the checkpoint holds."""
     found: list[tuple[nn.Module, History]] = []
     for label in range(num_classes):
         kept = job.checkpoint.load(f"class_{label}")
@@ -93,7 +96,7 @@ def _finished(generator: str, num_classes: int, job: Job) -> list[tuple[nn.Modul
 
 
 def _tell_resumed(classes: int, epochs: int, job: Job) -> None:
-    """Say where training goes on, if it does: ``classes`` of ``epochs`` are finished."""
+    """If training resumes, report where: ``classes`` are finished, with ``epochs`` each."""
     more = epochs_kept(job.checkpoint.part(f"class_{classes}"))
     if classes or more:
         last = f"class {classes}, epoch {more}" if more else f"class {classes - 1}"
@@ -108,7 +111,8 @@ def train_dgn(
     Returns:
         The generator with its weights as they will be stored, and its history: ``loss``, the loss's
         terms and, where ``x_val`` is not empty, ``val_target_accuracy``: the share of projected
-        validation images that the target network still gets right (at last by the stored weights).
+        validation images that the target network still gets right. The last value is for the stored
+        weights.
     """
     seed_everything(job.seed)
     net = job.compute.place(build(generator))
@@ -116,13 +120,14 @@ def train_dgn(
     loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
     y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
+    # What training minimises, and what it measures after each epoch.
     def terms(batch: Tensor) -> Mapping[str, Tensor]:
         g = propose(net, batch, params.output, context.threat)
         with torch.autocast(job.compute.device.type, enabled=False):
             return _checked(loss(batch, g), len(batch), params.loss)
 
     def left() -> float:
-        bank = DGNBank("", params.loss, params.output, [net])  # for this call alone
+        bank = DGNBank("", params.loss, params.output, [net])  # used in this call alone
         labels = torch.zeros_like(y_val)
         x_adv = bank.generate(x_val, labels, context.threat, compute=job.compute)
         return accuracy(context.target_net, x_adv, y_val)
@@ -133,6 +138,7 @@ def train_dgn(
     def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
         job.advance(f"class {context.label}  {note}", steps, resumed=resumed)
 
+    # Train, then measure once more with the weights as they will be stored.
     own = replace(job, advance=advance)
     history = fit(net, terms, [x], params.training, own, after_epoch=watch)
     net.load_state_dict({k: stored(t).to(t.dtype) for k, t in net.state_dict().items()})
@@ -142,7 +148,7 @@ def train_dgn(
 
 
 def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
-    """A user's loss may return anything; say what it should be."""
+    """``terms``, checked, since a user's loss may return anything."""
     if not isinstance(terms, Mapping) or not terms:
         raise LossError(f"loss {loss!r} must return a mapping of named terms")
     for name, term in terms.items():
@@ -153,7 +159,7 @@ def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
 
 
 def _merge(histories: list[History]) -> History:
-    """The classes' curves, and their mean."""
+    """The curves of all classes, and their mean."""
     merged: History = {}
     for name in dict.fromkeys(name for history in histories for name in history):
         curves = [history[name] for history in histories if name in history]

@@ -1,4 +1,4 @@
-"""What can go wrong, one class per kind of mistake; the command line prints each as one line."""
+"""The errors of this package, one class per kind of mistake; the command line prints each in one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 class DeepCustomError(Exception):
     """Base of every error this package raises on purpose.
 
-    ``exit_code`` is what the command line ends with: 1 for a failure, 2 where the user erred.
+    ``exit_code`` is the exit status of the command line: 1 for a failure, 2 for a mistake of the user.
     """
 
     exit_code = 1
@@ -40,15 +40,15 @@ class OutputError(DeepCustomError):
 
 
 class SourceError(UserError):
-    """A data set could not be had from any of its sources; the message names each and why."""
+    """No source could provide a data set; the message names each source and why it failed."""
 
 
 class LossError(UserError):
-    """A custom loss cannot be built or does not keep to its interface."""
+    """A custom loss cannot be built or breaks its interface."""
 
 
 class DivergenceError(UserError):
-    """Training left the finite numbers; the message says when, and what to lower."""
+    """The loss of a training is no longer finite; the message says when, and which settings to lower."""
 
 
 class ThreatModelError(DeepCustomError):
@@ -56,4 +56,4 @@ class ThreatModelError(DeepCustomError):
 
 
 class TrackingError(DeepCustomError):
-    """The tracking server could not be reached; what was to be sent lies on disk."""
+    """The tracking server could not be reached; the data that were to be sent stay on disk."""

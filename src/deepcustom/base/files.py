@@ -1,7 +1,8 @@
-"""Write beside, then rename: an output is there whole or not at all, whoever else writes it meanwhile.
+"""Write beside the output, then rename: the output is complete or absent, whoever else writes it meanwhile.
 
-What is being written has a name of its own for each process and call, ``.NAME.WHO.partial``, which git and
-DVC ignore; the folder that makes way for a new one is called ``.NAME.WHO.partial-old`` for a moment.
+Every call writes to a temporary name of its own, ``.NAME.WHO.partial``, which git and DVC ignore; WHO stands
+for the machine, the process and the call. A folder that is being replaced is called
+``.NAME.WHO.partial-old`` for a moment.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 STALE_SECONDS = 24 * 3600.0
-"""A leftover whose process cannot be looked for is removed once nothing in it has changed for so long."""
+"""A leftover whose process cannot be checked is removed after this long without a change."""
 
 _NAME = re.compile(
     r"\.(?P<name>.+?)(\.(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-\d+)?\.partial(?P<old>-old)?"
@@ -30,18 +31,18 @@ _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path``, made with its folders if need be, whole or not at all."""
+    """Write ``content`` to ``path``, completely or not at all; missing folders are created."""
     with beside(path) as partial:
         partial.write_bytes(content)
 
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """Where to write a file or folder that takes the name ``path`` when the context ends well.
+    """A context for writing a file or folder, which gets the name ``path`` when the context succeeds.
 
     Yields:
-        A place beside ``path`` where nothing is yet. Where the context ends otherwise, it is removed, and
-        ``path`` is left as it was.
+        An unused path beside ``path``, to write to. If the context raises, what was written there is
+        removed, and ``path`` stays as it was.
     """
     partial = partial_of(path)
     try:
@@ -52,7 +53,7 @@ def beside(path: Path) -> Iterator[Path]:
 
 
 def partial_of(path: Path) -> Path:
-    """A place beside ``path`` that is this call's alone; what ended processes left there is removed."""
+    """A path beside ``path`` for this call alone; leftovers of ended processes are removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     _tidy(path)
     who = f"{_machine()}-{os.getpid()}-{next(_COUNT)}"
@@ -60,17 +61,17 @@ def partial_of(path: Path) -> Path:
 
 
 def final_of(path: Path) -> Path:
-    """What a place of :func:`partial_of` is to be called, for messages; any other path as it is."""
+    """The final path of a path from :func:`partial_of`, for messages; any other path is returned as it is."""
     found = _NAME.fullmatch(path.name)
     return path.with_name(found["name"]) if found else path
 
 
 def settle(partial: Path, path: Path) -> None:
-    """Give ``partial`` the name ``path``, in place of what has it.
+    """Rename ``partial`` to ``path``, and remove what had that name.
 
-    A file is replaced in one step. An older folder is renamed aside first; where another process puts a
-    folder of its own there in between, that one makes way in its turn. Interrupted in between, the
-    older one gets its name back.
+    A file is replaced in one step. An older folder is renamed aside first; if another process puts its own
+    folder there in between, that folder is renamed aside in turn. If this call is interrupted in between,
+    the older folder gets its name back.
     """
     old = partial.with_name(f"{partial.name}-old")
     try:
@@ -85,7 +86,7 @@ def settle(partial: Path, path: Path) -> None:
 
 
 def _settled(partial: Path, path: Path, old: Path) -> bool:
-    """One attempt; false where another process was quicker."""
+    """Try once; False if another process was quicker."""
     if path.is_dir() or (partial.is_dir() and os.path.lexists(path)):
         with suppress(FileNotFoundError):
             path.rename(old)
@@ -99,8 +100,8 @@ def _settled(partial: Path, path: Path, old: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, where it is there."""
-    with suppress(FileNotFoundError):  # another process may remove the same
+    """Remove a file, a link or a whole folder, if it exists."""
+    with suppress(FileNotFoundError):  # another process may remove it at the same time
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -108,12 +109,12 @@ def remove(path: Path) -> None:
 
 
 def _tidy(path: Path) -> None:
-    """Remove what processes that are gone left beside ``path``; a folder that made way comes back."""
+    """Remove what ended processes left beside ``path``; a folder they renamed aside may get its name back."""
     for left in list(path.parent.iterdir()):
         found = _NAME.fullmatch(left.name)
         if not found or found["name"] != path.name:
             continue
-        with suppress(OSError):  # another process tidies the same
+        with suppress(OSError):  # another process may tidy up at the same time
             if _abandoned(left, found["machine"], found["pid"]):
                 if found["old"] and not os.path.lexists(path):
                     left.rename(path)
@@ -122,13 +123,13 @@ def _tidy(path: Path) -> None:
 
 
 def _abandoned(left: Path, machine: str | None, pid: str | None) -> bool:
-    """Whether nobody is at work on it: its process is gone; where that cannot be told, by its age."""
+    """Whether the process that wrote ``left`` has ended; if that cannot be checked, its age decides."""
     if pid and machine == _machine() and os.name == "posix":
         try:
-            os.kill(int(pid), 0)  # sends nothing, asks only
+            os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
         except ProcessLookupError:
             return True
-        except PermissionError:  # another user's
+        except PermissionError:  # it exists, and is another user's
             pass
         return False
     inside = left.rglob("*") if left.is_dir() and not left.is_symlink() else ()
@@ -138,7 +139,7 @@ def _abandoned(left: Path, machine: str | None, pid: str | None) -> bool:
 
 @cache
 def _machine() -> str:
-    """Which machine, or container, numbers of processes belong to: 8 digits that do not name it."""
+    """The machine or container that process ids belong to: 8 digits of a hash, which hide its name."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:

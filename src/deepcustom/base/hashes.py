@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def dvc_md5(path: Path) -> str:
-    """The hash that DVC gives a file or a folder; what Python keeps beside its sources is left out.
+    """The hash that DVC gives a file or a folder; files in ``__pycache__`` are left out.
 
     Returns:
-        32 hexadecimal digits; for a folder those of its sorted list of files, and ``.dir``.
+        32 hexadecimal digits; for a folder, those of its sorted list of files, followed by ``.dir``.
     """
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file() and not _kept(file)]

@@ -1,4 +1,4 @@
-"""The one way in which ``package.module:Class`` becomes an object."""
+"""The one place that turns ``package.module:Class`` into an object."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deepcustom.base.errors import UserError
 
 
 def load_object(name: str, what: str, error: type[UserError]) -> Any:
-    """What ``name`` stands for; the current folder is searched too, for the user's own modules.
+    """The object that ``name`` refers to; the current folder is searched too, for the user's own modules.
 
     Args:
         name: ``package.module:Class``; a function or any other object is found as well.
         what: what it should be, for messages, such as ``loss``.
-        error: the class of the error.
+        error: the class of the error to raise.
 
     Raises:
         UserError: of class ``error``, in one line: the form is wrong, importing fails, or the module lacks
@@ -30,7 +30,7 @@ def load_object(name: str, what: str, error: type[UserError]) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as problem:  # whatever the user's own file raises
+    except Exception as problem:  # the user's own file may raise anything
         why = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise error(f"{what} {name!r}: importing {module_name!r} failed: {why}") from problem
     if not hasattr(module, object_name):

@@ -72,10 +72,10 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
 
 
 def seed(tree: Mapping[str, Any]) -> int:
-    """What everything random derives from.
+    """The seed that everything random derives from.
 
     Raises:
-        ParamsError: it is missing, or no integer from 0 on.
+        ParamsError: it is missing, or is not an integer >= 0.
     """
     if "seed" not in tree:
         raise ParamsError("params.yaml: seed is missing: it must be an integer >= 0")
@@ -123,7 +123,7 @@ def _one_line(model: type[Params], fault: Any, where: str) -> str:
 
 
 def found_value(value: Any) -> str:
-    """How a message ends that says what should have been there."""
+    """The end of a message that has said what is expected: what was found instead."""
     return ", found nothing" if value is None else f", found {value!r}"
 
 

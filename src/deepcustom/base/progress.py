@@ -11,30 +11,30 @@ from typing import Protocol
 
 EVERY = 10.0  # seconds that may pass without a line
 
-_under_way: list[object] = []  # the last one, innermost, speaks for all
-_said = 0.0  # when the last line was, whoever said it
+_under_way: list[object] = []  # only the last, the innermost, prints
+_said = 0.0  # when any of them last printed a line
 
 
 class Advance(Protocol):
-    """Says that ``steps`` more are done, and in words how it stands.
+    """Reports that ``steps`` more are done; ``note`` says how the work stands.
 
-    With ``steps=0`` the words say what is under way from now on.
+    With ``steps=0``, ``note`` says what is under way from now on.
     """
 
     def __call__(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
-        """Advance by ``steps``; ``resumed``: an earlier run did them, which ``note`` says for good."""
+        """Advance by ``steps``; ``resumed``: an earlier run did them, and ``note``, which says so, stays."""
 
 
 def silent(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
-    """An :class:`Advance` that says nothing."""
+    """An :class:`Advance` that prints nothing."""
 
 
 @contextmanager
 def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advance]:
     """Show the progress of ``total`` steps.
 
-    Off a terminal it prints a line at most every ``every`` seconds as steps end, one where none has ended
-    for that long, and one at the end.
+    Without a terminal it prints lines: at most one every ``every`` seconds as steps end, one whenever no
+    line was printed for that long, and one at the end.
     """
     if sys.stderr.isatty():
         with hushed(), _bar(title, total) as advance:
@@ -47,7 +47,7 @@ def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advanc
 
 @contextmanager
 def heartbeat(title: str, *, every: float = EVERY) -> Iterator[None]:
-    """Say on the error stream that ``title`` is at work, wherever nothing else has been said for long."""
+    """Print to stderr that ``title`` is at work, whenever nothing was printed for ``every`` seconds."""
     start = time.monotonic()
     beat = object()
 
@@ -62,14 +62,14 @@ def heartbeat(title: str, *, every: float = EVERY) -> Iterator[None]:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Say nothing meanwhile: another program speaks, or waits for the user."""
+    """Print no progress meanwhile, since another program prints or waits for the user."""
     with _speaking(object()):
         yield
 
 
 @contextmanager
 def _speaking(one: object) -> Iterator[None]:
-    """Let ``one`` speak, and nobody who began earlier."""
+    """Let ``one`` print, and nothing that began earlier."""
     global _said
     if not _under_way:
         _said = time.monotonic()
@@ -106,7 +106,7 @@ def _ticking(tick: Callable[[], None], every: float) -> Iterator[None]:
 def _say(line: str, *, error: bool = False) -> None:
     global _said
     _said = time.monotonic()
-    # In one piece, since threads write: print() would write the end of the line apart.
+    # One write for text and line end, since threads print too; print() alone would make two.
     print(f"{line.rstrip()}\n", end="", flush=True, file=sys.stderr if error else sys.stdout)
 
 
@@ -131,9 +131,7 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
             if resumed:
                 bar.console.print(f"{title}: {note}", highlight=False, markup=False)
                 done = int(bar.tasks[task].completed) + steps
-                bar.reset(
-                    task, completed=done
-                )  # the time that is left follows from new steps alone
+                bar.reset(task, completed=done)  # estimate the time left from new steps alone
             else:
                 bar.update(task, advance=steps, note=note)
 
@@ -141,7 +139,7 @@ def _bar(title: str, total: int) -> Iterator[Advance]:
 
 
 class _Lines:
-    """What is said of some work off a terminal."""
+    """Prints the progress of one piece of work where there is no terminal."""
 
     def __init__(self, title: str, total: int, every: float) -> None:
         self._title, self._total, self._every = title, total, every
@@ -162,13 +160,13 @@ class _Lines:
             elif self._done >= self._total:
                 if steps:
                     self._tell(now, note)
-                _leave(self)  # what is still done in this context, a heartbeat may speak for
+                _leave(self)  # a heartbeat may report what this context still does
             elif now - self._last >= self._every:
                 self._last = now
                 self._tell(now, note)
 
     def tick(self) -> None:
-        """Where no line has come for long: what is under way, and for how long."""
+        """If no line was printed for ``every`` seconds, print what is under way, and for how long."""
         with self._lock:
             now = time.monotonic()
             if _under_way[-1:] == [self] and now - _said >= self._every:

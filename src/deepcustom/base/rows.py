@@ -1,8 +1,8 @@
 """How ``params.yaml`` is laid out: its sections, the rows in them, and the recipes that rows share.
 
-One run of a stage is one row: ``train_dgn.mnist-lrp`` is the stage ``train_dgn@mnist-lrp``. Its name is put
-together from what the row says of itself, such as subject and bank; its settings are those of its
-recipe, with its own laid over them.
+One row is one run of a stage: DVC runs the row ``train_dgn.mnist-lrp`` as ``train_dgn@mnist-lrp``. A row's
+name is built from some of its keys, such as subject and bank. Its settings are those of its recipe,
+overridden by its own.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ RECIPES, SUBJECTS, RECIPE = "recipes", "subjects", "recipe"
 
 @dataclass(frozen=True)
 class Layout:
-    """What the rows of a section hold next to their settings.
+    """Which keys the rows of a section have besides their settings.
 
     Attributes:
-        names: the keys whose values, joined by ``-``, are the row's name; none where it is named by its
-            subject or data set alone.
+        names: the keys whose values, joined by ``-``, form the row's name; empty where the name is the
+            subject or the data set alone.
         recipe: whether a row names a recipe.
-        files: the keys that name a file which the row depends on.
-        dataset: whether it names the data set of its subject.
+        files: the keys that name files on which the row depends.
+        dataset: whether a row names the data set of its subject.
     """
 
     names: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Layout:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All that is no setting."""
+        """All keys that are not settings."""
         recipe = (RECIPE,) if self.recipe else ()
         dataset = ("dataset",) if self.dataset else ()
         return (*self.names[:1], *dataset, *self.names[1:], *recipe, *self.files)
@@ -83,8 +83,8 @@ class Row:
     Attributes:
         stage: the section it stands in.
         name: its key there.
-        about: what it says of itself: the subject, the data set, and its other names and files.
-        settings: the recipe's, with its own laid over them.
+        about: its keys that are not settings: the subject, the data set, and other names and files.
+        settings: the recipe's, overridden by its own.
     """
 
     stage: str
@@ -99,22 +99,22 @@ class Row:
 
     @property
     def subject(self) -> str:
-        """Whose it is; of ``prepare``, the data set."""
+        """The subject that it belongs to; for ``prepare``, the data set."""
         return self.about.get("subject", self.name)
 
     @property
     def files(self) -> list[str]:
-        """What it depends on besides what every row of its section does."""
+        """The files on which it depends beyond those that all rows of its section share."""
         return [self.about[key] for key in LAYOUTS[self.stage].files]
 
     @property
     def dataset(self) -> str:
-        """The data set that it reads, or, of ``prepare``, makes."""
+        """The data set that it reads; for ``prepare``, the one that it makes."""
         return self.about.get("dataset", self.name)
 
     @property
     def whole(self) -> dict[str, Any]:
-        """All that it says, with what it takes over."""
+        """All its keys, with the settings from its recipe."""
         return {**self.about, **self.settings}
 
 
@@ -122,8 +122,8 @@ def row(tree: Mapping[str, Any], stage: str, *names: str) -> Row:
     """The row of ``stage`` with these names, such as a subject's and a bank's.
 
     Raises:
-        ParamsError: there is none, it is no mapping, it lacks a key that belongs to every row of its
-            section, or its recipe is not there.
+        ParamsError: the row is missing or is not a mapping, it lacks a key that every row of its section
+            has, or its recipe is missing or is not a mapping.
     """
     layout, name = LAYOUTS[stage], "-".join(names)
     own = section(tree, stage, name)
@@ -151,7 +151,7 @@ def row(tree: Mapping[str, Any], stage: str, *names: str) -> Row:
 
 
 def rows(tree: Mapping[str, Any], stage: str, subject: str | None = None) -> Iterator[Row]:
-    """The rows of ``stage``, in their order; those of one subject where it is named.
+    """The rows of ``stage`` in file order; with ``subject``, only those of that subject.
 
     Raises:
         ParamsError: as :func:`row`.
@@ -171,9 +171,10 @@ def networks(tree: Mapping[str, Any], subject: str) -> list[str]:
 
 
 def adversarial_sets(tree: Mapping[str, Any], subject: str, split: str = "test") -> list[str]:
-    """The adversarial sets of a subject's split that were made against its target, by what made them.
+    """The names of the adversarial sets of a subject's split that were made against its target network.
 
-    A generator that learned together with a network is left out: that network was its target.
+    A set's name is that of its bank or attack. Sets by a generator that learned together with a network are
+    left out: they were made against that network.
     """
     banks = {r.about["bank"] for r in rows(tree, "train_dgn", subject)}
     return [

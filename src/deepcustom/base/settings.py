@@ -1,7 +1,7 @@
 """What each section of ``params.yaml`` may say: one frozen model per kind of setting.
 
-No setting that decides a number has a default here: it would be hidden from DVC, which sees
-``params.yaml`` alone. Ways of hardening and losses have their models in their own files.
+No setting that decides a number has a default here, since DVC reads only ``params.yaml`` and would miss
+it. Ways of hardening and losses have their models in their own files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deepcustom.base.params import Params
 class ComputeParams(Params):
     """Where and how precisely to compute; ``auto`` picks the best that the machine has.
 
-    ``threads``: of the processor, for one operation; ``auto``: what torch takes by itself.
+    ``threads``: CPU threads for one operation; ``auto`` leaves the number to torch.
     """
 
     device: Literal["auto", "cpu", "cuda"]
@@ -43,8 +43,8 @@ class ThreatParams(Params):
 class SubjectParams(Params):
     """What is attacked: a data set, a network and a threat model.
 
-    ``network``, and ``generator`` and ``conditional``, the architectures of DGNs for it (one per class, and
-    one that is told the label), are named as ``package.module:Class``.
+    ``network``, ``generator`` and ``conditional`` are named as ``package.module:Class``. The last two are
+    architectures of DGNs: ``generator`` of one DGN per class, ``conditional`` of one that is told the label.
     """
 
     dataset: str = Field(min_length=1)
@@ -55,7 +55,7 @@ class SubjectParams(Params):
 
 
 class PrepareParams(Params):
-    """Sizes of the splits; ``train_size`` and ``test_size`` of None keep every image."""
+    """Sizes of the splits; a ``train_size`` or ``test_size`` of None keeps every image."""
 
     val_size: int = Field(ge=0)
     train_size: int | None = Field(gt=0)
@@ -65,8 +65,9 @@ class PrepareParams(Params):
 class TrainingParams(Params):
     """One run of the training loop (Adam).
 
-    ``schedule``: ``constant``; ``staircase``, multiplied by ``decay_rate`` every ``decay_steps`` steps;
-    ``one_cycle``, up to ``learning_rate`` and down again. ``momentum`` is Adam's first beta.
+    ``schedule`` of the learning rate: ``constant``; ``staircase``, multiplied by ``decay_rate`` every
+    ``decay_steps`` steps; ``one_cycle``, up to ``learning_rate`` and down again. ``momentum`` is Adam's
+    first beta.
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -107,9 +108,9 @@ class SuspiciousnessParams(Params):
 class TrainDgnParams(Params):
     """One bank of DGNs.
 
-    ``loss`` is a registered name or the user's own ``package.module:Class``; ``options`` go to it.
-    ``output``: ``image``, the generator's output is the image, clipped afterwards (the study's);
-    ``perturbation``, it is a perturbation scaled to the ball, and trained through the projection.
+    ``loss`` is a registered name or the user's own ``package.module:Class``, built with ``options``.
+    ``output`` says what a generator puts out: ``image``, the image, clipped afterwards, as in the study;
+    or ``perturbation``, a perturbation, scaled to the ball and trained through the projection.
     """
 
     loss: str = Field(min_length=1)
@@ -121,8 +122,8 @@ class TrainDgnParams(Params):
 class GenerateParams(Params):
     """Making adversarial sets with DGNs.
 
-    ``clipping: false`` skips the ball, not [0, 1]. ``label`` picks each image's DGN: by its ``true``
-    label (the study's) or by the class that the target network ``predicted``.
+    ``clipping: false`` skips the projection to the ball, but not to [0, 1]. ``label`` says what picks each
+    image's DGN: its ``true`` label, as in the study, or the class that the target network ``predicted``.
     """
 
     clipping: bool
@@ -132,7 +133,7 @@ class GenerateParams(Params):
 
 
 class AttackParams(Params):
-    """FGSM or PGD from ART; ``eps_step``, ``max_iter`` and ``num_random_init`` are PGD's alone."""
+    """FGSM or PGD from ART; ``eps_step``, ``max_iter`` and ``num_random_init`` are for PGD only."""
 
     method: Literal["fgsm", "pgd"]
     eps_step: float | None = Field(default=None, gt=0, le=1)
@@ -187,8 +188,8 @@ class AutoAttackParams(Params):
 class AdaptiveParams(Params):
     """DGNs trained further against the network under evaluation.
 
-    ``bank``: which ones; ``training``: the budget of each; ``images_per_class``: how many training images
-    each one sees, None: all of its class.
+    ``bank``: which DGNs; ``training``: the budget of each DGN; ``images_per_class``: how many training
+    images each DGN sees, or None for all of its class.
     """
 
     bank: str = Field(min_length=1)
@@ -197,7 +198,7 @@ class AdaptiveParams(Params):
 
 
 class CurveParams(Params):
-    """PGD on ``n`` images at other radii, as multiples of eps, and with other numbers of steps."""
+    """PGD on ``n`` images at other ``radii``, in multiples of eps, and with other numbers of ``steps``."""
 
     n: int = Field(ge=1)
     radii: tuple[float, ...] = Field(min_length=2)
@@ -214,9 +215,9 @@ class CurveParams(Params):
 class EvaluateParams(Params):
     """How the networks of a subject are attacked.
 
-    ``n``: how many test images are attacked; adversarial sets are scored whole. ``whitebox``: FGSM and
-    PGD, the one that is named ``pgd`` also serves the checks and the curves. ``surrogate``: makes the
-    images that pass from network to network, from at most one random start.
+    ``n``: how many test images are attacked; adversarial sets are scored whole. ``whitebox``: named attacks
+    by FGSM and PGD; the checks and the curves use the one named ``pgd`` too. ``surrogate``: the attack on
+    each network whose images are shown to the other networks; it has at most one random start.
     """
 
     n: int = Field(ge=1)
@@ -238,12 +239,12 @@ class EvaluateParams(Params):
     def _one_start(cls, attack: AttackParams) -> AttackParams:
         if (attack.num_random_init or 0) > 1:
             raise ValueError(
-                "num_random_init should be 0 or 1: the images are shown to others as they are"
+                "num_random_init should be 0 or 1: other networks are shown the images unchanged"
             )
         return attack
 
 
 class ReportParams(Params):
-    """The page of a subject; ``grid_columns`` images in each picture."""
+    """The page of a subject; ``grid_columns``: columns of images in each picture."""
 
     grid_columns: int = Field(ge=1, le=20)

@@ -40,7 +40,7 @@ class _Arrays:
     def take(self, rows: Array | slice) -> Self:
         """The images at ``rows``, in that order; ``index`` keeps pointing at the official split.
 
-        Rows by number or by mask are copied, a slice is not.
+        Rows chosen by number or by mask are copied; a slice is a view.
         """
         return type(self)(**{name: array[rows] for name, array in self._arrays().items()})
 
@@ -48,10 +48,10 @@ class _Arrays:
         """Write one ``.npy`` file per array; the same arrays give the same bytes.
 
         Args:
-            folder: made if need be. Its files may be the ones these arrays are mapped from.
+            folder: created if missing. These arrays may be mapped from its files.
 
         Raises:
-            InputError: an array has another dtype or shape than belongs in the file.
+            InputError: an array has the wrong dtype or shape for its file.
         """
         arrays = self._arrays()
         self._check(folder, arrays["x"].shape[1:])
@@ -60,7 +60,7 @@ class _Arrays:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
     def _check(self, folder: Path, image: tuple[int, ...]) -> None:
-        """Whether each array belongs in its file in ``folder``; ``image`` is the shape of one."""
+        """Check each array's form against its file in ``folder``; ``image`` is the shape of one image."""
         for name, array in self._arrays().items():
             shape = image if name in _IMAGES else ()
             _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
@@ -70,12 +70,12 @@ class _Arrays:
         """Map the files of ``folder`` into memory, read-only.
 
         Raises:
-            InputError: a file is missing or no ``.npy`` file, or an array has another dtype, shape,
-                length or range than expected.
+            InputError: a file is missing or is not a ``.npy`` file, or an array has an unexpected dtype,
+                shape, length or range.
         """
         paths = {field.name: folder / f"{field.name}.npy" for field in fields(cls)}
         arrays = {name: _map(path) for name, path in paths.items()}
-        # The length that most have: so the file that differs is the one that is named.
+        # The length that most arrays have, so that an error names the file that differs.
         n = mode(len(array) if array.ndim else 0 for array in arrays.values())
         for name, path in paths.items():
             shape = spec.shape if name in _IMAGES else ()
@@ -104,15 +104,15 @@ class Split(_Arrays):
         return cls(x, y, np.arange(len(y), dtype=np.int64))
 
     def rows_of(self, index: Array, what: str, name: str) -> npt.NDArray[np.int64]:
-        """Which rows of this split, which is sorted by ``index``, have an ``index`` (M,); all must be here.
+        """The rows (M,) of this split that have this ``index`` (M,); the split is sorted by ``index``.
 
         Args:
             index: rows of the official split, as :class:`AdversarialSet` has them.
-            what: whose they are, for the message.
-            name: of this split, likewise.
+            what: what ``index`` belongs to, for the message.
+            name: the name of this split, for the message.
 
         Raises:
-            InputError: one is not in this split.
+            InputError: a row of ``index`` is not in this split.
         """
         rows = np.searchsorted(self.index, index)
         known = rows < len(self.index)
@@ -127,7 +127,7 @@ class Split(_Arrays):
 
 @dataclass(frozen=True, eq=False)
 class AdversarialSet(_Arrays):
-    """Images that one attack made from a split, or from some of it; there may be none.
+    """The images that one attack made from a split or from a part of it; the set may be empty.
 
     Attributes:
         x: the images they were made from, uint8 (N, C, H, W) in 0..255.
@@ -147,14 +147,14 @@ class AdversarialSet(_Arrays):
 
 
 class SetWriter:
-    """A context that writes an adversarial set some rows at a time, however many there will be.
+    """A context that writes an adversarial set a chunk of rows at a time; their number need not be known.
 
-    The files are those of :meth:`AdversarialSet.save`, to the byte. They take their names when the
-    context ends well; where it does not, none is left.
+    The files are the same, byte for byte, as those of :meth:`AdversarialSet.save`. They get their names
+    when the context succeeds; if it raises, no file is left.
     """
 
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
-        """Write to ``folder``, made if need be, images of the shape that ``spec`` says."""
+        """Write images of the shape that ``spec`` gives to ``folder``, which is created if missing."""
         self._folder, self._shape = folder, spec.shape
         self._files: dict[str, BinaryIO] = {}
         self._count = 0
@@ -169,10 +169,10 @@ class SetWriter:
         return self
 
     def append(self, rows: AdversarialSet) -> None:
-        """Write ``rows`` behind what is there; they may be none.
+        """Append ``rows``, which may be empty.
 
         Raises:
-            InputError: an array has another dtype or shape than belongs in the file.
+            InputError: an array has the wrong dtype or shape for its file.
         """
         rows._check(self._folder, self._shape)
         for name, array in rows._arrays().items():
@@ -190,11 +190,11 @@ class SetWriter:
             return
         with self._opened:
             self._write_headers()
-            for file in self._files.values():  # all whole, before the first takes its name
+            for file in self._files.values():  # complete every file before one gets its name
                 file.close()
 
     def _write_headers(self) -> None:
-        """At the start of each file. NumPy pads a header so that the length in it can grow."""
+        """Write the header of each file at its start. NumPy pads it, so that the length in it can grow."""
         for name, file in self._files.items():
             shape = self._shape if name in _IMAGES else ()
             header = {
@@ -207,10 +207,10 @@ class SetWriter:
 
 
 def release(*arrays: Array) -> None:
-    """Give back the memory of those of ``arrays`` that are mapped from files; they stay readable.
+    """Release the memory of those ``arrays`` that are mapped from files; they stay readable.
 
-    Pages that were read count as this process's until the system wants them back. Where a mapping
-    was written to and the file must not change (mode ``c``), nothing happens.
+    Pages that were read count as this process's memory until the system takes them back. A copy-on-write
+    mapping (mode ``c``) is left alone: its memory may hold changes that its file does not.
     """
     for array in arrays:
         owner: Any = array
@@ -264,7 +264,7 @@ def _check_form(path: Path, name: str, array: Array, shape: tuple[int, ...]) -> 
 
 
 def _check_range(path: Path, name: str, array: Array, spec: DatasetSpec) -> None:
-    """Every value is one that the data set can have; the array is read a chunk at a time."""
+    """Check that the data set can have every value; the array is read a chunk at a time."""
     if name == "x":  # any byte is a pixel
         return
     rows = max(facts.size for facts in spec.splits.values())

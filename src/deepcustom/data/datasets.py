@@ -1,4 +1,4 @@
-"""What a data set is once it is prepared: the file beside its splits, which every later stage reads."""
+"""The description of a prepared data set: a file beside its splits, which every later stage reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DatasetSpec:
         title: what tables and figures call it.
         shape: (C, H, W) of an image.
         classes: their names; the position is the label.
-        splits: facts of the whole ``train`` and ``test``, of which the prepared splits are parts.
+        splits: facts of the whole ``train`` and ``test``; the prepared splits are drawn from these.
     """
 
     name: Text
@@ -78,7 +78,7 @@ def load_spec(path: Path) -> DatasetSpec:
     """Read what :func:`save_spec` wrote.
 
     Raises:
-        InputError: there is no such file, or it does not describe a data set; in one line.
+        InputError: in one line: there is no such file, or it does not describe a data set.
     """
     try:
         return _SPEC.validate_json(path.read_bytes())

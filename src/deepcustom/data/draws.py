@@ -35,8 +35,8 @@ def subset(split: Split, size: int | None, seed: int) -> Split:
         seed: of the draw.
 
     Raises:
-        ParamsError: ``size`` is neither that of ``split`` nor one that has every class inside and
-            outside.
+        ParamsError: ``size`` is not that of ``split``, and the draw would have every image of some class,
+            or none.
     """
     if size is None:
         return split

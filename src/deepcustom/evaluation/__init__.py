@@ -1,4 +1,4 @@
-"""Scoring networks: on images made against another network, and under attack themselves, a file each."""
+"""Scoring networks: a file for each protocol, the checks on them, and where scores are kept."""
 
 FOR_OTHERS = {
     "check_table": "the checks on an evaluation, a row each",

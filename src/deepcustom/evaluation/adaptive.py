@@ -1,4 +1,4 @@
-"""DGNs that adapt: trained further against the very network under evaluation."""
+"""Adaptive attacks: DGNs trained further against the very network under evaluation."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def adapt(
     *,
     compute: Compute,
 ) -> DGNBank:
-    """Train each DGN of ``bank`` on, to raise the cross entropy of the victim's network.
+    """Train each DGN of ``bank`` further, to raise the cross entropy of the victim's network.
 
-    The DGN of a class without an image stays what it is.
+    A class without an image keeps its DGN unchanged.
 
-    An evaluation without attacks that know the defence says little (Carlini et al. 2019,
-    arXiv:1902.06705, section 3); these start from DGNs that fooled another network.
+    An evaluation says little unless its attacks know the defence (Carlini et al. 2019,
+    arXiv:1902.06705, section 3). These attacks start from DGNs that fooled another network.
 
     Args:
-        bank: of perturbations, one DGN per class; left as it is.
+        bank: one DGN per class; not modified.
         victim: the network to fool.
-        train: images (N, C, H, W) in [0, 1] and labels (N,) that are not the victim's.
+        train: images (N, C, H, W) in [0, 1] and labels (N,), none of them the victim's.
         params: the budget for each class, and how many of its images are used.
         compute: device and precision of training.
 
@@ -68,17 +68,17 @@ def adapt(
 def adaptive(
     victim: Victim, dgns: Lazy[Adaptable], params: AdaptiveParams, *, compute: Compute
 ) -> Iterator[Attack]:
-    """Adapt DGNs, and attack with them; every attack meets every image that the network gets right.
+    """Adapt DGNs, and attack with them every image that the network gets right.
 
     Args:
         victim: the network and the images.
-        dgns: to adapt, and on what.
+        dgns: the DGNs to adapt, and the images to adapt them on.
         params: see :func:`adapt`.
         compute: device and precision of the DGNs, in training too.
 
     Yields:
-        ``dgn``, see :func:`by_label`, whose cost is also that of adapting; ``dgn-any``, see
-        :func:`by_any`.
+        ``dgn`` (see :func:`by_label`), whose cost includes adapting, and ``dgn-any`` (see
+        :func:`by_any`).
     """
 
     def make() -> tuple[DGNBank, Cost]:
@@ -102,7 +102,10 @@ def adaptive(
 
 
 def by_label(victim: Victim, bank: DGNBank, *, compute: Compute) -> Outcome:
-    """Each image meets the DGN of its label, true or predicted: where the network is right they agree."""
+    """Attack each image with the DGN of its label.
+
+    The true and the predicted label agree, since only images that the network gets right are attacked.
+    """
 
     def make(x: Tensor, y: Tensor) -> Tensor:
         return bank.generate(x, y, victim.threat, compute=compute)
@@ -111,7 +114,7 @@ def by_label(victim: Victim, bank: DGNBank, *, compute: Compute) -> Outcome:
 
 
 def by_any(victim: Victim, bank: DGNBank, *, compute: Compute) -> Outcome:
-    """Each image meets the DGNs of all classes, and stands only where all of them fail."""
+    """Attack each image with the DGNs of all classes; it stands only if all of them fail."""
 
     def make(x: Tensor, y: Tensor) -> Tensor:
         found, left = x.clone(), torch.ones(len(x), dtype=torch.bool, device=x.device)

@@ -18,8 +18,9 @@ PROTOCOL = "blackbox"
 
 
 def surrogate_images(surrogate: Victim, params: AttackParams) -> Tensor:
-    """What an attack from at most one random start makes of every image against another network,
-    (n, C, H, W): what transfers is not what barely succeeded.
+    """Attack every image against a surrogate, from at most one random start; returns (n, C, H, W).
+
+    Images that only just fool the surrogate would not transfer.
     """
     every = torch.ones(len(surrogate.x), dtype=torch.bool, device=surrogate.x.device)
     return restarted(surrogate, "surrogate", params, every).x_adv
@@ -28,7 +29,7 @@ def surrogate_images(surrogate: Victim, params: AttackParams) -> Tensor:
 def blackbox(
     victim: Victim, surrogates: Mapping[str, Lazy[Tensor]], square: AutoAttackParams
 ) -> Iterator[Attack]:
-    """Attack the network from outside; every attack meets every image that it gets right.
+    """Attack the network from outside, on every image that it gets right.
 
     Args:
         victim: the network and the images.
@@ -52,7 +53,7 @@ def blackbox(
 
 
 def square_attack(victim: Victim, params: AutoAttackParams) -> Make:
-    """Square with ``params.queries`` for each image."""
+    """Square, with ``params.queries`` queries for each image."""
     from pyautoattack.square import SquareAttack
 
     attack = SquareAttack(
@@ -69,6 +70,6 @@ def square_attack(victim: Victim, params: AutoAttackParams) -> Make:
 
 
 def _show(victim: Victim, name: str, images: Lazy[Tensor]) -> Outcome:
-    """Images of the whole of the victim's, (n, C, H, W), to the network."""
+    """Show the network the surrogate's ``images``, (n, C, H, W), one for each image of the victim."""
     shown = images.value[victim.right]
     return attempt(victim, PROTOCOL, name, victim.right, lambda x, y: shown)

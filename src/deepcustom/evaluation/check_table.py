@@ -23,20 +23,20 @@ from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
 
-FIRST = 200  # images that are shown to see what kind of outputs a network gives
-WEAKER = "white-box accuracy is too high, as a weaker attacker finds more."
+FIRST = 200  # number of images used to see what kind of outputs a network gives
+WEAKER = "white-box accuracy is too high, since a weaker attack does better."
 WHITEBOX = "the white-box attacks"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the checks of one network look at.
+    """What the checks of one network are made from.
 
     Attributes:
         victim: the network and the images.
         params: all settings.
         found: every attack on it, and the curves.
-        pieces: for checks that ask the network something.
+        pieces: the stored pieces, for checks that query the network.
     """
 
     victim: Victim
@@ -46,7 +46,7 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """Of the network."""
+        """The network's name."""
         return self.victim.name
 
     @property
@@ -56,27 +56,27 @@ class Evidence:
 
     @property
     def right(self) -> Tensor:
-        """(n,) bool: what the network gets right without an attack."""
+        """(n,) bool: which images the network gets right without an attack."""
         return self.victim.right.cpu()
 
     @property
     def left(self) -> Tensor:
-        """(n,) bool: what stands against every white-box attack."""
+        """(n,) bool: which images stand against every white-box attack."""
         return self.found.left("whitebox")
 
     @property
     def sets(self) -> Mapping[str, Tensor]:
-        """Adversarial set → (n,) bool: what stands against it."""
+        """Adversarial set → (n,) bool: which images stand against it."""
         return self.found.stands.get("transfer", {})
 
     @cached_property
     def after_noise(self) -> Tensor:
-        """(n,) bool: what stands against noise."""
+        """(n,) bool: which images stand against noise."""
         return self.pieces.finding(noise(self.victim)).stands
 
     @cached_property
     def after_twice(self) -> Tensor:
-        """(n,) bool: what of ``left`` stands against PGD with twice the steps and restarts."""
+        """(n,) bool: which images of ``left`` stand against PGD with twice the steps and restarts."""
         return self.pieces.finding(twice(self.victim, self.pgd, self.left)).stands
 
 
@@ -85,9 +85,9 @@ class NetworkCheck:
     """A row of the table.
 
     Attributes:
-        name: of the check that ``make`` makes.
+        name: name of the check.
         failed: what its failure means for the numbers.
-        make: makes it.
+        make: makes the check.
     """
 
     name: str
@@ -96,7 +96,7 @@ class NetworkCheck:
 
 
 def noise(victim: Victim) -> Attack:
-    """Ten times noise from the corners of the ball; a network that it fools was hardly attacked."""
+    """Noise from the corners of the ball, drawn ten times; a real attack has to find more than this."""
 
     def make(x: Tensor, y: Tensor) -> Tensor:
         generator = np.random.default_rng(derive_seed(victim.seed, "noise"))
@@ -116,7 +116,7 @@ def noise(victim: Victim) -> Attack:
 
 
 def twice(victim: Victim, pgd: AttackParams, left: Tensor) -> Attack:
-    """PGD with twice the steps and restarts, on what is ``left``, (n,) bool."""
+    """PGD with twice the steps and restarts, on the images that are ``left``, (n,) bool."""
     more = {
         "max_iter": 2 * int(pgd.max_iter or 1),
         "num_random_init": 2 * max(int(pgd.num_random_init or 0), 1),
@@ -126,7 +126,7 @@ def twice(victim: Victim, pgd: AttackParams, left: Tensor) -> Attack:
 
 
 def _ball(e: Evidence) -> Check:
-    """The same check on each attack's images as one: the first that is not ok, with the attack's name."""
+    """Merge the ball checks of all attacks: the first that is not ok, with the attack's name in its text."""
     for found in e.found.findings:
         one = found.ball
         if one.verdict != "ok":
@@ -209,12 +209,12 @@ NETWORK = (
     ),
     NetworkCheck(
         "logits",
-        "gradients vanish, so the accuracy under attacks that follow them is too high.",
+        "gradients vanish, so the accuracy under gradient-based attacks is too high.",
         _logits,
     ),
     NetworkCheck(
         "gradients",
-        "attacks that follow gradients are blind; only black-box accuracy can be relied on.",
+        "gradient-based attacks are blind; only the black-box accuracy can be trusted.",
         _gradients,
     ),
     NetworkCheck(
@@ -229,28 +229,32 @@ NETWORK = (
     ),
     NetworkCheck(
         "eps-0",
-        "the attack or its counting is wrong, so no accuracy under attack holds.",
+        "the attack or the counting is wrong, so no accuracy under attack can be trusted.",
         _zero_radius,
     ),
     NetworkCheck(
         "pgd-not-weaker", "PGD is misled, so white-box accuracy is too high.", _pgd_not_weaker
     ),
     NetworkCheck(
-        "doubling", "more effort finds more, so white-box accuracy is too high.", _doubled
+        "doubling",
+        "more steps and restarts still break more images, so white-box accuracy is too high.",
+        _doubled,
     ),
     NetworkCheck(
         "eps-curve",
-        "an attack without limits fails, so white-box accuracy is too high.",
+        "the attack fails even in a ball with no real limit, so white-box accuracy is too high.",
         _falls_with_eps,
     ),
     NetworkCheck(
         "loss-rises",
-        "the attack does not climb, so white-box accuracy is too high.",
+        "the attack does not raise the loss, so white-box accuracy is too high.",
         _loss_rises,
     ),
     NetworkCheck("square-not-stronger", WEAKER, _square_not_stronger),
     NetworkCheck("whitebox-not-weaker", WEAKER, _whitebox_not_weaker),
-    NetworkCheck("label-leak", "the accuracy on that set is no robustness.", _no_label_leak),
+    NetworkCheck(
+        "label-leak", "the accuracy on that set is not evidence of robustness.", _no_label_leak
+    ),
 )
 """The checks of one network, in the order in which they are reported."""
 
@@ -259,4 +263,4 @@ FAILED = {row.name: row.failed for row in NETWORK} | {
     "undefended-falls": "the attacks are too weak, so every accuracy under attack may be too high.",
     "test-unread": "training saw the test split, so every accuracy may be too high.",
 }
-"""Name of a check, of a network, a set or the whole → what its failure means for the numbers."""
+"""Check of a network, of a set or of the whole, by name → what its failure means for the numbers."""

@@ -37,9 +37,9 @@ class Check:
 
     Attributes:
         name: what was checked.
-        about: the network or the set.
-        verdict: ``ok``; ``warn``: look at it; ``fail``: numbers that rest on it are not to be believed.
-        figures: what the verdict follows from.
+        about: the network, the set or the subject.
+        verdict: ``ok``; ``warn``: look at it; ``fail``: do not believe numbers that rest on it.
+        figures: the numbers that the verdict follows from.
         text: in one sentence, what was found and what it means.
     """
 
@@ -51,38 +51,47 @@ class Check:
 
 
 def _grade(value: float, ok: float, warn: float) -> Verdict:
-    """``ok`` up to the one bound, ``warn`` up to the other; ``fail`` above, and for nan."""
+    """``ok`` up to the first bound, ``warn`` up to the second, ``fail`` above it and for nan."""
     return "ok" if value <= ok else "warn" if value <= warn else "fail"
 
 
 def ball(about: str, x_adv: np.ndarray, x: np.ndarray, threat: ThreatModel) -> Check:
-    """Every image in the ball and in [0, 1]; arrays (n, C, H, W)."""
+    """Check that every image lies in the ball and in [0, 1]; arrays (n, C, H, W)."""
     figures = {"images": float(len(x))}
     try:
         threat.verify(x_adv, x)
     except ThreatModelError as error:
-        return Check("ball", about, "fail", figures, f"{error}: its accuracy means nothing.")
+        return Check(
+            "ball",
+            about,
+            "fail",
+            figures,
+            f"{error}, so the accuracy under this attack means nothing.",
+        )
     return Check("ball", about, "ok", figures, "Every image lies in the ball and in [0, 1].")
 
 
 def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
-    """The same logits twice, bit by bit, in eval mode; call it before anything sets that mode."""
+    """Check that the network is in eval mode and gives the same logits twice, bit for bit.
+
+    Call it before anything else sets eval mode.
+    """
     training = any(module.training for module in net.modules())
     with torch.no_grad():
         difference = float((net(x) - net(x)).abs().max()) if len(x) else 0.0
     figures = {"largest_difference": difference, "training_mode": float(training)}
     bad = training or difference != 0
     text = (
-        "The network answers the same image differently, or is in training mode: gradients are noise, "
-        "and an attack has to average over it."
+        "The network gives different answers to the same image, or is in training mode. Its gradients are "
+        "noisy, so an attack has to average over them."
         if bad
-        else "The network is in eval mode and answers the same image the same."
+        else "The network is in eval mode and gives the same answer to the same image every time."
     )
     return Check("deterministic", about, "fail" if bad else "ok", figures, text)
 
 
 def logits(about: str, net: nn.Module, x: Tensor) -> Check:
-    """Outputs that are logits and no probabilities, whose logarithm flattens gradients twice."""
+    """Check that outputs are logits; a loss that expects logits flattens the gradients of probabilities."""
     out = predict(net, x)
     sums = float((out.sum(1) - 1).abs().max()) if len(out) else math.inf
     low = float(out.min()) if len(out) else 0.0
@@ -92,13 +101,13 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
     if not finite:
         return Check("logits", about, "fail", {}, "Some outputs are not finite.")
     if probabilities:
-        text = "Outputs are probabilities: return what enters the softmax, or gradients vanish."
+        text = "Outputs are probabilities. Return the input of the softmax instead, or gradients vanish."
         return Check("logits", about, "fail", figures, text)
     return Check("logits", about, "ok", figures, "Outputs are logits.")
 
 
 def gradients(victim: Victim) -> Check:
-    """Gradients that are neither zero nor infinite, where the network is right."""
+    """Check that no gradient is zero or infinite, on the images that the network gets right."""
     x, net = victim.x[victim.right].requires_grad_(), Counted(victim.net)
     zero = broken = 0
     for rows in torch.split(torch.arange(len(x), device=x.device), 500):
@@ -110,40 +119,42 @@ def gradients(victim: Victim) -> Check:
     n = max(len(x), 1)
     figures = {"zero": zero / n, "not_finite": broken / n}
     verdict = _grade((zero + broken) / n, 0.0, MANY)
-    text = f"{zero} of {len(x)} images have a gradient of zero, {broken} one that is not finite."
+    text = (
+        f"{zero} of {len(x)} images have a zero gradient, {broken} a gradient that is not finite."
+    )
     if verdict == "fail":
-        text += " Gradients are masked: attacks that follow them are blind."
+        text += " Gradients are masked, so gradient-based attacks are blind."
     return Check("gradients", victim.name, verdict, figures, text)
 
 
 def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
-    """PGD that can cross the ball, often enough."""
+    """Check that PGD can cross the ball, and has enough steps and restarts."""
     length = float(params.eps_step or 0) * int(params.max_iter or 0) / threat.eps
     starts = int(params.num_random_init or 0)
     figures = {"reach": length, "steps": float(params.max_iter or 0), "restarts": float(starts)}
     weak = starts < 5 or int(params.max_iter or 0) < 50
     verdict: Verdict = "fail" if length < 2 else "warn" if weak else "ok"
-    text = f"PGD can go {length:.1f} eps, of which 2 cross the ball, from {starts} starts"
-    text += "; 5 starts and 50 steps are the least to rely on." if weak else "."
+    text = f"PGD can move {length:.1f} eps (2 eps cross the ball) from {starts} starts"
+    text += "; fewer than 5 starts or 50 steps cannot be relied on." if weak else "."
     return Check("pgd-reach", about, verdict, figures, text)
 
 
 def reproduced(about: str, unlike: int, total: int) -> Check:
-    """What fell under an attack falls again, and what stood stands, in batches of another size.
+    """Check that the same images fall, and the same stand, when predicted in batches of another size.
 
     Args:
         about: the network.
-        unlike: how many predictions under attack are others when made again.
-        total: of how many.
+        unlike: how many predictions under attack differ when made again.
+        total: how many predictions there are.
     """
     figures = {"unlike": float(unlike), "predictions": float(total)}
-    text = f"{unlike} of {total} predictions under attack are others when made again."
+    text = f"{unlike} of {total} predictions under attack changed when they were made again."
     verdict = _grade(unlike / max(total, 1), 0.0, 0.0005)
     return Check("success-reproduced", about, verdict, figures, text)
 
 
 def zero_radius(about: str, clean: float, at_zero: float) -> Check:
-    """An attack within a ball of radius 0 leaves exactly the clean accuracy."""
+    """Check that an attack within a ball of radius 0 leaves exactly the clean accuracy."""
     figures = {"clean": clean, "eps_0": at_zero}
     text = (
         f"{100 * clean:.2f} % on clean images, {100 * at_zero:.2f} % under an attack with eps = 0."
@@ -159,14 +170,14 @@ def beaten(strong: Tensor, weak: Tensor) -> float:
 def not_beaten(
     name: str, about: str, strong: Tensor, weak: Tensor, words: tuple[str, str]
 ) -> Check:
-    """Image by image: what stands against the stronger attack stands against the weaker one.
+    """Check, image by image, that what stands against the stronger attack stands against the weaker.
 
     Args:
-        name: of the check.
+        name: name of the check.
         about: the network.
-        strong: (n,) bool, what stands against the attack that should be the stronger.
-        weak: likewise, the weaker.
-        words: what the two are called.
+        strong: (n,) bool, which images stand against the attack that should be the stronger.
+        weak: likewise, against the weaker.
+        words: names of the two attacks, the stronger first.
     """
     share = beaten(strong, weak)
     count = f"{round(share * len(strong))} of {len(strong)} images"
@@ -175,44 +186,42 @@ def not_beaten(
     if verdict == "ok":
         text += "."
     else:
-        text += ": the stronger attack is stopped short or misled. The worst case counts them as fallen."
+        text += ": the stronger attack stopped too early or was misled. The worst case counts them as fallen."
     return Check(name, about, verdict, {"beaten": share, "n": float(len(strong))}, text)
 
 
 def doubled(about: str, left: Tensor, after: Tensor) -> Check:
-    """Twice the steps and restarts change the accuracy by half a point at most.
+    """Check that twice the steps and restarts change the accuracy by half a point at most.
 
     Args:
         about: the network.
-        left: (n,) bool, what stood against all white-box attacks.
-        after: (n,) bool, what of that stands against PGD with twice the steps and restarts.
+        left: (n,) bool, which images stood against all white-box attacks.
+        after: (n,) bool, which of them stand against PGD with twice the steps and restarts.
     """
     n = max(len(left), 1)
     gain = int((left & ~after).sum()) / n
-    text = (
-        f"Twice the steps and restarts of PGD bring the accuracy down by {100 * gain:.2f} points."
-    )
+    text = f"Twice the steps and restarts of PGD lower the accuracy by {100 * gain:.2f} points."
     verdict = _grade(gain, 0.005, MANY)
     return Check("doubling", about, verdict, {"change": gain, "n": float(n)}, text)
 
 
 def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
-    """Accuracy falls with eps, and reaches about 0 when the ball is large."""
+    """Check that accuracy falls with eps, and reaches about 0 when the ball is large."""
     curve = sorted((p.eps, p.accuracy) for p in points if p.curve == "eps")
     values = [accuracy for _, accuracy in curve]
     rise = max((b - a for a, b in pairwise(values)), default=0.0)
     rise = max(rise, 0.0)
     last = values[-1]
     verdict = max((_grade(rise, 0.01, 0.02), _grade(last, 0.01, 0.05)), key=_SEVERITY.index)
-    text = f"With eps the accuracy falls to {100 * last:.1f} % at eps = {curve[-1][0]:.4g}"
-    text += f", and rises by {100 * rise:.1f} points at most on the way."
+    text = f"As eps grows, the accuracy falls to {100 * last:.1f} % at eps = {curve[-1][0]:.4g}"
+    text += f"; it rises by at most {100 * rise:.1f} points on the way."
     if verdict == "fail":
-        text += " An attack without a limit must win: this one is misled."
+        text += " An attack without a limit must succeed, so this one was misled."
     return Check("eps-curve", about, verdict, {"last": last, "largest_rise": rise}, text)
 
 
 def loss_rises(about: str, points: Iterable[Point]) -> Check:
-    """Along the attack the loss rises, on every image."""
+    """Check that the attack raises the loss of every image."""
     last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
     if math.isnan(last.loss):
         return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
@@ -223,7 +232,7 @@ def loss_rises(about: str, points: Iterable[Point]) -> Check:
 
 
 def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Check:
-    """On no adversarial set is a network better than on clean images, by more than a point.
+    """Check that no adversarial set gives more than a point above the accuracy on clean images.
 
     Args:
         about: the network.
@@ -238,19 +247,19 @@ def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Chec
         return Check("label-leak", about, "ok", {"gain": gain}, text)
     text = (
         f"It is {100 * gain:.1f} points better on {worst} than on clean images: the true label chose the "
-        "perturbation, and the network reads it off. That accuracy is no robustness."
+        "perturbation, and the network reads it off. That accuracy is not evidence of robustness."
     )
     return Check("label-leak", about, "fail", {"gain": gain}, text)
 
 
 def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: int) -> Check:
-    """Whether a linear classifier reads the label off the perturbation alone.
+    """Check whether a linear classifier can read the label off the perturbation alone.
 
     Args:
         attack: name of the set.
         change: x_adv - x, (n, C, H, W).
         y: true labels (n,).
-        seed: of the halves: one to fit on, one to read.
+        seed: seeds the split into two halves: one to fit on, one to test on.
     """
     from sklearn.linear_model import RidgeClassifier
     from sklearn.model_selection import train_test_split
@@ -271,7 +280,10 @@ def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: 
 
 
 def undefended_falls(about: str, worst: Tensor) -> Check:
-    """A network without a defence keeps about nothing; (n,) bool, what stands against everything."""
+    """Check that an undefended network keeps about nothing.
+
+    ``worst``, (n,) bool, says which images stand against everything.
+    """
     left = float(worst.double().mean())
     text = f"The undefended network keeps {100 * left:.2f} %"
     verdict = _grade(left, 0.01, 0.05)
@@ -280,10 +292,10 @@ def undefended_falls(about: str, worst: Tensor) -> Check:
 
 
 def test_unread(dataset: str, reads: Mapping[str, Iterable[str]]) -> Check:
-    """Nothing that trains read the test split.
+    """Check that no run that trained read the test split.
 
     Args:
-        dataset: the data set.
+        dataset: name of the subject.
         reads: stage and item of every run that trained → the paths it read.
     """
     guilty = sorted(
@@ -291,10 +303,12 @@ def test_unread(dataset: str, reads: Mapping[str, Iterable[str]]) -> Check:
     )
     figures = {"runs": float(len(reads)), "that_read_test": float(len(guilty))}
     if guilty:
-        text = f"{', '.join(guilty)} read the test split: nothing here is a test any more."
+        text = (
+            f"{', '.join(guilty)} read the test split, so none of these results is a test result."
+        )
         return Check("test-unread", dataset, "fail", figures, text)
     if not reads:
-        text = "There is no record of what training read, so this cannot be told."
+        text = "No record says what training read, so this cannot be checked."
         return Check("test-unread", dataset, "warn", figures, text)
     text = f"None of the {len(reads)} runs that trained read the test split."
     return Check("test-unread", dataset, "ok", figures, text)

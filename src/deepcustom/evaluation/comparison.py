@@ -1,4 +1,4 @@
-"""Results held against earlier ones of the same numbers."""
+"""Comparing results with earlier ones."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of each number of a data set.
+    """How the results of one subject differ from earlier ones.
 
     Attributes:
         dataset: its name.
-        equal: how many rows are the same in every column.
-        moved: (earlier, now) where the accuracy or its number of images is another.
-        remade: (earlier, now) of equal accuracy, by other weights or on other images.
+        equal: number of rows that are the same in every column.
+        moved: (earlier, now) where the accuracy or the number of images differs.
+        remade: (earlier, now) of equal accuracy, but with other weights or on other images.
         missing: rows that only the earlier results have.
         new: rows that only the later ones have.
     """
@@ -32,15 +32,15 @@ class Comparison:
 
     @property
     def alike(self) -> bool:
-        """Whether every number is there, of as many images, and inside its earlier 95 % interval."""
+        """Whether both have the same rows, of as many images, each accuracy in its earlier 95 % interval."""
         return not (self.missing or self.new or any(_outside(*pair) for pair in self.moved))
 
 
 def compare(earlier: Iterable[Result], now: Iterable[Result], dataset: str) -> Comparison:
-    """Hold the results ``now`` of one data set against ``earlier`` ones."""
+    """Compare the results ``now`` of one subject with ``earlier`` ones."""
     before, after = _by_key(earlier, dataset), _by_key(now, dataset)
     pairs = [(result, after[key]) for key, result in before.items() if key in after]
-    # By their text: nan, of an empty set, is not equal to itself.
+    # Compared as text, since nan (the accuracy on an empty set) is not equal to itself.
     changed = [(old, new) for old, new in pairs if repr(old) != repr(new)]
     moved = [(old, new) for old, new in changed if _score(old) != _score(new)]
     return Comparison(
@@ -54,16 +54,18 @@ def compare(earlier: Iterable[Result], now: Iterable[Result], dataset: str) -> C
 
 
 def comparison_lines(found: Comparison, earlier: str = "committed") -> list[str]:
-    """``found`` in words, what is most serious last."""
+    """``found`` in words, the most serious last."""
     total = found.equal + len(found.moved) + len(found.remade)
     if found.equal == total and not found.missing and not found.new:
         return [f"{found.dataset}: all {total} rows equal the {earlier} ones, hashes included"]
     lines = [f"{found.dataset}: {found.equal} of {total} rows equal the {earlier} ones"]
     if found.remade:
-        lines.append(f"  {len(found.remade)} have equal accuracy on other bytes (see the hashes)")
+        lines.append(
+            f"  {len(found.remade)} have the same accuracy, but other weights or images (see the hashes)"
+        )
     for old, new in sorted(found.moved, key=lambda pair: _outside(*pair)):
         lines.append(f"  {_name(old)}: {_change(old, new)}")
-    lines += [f"  {_name(result)}: no longer there" for result in found.missing]
+    lines += [f"  {_name(result)}: missing now" for result in found.missing]
     lines += [f"  {_name(result)}: not among the {earlier} ones" for result in found.new]
     return lines
 

@@ -17,16 +17,16 @@ from deepcustom.training.prediction import predict
 
 @dataclass(frozen=True)
 class Point:
-    """What PGD left of a network at one radius and number of steps.
+    """A network under PGD, at one radius and one number of steps.
 
     Attributes:
         curve: ``eps`` or ``steps``, which of the two varies.
         eps: radius, in units of the pixel range.
-        steps: of PGD, from one random start.
-        accuracy: share of all images that stand, 0 to 1.
-        loss: mean cross entropy on the images that the network gets right without an attack, attacked;
-            nan where there is none.
-        risen: share of those whose loss is above what it was on the clean image.
+        steps: number of PGD steps, from one random start.
+        accuracy: share of all images that the network still gets right, 0 to 1.
+        loss: mean cross entropy, under attack, of the images that the network gets right without one;
+            nan if there are none.
+        risen: share of those images whose loss is higher than on the clean image.
     """
 
     curve: str
@@ -38,13 +38,13 @@ class Point:
 
 
 def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[Point]:
-    """Attack the first images again and again.
+    """Attack the first images at each radius and each number of steps.
 
     Args:
         victim: the network and the images, of which the first ``params.n`` are used.
         params: radii, as multiples of the victim's eps, and numbers of steps.
-        pgd: step and number of steps at the victim's eps. The step grows and shrinks with the radius;
-            fewer steps are longer, so that each number of them crosses the ball.
+        pgd: step size and number of steps at the victim's eps. The step size scales with the radius;
+            with fewer steps it is larger, so that any number of steps can cross the ball.
 
     Yields:
         The points of both curves.
@@ -54,7 +54,7 @@ def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[P
     wanted = [("eps", min(radius * eps, 1.0), steps) for radius in params.radii]
     wanted += [("steps", eps, count) for count in params.steps]
     made: dict[tuple[float, int], Point] = {}
-    for curve, radius, count in wanted:  # the curves cross
+    for curve, radius, count in wanted:  # the curves share a point: attack there once
         if (radius, count) not in made:
             made[radius, count] = _point(few, curve, radius, count, pgd)
         yield replace(made[radius, count], curve=curve)
@@ -66,7 +66,7 @@ def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -
         accuracy, after = float(few.right.cpu().double().mean()), before
     else:
         step = min(max(float(pgd.eps_step or 0) / few.threat.eps, 2 / steps), 1) * eps
-        # Nothing leaves a ball of radius 0; ART wants a step all the same.
+        # In a ball of radius 0 no image can move, but ART still requires a positive step.
         change = {"eps_step": step or pgd.eps_step, "max_iter": steps, "num_random_init": 1}
         once = pgd.model_copy(update=change)
         threat = ThreatModel(eps)

@@ -1,4 +1,4 @@
-"""Checks, curves and paired tests as files: JSON and CSV, equal content makes equal bytes."""
+"""Checks, curves and paired tests as JSON and CSV files; equal content makes equal bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepcustom.evaluation.statistics import PairedTest
 
 
 def checks_json(checks: Iterable[Check]) -> str:
-    """All checks, in their order; a figure that is no number becomes null."""
+    """All checks as JSON, in their order; a figure that is not finite becomes null."""
     rows = [asdict(check) for check in checks]
     for row in rows:
         row["figures"] = {k: v if math.isfinite(v) else None for k, v in row["figures"].items()}
@@ -26,10 +26,10 @@ def checks_json(checks: Iterable[Check]) -> str:
 
 
 def read_checks(path: Path) -> list[Check]:
-    """What :func:`checks_json` wrote; null is nan again.
+    """Read what :func:`checks_json` wrote; null becomes nan.
 
     Raises:
-        InputError: the file is missing or is something else.
+        InputError: the file is missing, or does not hold checks.
     """
     try:
         rows = json.loads(path.read_text())["checks"]
@@ -47,11 +47,11 @@ def _figures(row: dict[str, float | None]) -> dict[str, float]:
 
 
 def rows_csv(names: Sequence[str], rows: Iterable[tuple[tuple[str, ...], Any]]) -> str:
-    """A table: ``names`` head the columns that stand before those of the records themselves.
+    """Write records as CSV, with further columns in front of their fields.
 
     Args:
-        names: of the leading columns.
-        rows: the leading cells, and a dataclass whose fields are the others.
+        names: names of the columns in front.
+        rows: for each line, the cells in front, and a dataclass whose fields are the other cells.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -69,7 +69,7 @@ def _cell(value: Any) -> str:
 
 
 def read_points(path: Path) -> list[tuple[str, Point]]:
-    """Network and point of each line of a file of curves.
+    """Read a file of curves: the network and the point of each line.
 
     Raises:
         InputError: the file is missing or malformed.
@@ -96,7 +96,7 @@ def _point(row: dict[Any, Any]) -> Point:
 
 
 def read_pairs(path: Path) -> list[PairedTest]:
-    """Each line of a file of paired tests.
+    """Read a file of paired tests, one per line.
 
     Raises:
         InputError: the file is missing or malformed.

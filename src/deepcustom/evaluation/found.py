@@ -1,4 +1,4 @@
-"""What is found of a network: what each attack left of it, the curves, and the checks."""
+"""The findings on a network: the outcome of each attack, the curves, and the checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepcustom.training.prediction import predict
 
 @dataclass(frozen=True)
 class Finding:
-    """An :class:`Outcome` without its images, and what had to be looked up in them.
+    """An :class:`Outcome` without its images, but with what had to be read off them.
 
     Attributes:
         protocol: as in the outcome.
@@ -24,7 +24,7 @@ class Finding:
         stands: likewise.
         cost: likewise.
         ball: whether every image lies in the ball.
-        unlike: how many of the predictions that were tried are others when made again.
+        unlike: for how many attacked images a second prediction disagrees on whether they stand.
     """
 
     protocol: str
@@ -37,7 +37,7 @@ class Finding:
 
     @classmethod
     def of(cls, victim: Victim, outcome: Outcome) -> Finding:
-        """Look the images up, in batches of another size than the attack's."""
+        """Check the images, and predict them again in batches of another size than the attack's."""
         x_adv, clean = (images.cpu().numpy() for images in (outcome.x_adv, victim.x))
         again = (predict(victim.net, outcome.x_adv, batch_size=64).argmax(1) == victim.y).cpu()
         return cls(
@@ -58,14 +58,14 @@ class Finding:
 
 @dataclass
 class Evaluation:
-    """What is known of one network.
+    """All that was found on one network.
 
     Attributes:
         stands: protocol → attack → (n,) bool, on the CPU: which images it still gets right.
-        costs: (protocol, attack) → what the attack took.
-        findings: of all attacks, in the order they were made.
+        costs: (protocol, attack) → the attack's cost.
+        findings: one for each attack, in the order they were made.
         checks: likewise.
-        points: of the curves.
+        points: the points of the curves.
     """
 
     stands: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -75,20 +75,20 @@ class Evaluation:
     points: list[Point] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        """Keep what an attack left."""
+        """Add the finding of one attack."""
         self.stands.setdefault(finding.protocol, {})[finding.attack] = finding.stands
         self.costs[finding.protocol, finding.attack] = finding.cost
         self.findings.append(finding)
 
     def left(self, protocol: str) -> Tensor:
-        """(n,) bool: what stands against every attack of one protocol."""
+        """(n,) bool: which images stand against every attack of one protocol."""
         return torch.stack(list(self.stands[protocol].values())).all(0)
 
     def worst(self) -> Tensor:
-        """(n,) bool: what stands against everything that was tried, and is right without an attack."""
+        """(n,) bool: which images are right without an attack and stand against everything that was tried."""
         return torch.stack([self.left(protocol) for protocol in self.stands]).all(0)
 
     def spent(self, protocol: str) -> Cost:
-        """What all attacks of one protocol took."""
+        """The total cost of all attacks of one protocol."""
         own = (cost for (name, _), cost in self.costs.items() if name == protocol)
         return sum(own, Cost())

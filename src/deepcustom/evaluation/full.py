@@ -22,7 +22,7 @@ from deepcustom.training.compute import Compute
 def evaluate_whitebox(
     victim: Victim, params: EvaluateParams, pieces: Pieces | None = None
 ) -> Evaluation:
-    """Attack a network with known weights; ``pieces``: of it, None: nothing is kept."""
+    """Attack a network with known weights; if ``pieces`` is None, nothing is kept."""
     found = Evaluation()
     pieces = pieces or Pieces(victim, "")
     _attack(whitebox(victim, params.whitebox, params.autoattack, found.stands), found, pieces)
@@ -43,11 +43,11 @@ def evaluate_all(
         victim: the network and the images.
         params: all settings.
         material: what attackers have at hand.
-        pieces: of this network; None: nothing is kept.
-        compute: device and precision of the DGNs that adapt.
+        pieces: the stored pieces of this network; None: nothing is kept.
+        compute: device and precision for the DGNs that are adapted.
 
     Returns:
-        All protocols, ``stands["clean"]`` without an attack, the curves and the checks.
+        All protocols, the curves and the checks; ``stands["clean"]`` holds the answers without an attack.
     """
     found = Evaluation()
     pieces = pieces or Pieces(victim, "")
@@ -72,18 +72,18 @@ def evaluate_all(
 def _attacks(
     victim: Victim, params: EvaluateParams, material: Material, found: Evaluation, compute: Compute
 ) -> Iterator[Attack]:
-    """Every attack; ``found`` has what each left by the time that the next one is asked for."""
+    """Yield every attack; the caller adds its finding to ``found`` before it asks for the next one."""
     yield from whitebox(victim, params.whitebox, params.autoattack, found.stands)
     yield from blackbox(victim, material.surrogates, params.autoattack)
     left = found.left("whitebox")
     if checks.beaten(left, found.stands["blackbox"]["square"]) > checks.FEW:
-        # Known weights should do better than none: spend more before believing that they cannot.
+        # An attacker who knows the weights should beat Square: spend more before believing otherwise.
         yield spend_more(victim, params.autoattack, left)
     yield from adaptive(victim, material.dgns, params.adaptive, compute=compute)
 
 
 def _attack(attacks: Iterator[Attack], found: Evaluation, pieces: Pieces) -> None:
-    """Put what each attack leaves to what is ``found``."""
+    """Run each attack, or take it from the store, and add its finding to ``found``."""
     for attack in attacks:
         finding = pieces.finding(attack)
         found.add(finding)

@@ -1,4 +1,4 @@
-"""What attackers bring along, next to the network itself."""
+"""What attackers have besides the network itself."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Lazy(Generic[T]):
-    """Something that is made, or read, only where it is needed.
+    """A value that is made, or read, only when it is first needed.
 
     Attributes:
-        key: what it follows from: equal keys, equal values; anything that JSON can hold.
-        make: makes it, once.
+        key: decides the value: equal keys mean equal values; anything that JSON can hold.
+        make: makes the value; called at most once.
     """
 
     key: Any
@@ -29,12 +29,12 @@ class Lazy(Generic[T]):
 
     @cached_property
     def value(self) -> T:
-        """What ``make`` makes."""
+        """The value that ``make`` returns."""
         return self.make()
 
 
 def as_it_is(value: T) -> Lazy[T]:
-    """Something that is there already, made nobody knows how: no piece that follows from it is taken."""
+    """Wrap a value that exists already. Its key is always new, so no stored piece that needs it is reused."""
     return Lazy(uuid.uuid4().hex, lambda: value)
 
 
@@ -44,10 +44,10 @@ Adaptable = tuple[DGNBank, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Material:
-    """What attackers of one network have at hand.
+    """What the attackers of one network have at hand.
 
     Attributes:
-        dgns: to adapt to the network.
+        dgns: the DGNs to adapt to the network.
         sets: name of an adversarial set → (n,) bool, which of its images the network gets right.
         surrogates: name of another network → images made against it, (n, C, H, W).
     """

@@ -1,4 +1,4 @@
-"""A user's own network from a file: weights for a class, or an exported program; no pickle is read."""
+"""Load a user's own network from a file: weights for a class, or an exported program; never a pickle."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Normalized(nn.Module):
 
 
 class Exported(nn.Module):
-    """An exported program, which knows no eval mode: it is in the one that it was exported in."""
+    """An exported program. It stays in the mode that it was exported in, and ``eval()`` cannot change it."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
-        self._program = [program]  # not as a submodule: eval() would reach it, and it refuses
+        self._program = [program]  # in a list, so not a submodule: it refuses eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the program gives."""
+        """The program's output."""
         logits: Tensor = self._program[0](x)
         return logits
 
@@ -63,21 +63,21 @@ def load_own(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> nn.Module:
-    """A network that takes images (N, C, H, W) in [0, 1] and gives logits (N, classes), frozen.
+    """Load a frozen network that maps images (N, C, H, W) in [0, 1] to logits (N, classes).
 
     Args:
-        path: ``.safetensors``, the state of ``architecture``; or ``.pt2``, by ``torch.export.save``,
-            exported in eval mode with a dynamic number of images.
+        path: a ``.safetensors`` file with the state of ``architecture``; or a ``.pt2`` file from
+            ``torch.export.save``, exported in eval mode with a dynamic number of images.
         spec: the data set, which fixes the shapes.
         compute: device.
-        default: the class of the network under attack, as in ``architecture``.
-        architecture: ``package.module:Class``, called without arguments, from the current folder too;
-            None: ``default``.
-        mean: of each channel, subtracted from the images before the network; empty: nothing.
-        std: of each channel, likewise, what they are then divided by.
+        default: the class of the network under attack, written like ``architecture``.
+        architecture: ``package.module:Class``, called without arguments; the current folder is
+            searched too. None: ``default``.
+        mean: mean of each channel, subtracted from the images; empty: no normalisation.
+        std: likewise the standard deviation, by which the images are then divided.
 
     Raises:
-        InputError: the file or the class cannot be had, or does not fit the data set.
+        InputError: the file or the class cannot be loaded, or does not fit the data set.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing")
@@ -103,10 +103,10 @@ def load_own(
 def own_source(
     architecture: str | None, mean: Sequence[float] = (), std: Sequence[float] = ()
 ) -> str:
-    """Hash of what makes a loaded network answer as it does, next to its file and this package.
+    """Hash of everything besides its file and this package that decides a loaded network's output.
 
-    That is what :func:`load_own` was told, and the files of all loaded modules that lie in the current
-    folder or in the package of ``architecture``; packages that were installed there are left out.
+    It covers the arguments of :func:`load_own`, and the files of all loaded modules that lie in the
+    current folder or in the package of ``architecture``. Packages installed there are left out.
     """
     top = (architecture or "").partition(":")[0].partition(".")[0]
     here, files = Path.cwd(), set()
@@ -133,8 +133,8 @@ def _with_weights(path: Path, net: nn.Module) -> nn.Module:
     return net
 
 
-# What torch.export.save writes for a network of plain tensors. Other files in the archive, and payloads
-# marked so in its lists, would be unpickled by torch.export.load.
+# The files that torch.export.save writes for a network of plain tensors. torch.export.load would unpickle
+# other files in the archive, and payloads that its lists mark as pickles.
 _PLAIN = re.compile(
     r"[^/]+/(data/weights/(weight_\d+|model_weights_config\.json)"
     r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
@@ -163,19 +163,19 @@ def _exported(path: Path) -> nn.Module:
     try:
         _refuse_pickles(path)
         return Exported(torch.export.load(path).module())
-    except Exception as error:  # torch raises many kinds
+    except Exception as error:  # torch raises errors of many kinds
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"{path} is no exported program, or is corrupted: {reason}") from error
 
 
 def _check_outputs(path: Path, net: nn.Module, spec: DatasetSpec, compute: Compute) -> None:
-    """Two and three images in, as many rows of finite logits out."""
+    """Check that the network turns two and three images into as many rows of finite logits."""
     for count in (2, 3):
         x = torch.full((count, *spec.shape), 0.5, device=compute.device)
         try:
             with torch.no_grad():
                 out = net(x)
-        except Exception as error:  # whatever the network raises
+        except Exception as error:  # the network may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise InputError(
                 f"{path}: the network refuses {count} images of shape {spec.shape}: {reason}"

@@ -18,29 +18,30 @@ PROTOCOLS = {
         "network, so this says nothing about an attacker who attacks the hardened network itself."
     ),
     "whitebox": (
-        "Each network is attacked itself, by an attacker who knows its weights: each attack meets the images "
-        "that the network gets right, and apgd-ce and apgd-t those that all attacks before them left."
+        "An attacker who knows the network's weights attacks it directly. Each attack gets the images that "
+        "the network classifies correctly; apgd-ce and apgd-t get only those that withstood all the "
+        "attacks before them."
     ),
     "blackbox": (
         "Each network is attacked by an attacker who cannot see inside it: with images made against "
-        "another network, and by Square, which asks it thousands of times."
+        "another network, and by Square, which queries it thousands of times."
     ),
     "adaptive": (
         "The DGNs are trained further against the very network that is scored; dgn-any counts an image "
         "only where the DGNs of all classes fail."
     ),
     "worst": (
-        "Image by image the worst over all attacks of a protocol, and over all of them, on the same images "
-        "for every network: the headline."
+        "The headline: image by image, the worst case over all attacks of a protocol, and over all "
+        "protocols, on the same images for every network."
     ),
 }
 """What each protocol is, in one plain sentence."""
 
 CLEAN = "clean"
-"""The name under which the images as they are stand among the attacks."""
+"""The clean images' name in the column of attacks."""
 
 ALL = "all"
-"""The name, under ``worst``, of the worst case over everything."""
+"""The name of the worst case over everything, in the same column under ``worst``."""
 
 CONFIDENCE = 0.95
 DECIMALS = 6
@@ -51,16 +52,16 @@ class Result:
     """The accuracy of one network on one set of images; the fields are the columns of the CSV.
 
     Attributes:
-        dataset: name of the data set.
+        dataset: name of the subject.
         network: name of the scored network.
         protocol: a key of :data:`PROTOCOLS`.
-        attack: name of the attack; ``clean`` for the images as they are.
+        attack: name of the attack; ``clean`` for the unchanged images.
         n: number of images, 0 or more.
         accuracy: share classified correctly, 0 to 1; nan where ``n`` is 0.
         ci_low: lower end of the 95 % Wilson score interval; nan where ``n`` is 0.
         ci_high: upper end; nan where ``n`` is 0.
         gradients: images whose gradient the attack computed, summed over its steps.
-        queries: images that it showed to the network without.
+        queries: images that the attack showed to the network without computing a gradient.
         network_md5: which weights were scored.
         set_md5: which images they were scored on.
     """
@@ -93,11 +94,11 @@ class Result:
         gradients: int = 0,
         queries: int = 0,
     ) -> Result:
-        """The record of ``correct`` hits among ``n`` images, rounded as the CSV rounds.
+        """The result for ``correct`` hits among ``n`` images, rounded as in the CSV.
 
         Raises:
-            InputError: where ``correct`` is not within 0 to ``n``.
-            UnknownNameError: where the protocol is none of :data:`PROTOCOLS`.
+            InputError: ``correct`` is not within 0 to ``n``.
+            UnknownNameError: the protocol is not in :data:`PROTOCOLS`.
         """
         _check_protocol(protocol)
         if not 0 <= correct <= n:
@@ -134,7 +135,7 @@ def _wilson(correct: int, n: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209)."""
     if n == 0:
         return math.nan, math.nan
-    # SciPy and not statsmodels: the same numbers, and half the time to import (0.8 s against 1.4).
+    # SciPy instead of statsmodels: it gives the same numbers and imports faster (0.8 s against 1.4 s).
     from scipy.stats import binomtest  # type: ignore[import-untyped,unused-ignore]
 
     interval = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -142,15 +143,15 @@ def _wilson(correct: int, n: int) -> tuple[float, float]:
 
 
 def pivot(results: Iterable[Result], dataset: str, protocol: str) -> Pivot:
-    """The results of one data set under one protocol, as a table.
+    """The results of one subject under one protocol, as a table.
 
     Returns:
         The networks and the attacks, each in order of first appearance, and the cells by
         (network, attack); a pair that was not measured has no cell.
 
     Raises:
-        InputError: where one cell has two results.
-        UnknownNameError: where the protocol is none of :data:`PROTOCOLS`.
+        InputError: one cell has two results.
+        UnknownNameError: the protocol is not in :data:`PROTOCOLS`.
     """
     _check_protocol(protocol)
     cells: dict[tuple[str, str], Result] = {}
@@ -167,17 +168,17 @@ def pivot(results: Iterable[Result], dataset: str, protocol: str) -> Pivot:
 
 
 def datasets_of(results: Iterable[Result]) -> list[str]:
-    """The data sets among ``results``, in order of first appearance."""
+    """The subjects among ``results``, in order of first appearance."""
     return list(dict.fromkeys(result.dataset for result in results))
 
 
 def unclipped(attack: str) -> str:
-    """What an attack is called in tables whose images leave the ball."""
+    """The name that tables give to an attack whose images leave the ball."""
     return f"{attack}-unclipped"
 
 
 def percent(result: Result | None) -> str:
-    """An accuracy as tables print it: ``98.91``, ``empty`` set, or ``-`` for not measured."""
+    """An accuracy as tables print it: ``98.91``, ``empty`` for an empty set, or ``-`` if not measured."""
     if result is None:
         return "-"
     return "empty" if result.empty else f"{100 * result.accuracy:.2f}"
@@ -197,13 +198,13 @@ class LabelLeak:
 
 
 HardenedWith = Mapping[str, str]
-"""Network → the attack that it was hardened with, by its name among the sets; others are not in it."""
+"""Hardened network → the attack it was hardened with, by its set's name; other networks are left out."""
 
 
 def own_attacks(
     results: Iterable[Result], dataset: str, hardened_with: HardenedWith
 ) -> list[tuple[Result, Result]]:
-    """(clean, own attack) under the transfer protocol, of each network that has both."""
+    """(clean, own attack) under the transfer protocol, for each network that has both."""
     networks, _, cells = pivot(results, dataset, "transfer")
     pairs = [(cells.get((n, CLEAN)), cells.get((n, hardened_with.get(n, "")))) for n in networks]
     return [(clean, own) for clean, own in pairs if clean and own and clean is not own]
@@ -214,16 +215,16 @@ def label_leaks(
 ) -> list[LabelLeak]:
     """The networks whose own-attack accuracy is above their clean accuracy (transfer protocol).
 
-    An attack makes images harder; unless the true label chose the perturbation, and the network
-    learned to read that choice off the image (Kurakin, Goodfellow and Bengio 2017,
-    arXiv:1611.01236, found it with FGSM).
+    An attack should make images harder. It makes them easier if the true label chose the perturbation
+    and the network learned to read that choice off the image (Kurakin, Goodfellow and Bengio 2017,
+    arXiv:1611.01236, found this with FGSM).
     """
     pairs = own_attacks(results, dataset, hardened_with)
     return [LabelLeak(clean, own) for clean, own in pairs if own.accuracy > clean.accuracy]
 
 
 def weak_whitebox(results: Sequence[Result], dataset: str) -> list[tuple[Result, Result]]:
-    """(white-box, transfer) where the attack that knows the network is clearly the weaker one.
+    """(white-box, transfer) pairs in which the attack that knows the network is clearly the weaker.
 
     That is a sign of masked gradients or of an attack that was stopped too early (Athalye,
     Carlini and Wagner 2018, arXiv:1802.00420; Carlini et al. 2019, arXiv:1902.06705).
@@ -252,7 +253,7 @@ def read_csv(path: Path) -> list[Result]:
     """Read what :func:`write_csv` wrote.
 
     Raises:
-        InputError: naming file and line, where the file is missing or malformed.
+        InputError: the file is missing or malformed; the message names file and line.
     """
     try:
         content = path.read_bytes()
@@ -262,10 +263,10 @@ def read_csv(path: Path) -> list[Result]:
 
 
 def parse_csv(content: bytes, source: str) -> list[Result]:
-    """What the bytes of such a file hold.
+    """Read the bytes of a file that :func:`write_csv` wrote.
 
     Raises:
-        InputError: naming ``source`` and line, where they are malformed.
+        InputError: they are malformed; the message names ``source`` and line.
     """
     try:
         text = content.decode("utf-8")

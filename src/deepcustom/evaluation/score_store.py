@@ -1,8 +1,9 @@
-"""Scores kept by what they depend on, so that a new network or set costs no attack that was made before.
+"""Scores stored by what they depend on, so that a new network or set repeats no attack made before.
 
-The unit is a *piece*: one attack on one network, its curves, or a check that attacks. Each lies in a file
-whose name is the hash of all that decides it. Whoever asks for a piece of that name gets it; whatever is
-another (weights, images, a setting of this attack, code, machine) has another name, and is made.
+The unit is a *piece*: one attack on one network, its curves, or a check that queries it. Each piece lies in
+a file named by the hash of everything that decides it, in a folder that says what it is: ``NETWORK/ATTACK``.
+If there is a file of that name, the piece is taken from it. If anything differs (weights, images, a setting
+of this attack, code, machine), the name differs, and the piece is made.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from deepcustom.base.files import replace_file
+from deepcustom.base.files import remove, replace_file
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Finding
@@ -28,21 +31,22 @@ from deepcustom.evaluation.victim import Attack, Cost, Victim
 from deepcustom.training.checkpoint import SUFFIX, Checkpoint
 
 T = TypeVar("T")
+_NO_NAME = re.compile(r"[^\w-]+")  # what no folder's name holds
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 @dataclass
 class ScoreStore:
-    """A folder of pieces; a context in which one run asks for them.
+    """A folder of pieces, and a context manager for one run that asks for them.
 
-    What the last run of each name has used stays. When a run ends well, all else is removed; while it
-    goes on, and where it is interrupted, what it has used so far stays too. Deleting the folder costs
-    the time to make the pieces again and nothing else.
+    The store keeps the pieces that the last run of each name used. When a run ends well, the store
+    removes all others. While a run goes on, or if it is interrupted, the pieces it has used so far are
+    kept too. Deleting the folder costs only the time to make the pieces again.
 
     Attributes:
-        folder: where they lie, made with the first of them; None: nothing is kept.
+        folder: where the pieces lie, created with the first one; None: nothing is kept.
         basis: what decides every piece: code, versions, machine; anything that JSON can hold.
-        run: the name of this run: its list of pieces is a file of that name.
+        run: the name of this run; a JSON file of that name lists its pieces.
     """
 
     folder: Path | None = None
@@ -66,17 +70,25 @@ class ScoreStore:
             return
         self._list(self._used)
         wanted = set().union(*(_read(file) for file in self.folder.glob("*.json")))
-        for file in self.folder.glob(f"*{SUFFIX}"):
-            if file.stem not in wanted:
+        for file in self.folder.rglob(f"*{SUFFIX}"):
+            if file.relative_to(self.folder).as_posix().removesuffix(SUFFIX) not in wanted:
                 file.unlink(missing_ok=True)
+        _prune(self.folder)
 
-    def key(self, piece: Mapping[str, Any]) -> str:
-        """The name of what ``piece`` decides; it holds what JSON can hold, and tensors."""
+    def key(self, network: str, what: str, piece: Mapping[str, Any]) -> str:
+        """The name of the piece that ``piece`` describes.
+
+        Args:
+            network: the network that it is about, for the folder.
+            what: the attack, the check, ``curves`` or ``images``, for the folder.
+            piece: everything that decides it besides the basis; it may hold tensors, and what JSON can hold.
+        """
         text = json.dumps([self.basis, piece], sort_keys=True, default=_digest)
-        return hashlib.sha256(text.encode()).hexdigest()
+        folder = "/".join(_NO_NAME.sub("_", part) for part in (network, what))
+        return f"{folder}/{hashlib.sha256(text.encode()).hexdigest()}"
 
     def load(self, key: str) -> Packed | None:
-        """The piece of that name; None where it is absent or damaged."""
+        """The piece of that name; None if it is absent or damaged."""
         self.note(key)
         return Checkpoint(self.folder, key).load(key)
 
@@ -86,7 +98,7 @@ class ScoreStore:
         Checkpoint(self.folder, key).save(key, *packed)
 
     def note(self, key: str) -> None:
-        """Keep the piece of that name, where there is one, as if this run had asked for it."""
+        """Keep the piece of that name, if there is one, as if this run had asked for it."""
         self._used.add(key)
         if self.folder is not None and key not in self._listed:
             self._list(self._listed | {key})
@@ -94,20 +106,37 @@ class ScoreStore:
     def _list(self, keys: set[str]) -> None:
         if self.folder is not None:
             self._listed = keys
-            text = json.dumps(sorted(keys), indent=0) + "\n"
-            replace_file(self.folder / f"{self.run}.json", text.encode())
+            replace_file(self.folder / f"{self.run}.json", _listed(keys))
+
+
+def pieces_of(folder: Path, network: str) -> list[Path]:
+    """Where the pieces of a network lie, and what its images did to others."""
+    name = _NO_NAME.sub("_", network)
+    return [found for form in (name, f"*/from-{name}") for found in sorted(folder.glob(form))]
+
+
+def forget(folder: Path, network: str) -> None:
+    """Remove the pieces of a network that is no more, and take them off every run's list."""
+    for found in pieces_of(folder, network):
+        remove(found)
+    _prune(folder)
+    name = _NO_NAME.sub("_", network)
+    for file in folder.glob("*.json"):
+        gone = (f"{name}/", f"/from-{name}/")
+        rest = [k for k in _read(file) if not (k.startswith(gone[0]) or gone[1] in k)]
+        replace_file(file, _listed(rest))
 
 
 @dataclass
 class Pieces:
-    """The pieces of one network: taken where they lie in the store, else made and kept.
+    """The pieces of one network: taken from the store if they are there, else made and stored.
 
     Attributes:
         victim: the network and the images.
-        weights: hash of the network's weights, and of whatever else makes it answer as it does.
+        weights: hash of the network's weights, and of everything else that decides its output.
         store: where the pieces lie.
-        made: how many were made.
-        taken: how many were taken.
+        made: how many pieces were made.
+        taken: how many were taken from the store.
         skipped: steps of progress that needed no work, for :meth:`resumed`.
     """
 
@@ -117,10 +146,10 @@ class Pieces:
     made: int = 0
     taken: int = 0
     skipped: int = 0
-    _said: int = field(default=0, init=False)  # of ``made``
+    _said: int = field(default=0, init=False)  # the value of ``made`` at the last report
 
     def say(self, note: str, steps: int = 1) -> None:
-        """Tell the victim's progress of what was made since the last call, if anything was."""
+        """Report progress on what was made since the last call, if anything was."""
         if self.made > self._said:
             self.victim.advance(f"{self.victim.name}: {note}", steps)
         else:
@@ -128,38 +157,40 @@ class Pieces:
         self._said = self.made
 
     def resumed(self) -> None:
-        """Tell the victim's progress in one line what was taken, if anything was."""
+        """Report in one line what was taken from the store, if anything was."""
         if self.taken:
             whole = "was finished before"
-            part = f"{self.taken} of {self.taken + self.made} parts were finished before"
+            part = f"{self.taken} of {self.taken + self.made} parts were already done"
             note = f"{self.victim.name}: {part}" if self.made else f"{self.victim.name} {whole}"
             self.victim.advance(note, self.skipped, resumed=True)
 
     def finding(self, attack: Attack) -> Finding:
-        """What an attack leaves."""
+        """The finding of an attack."""
         about = {"protocol": attack.protocol, "attack": attack.name, "settings": attack.settings}
-        return self._piece(about, lambda: Finding.of(self.victim, attack.run()), _FINDING)
+        return self._piece(
+            attack.name, about, lambda: Finding.of(self.victim, attack.run()), _FINDING
+        )
 
     def check(self, name: str, make: Callable[[], Check]) -> Check:
-        """A check that the victim alone decides."""
-        return self._piece({"check": name}, make, _CHECK)
+        """A check that depends on the victim alone."""
+        return self._piece(name, {"check": name}, make, _CHECK)
 
     def points(self, settings: Mapping[str, Any], make: Callable[[], list[Point]]) -> list[Point]:
         """The curves."""
-        return self._piece({"curves": settings}, make, _POINTS)
+        return self._piece("curves", {"curves": settings}, make, _POINTS)
 
     def images(self, settings: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
         """Images made against this network, (n, C, H, W), on the victim's device."""
-        return self._piece({"images": settings}, make, _IMAGES).to(self.victim.x)
+        return self._piece("images", {"images": settings}, make, _IMAGES).to(self.victim.x)
 
     def images_key(self, settings: Mapping[str, Any]) -> str:
-        """What :meth:`images` follow from; they stay in the store, though nobody may look at them."""
-        key = self._key({"images": settings})
+        """The key of :meth:`images`; it keeps them in the store even if this run never reads them."""
+        key = self._key("images", {"images": settings})
         self.store.note(key)
         return key
 
-    def _key(self, piece: Mapping[str, Any]) -> str:
-        return self.store.key({"network": self._network, **piece})
+    def _key(self, what: str, piece: Mapping[str, Any]) -> str:
+        return self.store.key(self.victim.name, what, {"network": self._network, **piece})
 
     @cached_property
     def _network(self) -> dict[str, Any]:
@@ -174,8 +205,10 @@ class Pieces:
             "seed": victim.seed,
         }
 
-    def _piece(self, piece: Mapping[str, Any], make: Callable[[], T], form: _Form[T]) -> T:
-        key = self._key(piece)
+    def _piece(
+        self, what: str, piece: Mapping[str, Any], make: Callable[[], T], form: _Form[T]
+    ) -> T:
+        key = self._key(what, piece)
         packed = self.store.load(key)
         if packed is not None:
             self.taken += 1
@@ -188,7 +221,7 @@ class Pieces:
 
 @dataclass(frozen=True)
 class _Form(Generic[T]):
-    """How a kind of piece becomes tensors and JSON, and comes back."""
+    """How a kind of piece is turned into tensors and JSON, and back."""
 
     pack: Callable[[T], Packed]
     unpack: Callable[[Packed], T]
@@ -228,9 +261,11 @@ _IMAGES = _Form[Tensor](lambda x: ({"x_adv": x.cpu().contiguous()}, {}), lambda 
 
 
 def _digest(value: Any) -> str:
-    """A tensor in a name: the hash of its bytes."""
+    """What stands for a tensor in a key: the hash of its dtype, shape and bytes."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{type(value).__name__} decides no piece: want a tensor, or JSON")
+        raise TypeError(
+            f"the key of a piece holds a {type(value).__name__}: want a tensor, or JSON"
+        )
     head = f"{value.dtype} {tuple(value.shape)}".encode()
     digest = hashlib.sha256(head)
     digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -238,7 +273,7 @@ def _digest(value: Any) -> str:
 
 
 def _plain(record: Check | Point) -> dict[str, Any]:
-    """As JSON holds it; null for nan, which equals nothing, so that a piece would not know it again."""
+    """The record as JSON; nan becomes null, since JSON has no nan."""
     return {name: _null(value) for name, value in asdict(record).items()}
 
 
@@ -255,8 +290,20 @@ def _restored(plain: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _listed(keys: Iterable[str]) -> bytes:
+    return (json.dumps(sorted(keys), indent=0) + "\n").encode()
+
+
+def _prune(folder: Path) -> None:
+    """Remove folders that hold nothing more, the deepest first."""
+    for below in sorted(folder.rglob("*"), reverse=True):
+        if below.is_dir():
+            with suppress(OSError):  # something is in it
+                below.rmdir()
+
+
 def _read(path: Path) -> set[str]:
-    """The pieces on a run's list; none where there is no list, or no readable one."""
+    """The pieces on a run's list; none if there is no readable list."""
     try:
         return {str(key) for key in json.loads(path.read_text())}
     except (OSError, ValueError, TypeError):

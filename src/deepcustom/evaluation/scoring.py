@@ -34,7 +34,7 @@ from deepcustom.evaluation.whitebox import MORE
 from deepcustom.training.compute import Compute, derive_seed
 
 QUICK = ("transfer", "whitebox")
-"""The protocols of the published tables that are made again within minutes."""
+"""The protocols of a quick scoring, which makes their published numbers again within minutes."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Testbed:
     """What all networks of a subject are scored on.
 
     Attributes:
-        subject: whose networks they are.
+        subject: name of the subject whose networks are scored.
         spec: the data set.
         params: all settings.
         threat: ball and range.
         compute: device and precision.
-        seed: of everything random.
+        seed: seeds everything random.
         split: the whole test split.
-        clean: likewise, on the device.
-        rows: (n,) which of its images are attacked.
+        clean: the same images, on the device.
+        rows: (n,) which images of the split are attacked.
     """
 
     __test__ = False  # for pytest, as with TestSet
@@ -78,7 +78,7 @@ class Testbed:
         compute: Compute,
         seed: int,
     ) -> Testbed:
-        """Put the test split, whose files have the hash ``md5``, on the device; draw what is attacked."""
+        """Put the test split, whose files have the hash ``md5``, on the device; draw the images to attack."""
         x, y = (part.to(compute.device) for part in split.tensors())
         size = params.n if params.n < len(split) else None
         chosen = draws.subset(split, size, seed).index
@@ -107,16 +107,15 @@ class Testbed:
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """All that a scoring reads.
+    """Everything that a scoring reads.
 
     Attributes:
         bed: the images, and all settings.
-        networks: of the subject, in the order of the table.
+        networks: the subject's networks, in the order of the table.
         sets: adversarial test sets, in the order of the table; read once, one after the other.
-        dgns: to adapt to each network; None: the protocols of :data:`QUICK` alone, without checks and
-            curves.
-        own: score this network instead of those of the subject, which then only make images that may
-            transfer to it.
+        dgns: the DGNs to adapt to each network; None: score only the protocols of :data:`QUICK`, without
+            checks and curves.
+        own: score this network instead of those of the subject. Those then only serve as surrogates.
         reads: stage and item of every run that trained → the paths it read.
     """
 
@@ -130,14 +129,14 @@ class ScoringInputs:
 
 @dataclass
 class Scores:
-    """All that an evaluation of some networks found.
+    """Everything that a scoring found.
 
     Attributes:
         results: the rows of the table.
-        checks: on the networks, the sets and the whole.
-        points: of the curves, with the network's name.
-        pairs: every two networks, on what stands against everything.
-        seconds: network, protocol and attack → what the attack took when it was made.
+        checks: the checks of the networks, the sets and the whole.
+        points: the points of the curves, each with its network's name.
+        pairs: a paired test of every two networks, on which images stand against everything.
+        seconds: network, protocol and attack → the seconds the attack took when it was run.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -148,7 +147,7 @@ class Scores:
 
 
 def is_quick(result: Result) -> bool:
-    """Whether a row is made by a quick scoring: of :data:`QUICK`, and in need of no other protocol."""
+    """Whether a quick scoring makes this row: its protocol is in :data:`QUICK`, and it needs no other."""
     return result.protocol in QUICK and result.attack != MORE
 
 
@@ -157,7 +156,7 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
 
     Args:
         inputs: the networks, and what they are scored on.
-        store: has the attacks that an earlier run made of the same, and keeps those of this one.
+        store: holds the attacks that earlier runs made, and keeps those of this run.
     """
     bed, quick = inputs.bed, inputs.dgns is None
     networks = inputs.networks if inputs.own is None else [inputs.own]
@@ -187,7 +186,7 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
 
 
 def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:
-    """How much progress there is to make: each attack is a step, and so are curves, and checks."""
+    """The number of steps of progress: for each network one per attack, one for curves, one for checks."""
     whitebox = len(inputs.bed.params.whitebox) + 2
     total = whitebox * len(networks)
     if inputs.dgns is not None:
@@ -197,7 +196,7 @@ def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:
 
 
 def _add(scores: Scores, bed: Testbed, network: Network, found: Evaluation, quick: bool) -> None:
-    """Put what was found of one network to the rest."""
+    """Add what was found on one network to the scores."""
     scores.results += _rows(bed, network, found, quick)
     scores.checks += found.checks
     scores.points += [(network.name, point) for point in found.points]
@@ -213,9 +212,9 @@ def _transfer(
     """Score all networks on all sets.
 
     Returns:
-        Network → set → (n,) bool, which of the images that are attacked it gets right; and the checks on
-        the sets. An image that a set lacks stands: the attack offers nothing against it. A set that
-        leaves the ball is no attack within it, and is left out.
+        Network → set → (n,) bool, which of the attacked images the network gets right; and the checks
+        on the sets. An image that a set lacks keeps its clean result, as the set has nothing against
+        it. A set that leaves the ball is left out, as it breaks the threat model.
     """
     name = bed.subject
     clean = {network.name: transfer(name, network, bed.clean) for network in networks}
@@ -239,7 +238,7 @@ def _transfer(
 def _surrogates(
     bed: Testbed, networks: Iterable[Network], store: ScoreStore, advance: Advance
 ) -> dict[str, Lazy[Tensor]]:
-    """The images made against each network, where they are needed."""
+    """Network → the images made against it; they are made only when they are needed."""
     params = bed.params.surrogate
 
     def images_of(network: Network) -> Lazy[Tensor]:
@@ -289,7 +288,7 @@ def _rows(bed: Testbed, network: Network, found: Evaluation, quick: bool) -> lis
 def _overall(
     bed: Testbed, reads: Mapping[str, Iterable[str]], worst: Mapping[str, Tensor]
 ) -> list[Check]:
-    """Checks on the data set's evaluation as a whole."""
+    """The checks on the subject's evaluation as a whole."""
     made = [checks.test_unread(bed.subject, reads)]
     if "target" in worst:
         made.append(checks.undefended_falls("target", worst["target"]))

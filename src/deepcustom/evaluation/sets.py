@@ -1,4 +1,4 @@
-"""Adversarial sets as they are stored, and whether they can be scored."""
+"""Stored adversarial sets: preparing them for scoring, and the checks on them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import unclipped
 from deepcustom.evaluation.transfer import TestSet
 
-_LEAK_IMAGES = 4000  # of a set, from which a label may be read
+_LEAK_IMAGES = 4000  # the most images of a set that are searched for a label leak
 
 
 @dataclass(frozen=True)
 class StoredSet:
-    """An adversarial set: name of the attack that made it, hash of its files, and itself."""
+    """An adversarial set, with the name of the attack that made it and the hash of its files."""
 
     attack: str
     md5: str
@@ -31,20 +31,20 @@ class StoredSet:
 def checked(
     stored: StoredSet, split: Split, threat: ThreatModel, device: torch.device, seed: int
 ) -> tuple[TestSet, Tensor, list[Check]]:
-    """An adversarial set as networks are shown it.
+    """Prepare an adversarial set for scoring, and check it.
 
     Args:
         stored: the set.
         split: the whole test split.
-        threat: ball and range; a set that leaves the ball is named so.
+        threat: ball and range; a set that leaves the ball has ``-unclipped`` appended to its name.
         device: where to put the images.
-        seed: of the check that fits a classifier.
+        seed: seeds the check that fits a classifier.
 
     Returns:
-        The set; (N,) the row of the test split that each of its images comes from; and checks on it.
+        The set; for each of its images the row of the test split it comes from, (N,); and the checks.
 
     Raises:
-        InputError: it was made from another split.
+        InputError: the set was made from another split.
     """
     attack, made = stored.attack, stored.made
     inside = checks.ball(f"{attack} (set)", made.x_adv, made.x, threat)
@@ -60,7 +60,7 @@ def checked(
 
 
 def _label_leak(name: str, made: AdversarialSet, seed: int) -> list[Check]:
-    """Whether the label can be read off a set's perturbations, where it holds enough images."""
+    """Check whether the label can be read off a set's perturbations; no check if the set is too small."""
     few = made.take(slice(0, _LEAK_IMAGES))
     counts = np.bincount(few.y) if len(few) else np.zeros(1, np.int64)
     if len(few) < 100 or counts[counts > 0].min() < 2:

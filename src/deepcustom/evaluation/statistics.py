@@ -1,4 +1,4 @@
-"""Whether two networks differ on the same images."""
+"""A paired test: do two networks differ on the same images?"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class PairedTest:
     Attributes:
         first: name of a network.
         second: name of the other.
-        only_first: images that stand with the first alone.
-        only_second: images that stand with the second alone.
-        p: probability of a split at least this uneven, were both equally robust.
+        only_first: how many images only the first network gets right under attack.
+        only_second: likewise, only the second.
+        p: probability of a split at least this uneven if both were equally robust.
     """
 
     first: str
@@ -27,7 +27,7 @@ class PairedTest:
 
 
 def mcnemar(first: str, second: str, a: Tensor, b: Tensor) -> PairedTest:
-    """Compare which of the same images stand, (n,) bool each."""
+    """Compare two networks; ``a`` and ``b`` (n,) bool say which images each gets right under attack."""
     from scipy.stats import binomtest  # type: ignore[import-untyped,unused-ignore]
 
     only_first, only_second = int((a & ~b).sum()), int((b & ~a).sum())

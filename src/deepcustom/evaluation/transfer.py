@@ -15,10 +15,10 @@ class Network:
     """A network to score.
 
     Attributes:
-        name: in the table.
-        md5: of its file.
-        net: itself.
-        source: hash of whatever else, next to the file and this package, makes it answer as it does.
+        name: what tables call it.
+        md5: md5 of its file.
+        net: the network itself.
+        source: hash of everything besides the file and this package that decides its output.
     """
 
     name: str
@@ -33,13 +33,13 @@ class TestSet:
 
     Attributes:
         attack: name of the attack that made them.
-        md5: of their files.
+        md5: md5 of their files.
         x: images (N, C, H, W).
         y: labels (N,).
-        inside: whether they lie in the ball; where not, the attack is none that was allowed.
+        inside: whether all of them lie in the ball; if not, the attack breaks the threat model.
     """
 
-    __test__ = False  # for pytest: the name is the field's, it is no test case
+    __test__ = False  # tells pytest that this is not a test case, in spite of its name
 
     attack: str
     md5: str
@@ -49,7 +49,7 @@ class TestSet:
 
 
 def transfer(dataset: str, network: Network, images: TestSet) -> tuple[Result, Tensor]:
-    """Accuracy of one network on a set made against the target network.
+    """Score one network on images that are clean or were made against the target network.
 
     Returns:
         The result, and (N,) bool, on the CPU: which images it gets right.

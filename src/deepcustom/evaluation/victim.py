@@ -1,4 +1,7 @@
-"""The victim: a network and the images it is attacked on; an attack on it, and what that left."""
+"""The victim (a network and the images it is attacked on), an attack on it, and the attack's outcome.
+
+An image *stands* if the network still gets it right under attack; otherwise it *falls*.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ Make = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Cost:
-    """What an attack took.
+    """What an attack cost.
 
     Attributes:
         gradients: images whose gradient was computed, summed over all steps.
-        queries: images that were shown to the network without one.
-        seconds: by the clock.
+        queries: images that were shown to the network without computing a gradient.
+        seconds: wall-clock time.
     """
 
     gradients: int = 0
@@ -50,10 +53,10 @@ class Cost:
 
 
 class Counted(nn.Module):
-    """A network that counts the images it is shown, apart those whose gradient is asked for.
+    """A network that counts the images it is shown, separately those whose gradient is asked for.
 
-    Where the network itself breaks the way back to its input (detached, rounded by way of integers), the
-    gradient is zero instead of an error: attacks run, and the checks can say that they were blind.
+    The network itself may cut the path back to its input, by detaching or by rounding to integers. The
+    gradient is then zero instead of an error: attacks run, and the checks can say that they were blind.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -82,10 +85,10 @@ class Victim:
         x: clean images (n, C, H, W), float32 in [0, 1], on ``compute.device``.
         y: true labels (n,).
         threat: ball and range.
-        num_classes: how many logits.
-        seed: of everything random.
+        num_classes: number of logits.
+        seed: seeds everything random.
         compute: device; attacks run in float32.
-        advance: called with what is being done.
+        advance: called with a note on what is being done.
     """
 
     name: str
@@ -100,7 +103,7 @@ class Victim:
 
     @cached_property
     def counted(self) -> Counted:
-        """The network, counting."""
+        """The network, wrapped so that it counts what it is shown."""
         return Counted(self.net)
 
     @cached_property
@@ -109,13 +112,13 @@ class Victim:
         return predict(self.net, self.x).argmax(1) == self.y
 
     def spent(self) -> Cost:
-        """What the network has been asked so far, and the clock: the difference of two is a cost."""
+        """The counts so far, and the time of the clock; the difference of two such readings is a cost."""
         return Cost(self.counted.gradients, self.counted.queries, time.monotonic())
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one attack left of a network.
+    """What one attack did to a network.
 
     Attributes:
         protocol: a key of :data:`deepcustom.evaluation.results.PROTOCOLS`.
@@ -123,7 +126,7 @@ class Outcome:
         tried: (n,) bool, on the CPU: which images were attacked.
         stands: (n,) bool, on the CPU: which images the network still gets right; those that it gets
             wrong without an attack count as fallen.
-        x_adv: (n, C, H, W) the images it was shown; clean ones where nothing was tried.
+        x_adv: (n, C, H, W) the images it was shown; clean ones where no attack was tried.
         cost: of the whole attack.
     """
 
@@ -147,8 +150,8 @@ class Attack:
     Attributes:
         protocol: a key of :data:`deepcustom.evaluation.results.PROTOCOLS`.
         name: what tables call it.
-        settings: all that decides what it does, next to the victim; anything that JSON can hold.
-        run: attacks.
+        settings: everything besides the victim that decides what it does: what JSON can hold, and tensors.
+        run: runs the attack.
     """
 
     protocol: str
@@ -158,15 +161,15 @@ class Attack:
 
 
 def attempt(victim: Victim, protocol: str, attack: str, rows: Tensor, make: Make) -> Outcome:
-    """Show the network what ``make`` makes of some of its images.
+    """Attack some of the images with ``make``, and show the network the result.
 
     Args:
         victim: the network and the images.
         protocol: for the outcome.
         attack: for the outcome.
         rows: (n,) bool, which images to attack; the others count as fallen.
-        make: the attack. What it returns is projected into the ball, as an attack's own arithmetic may
-            be off by a rounding.
+        make: the attack. Its images are projected into the ball, since its own arithmetic may be off by
+            rounding.
 
     Returns:
         The outcome.
@@ -176,7 +179,7 @@ def attempt(victim: Victim, protocol: str, attack: str, rows: Tensor, make: Make
     x_adv, stands = victim.x.clone(), rows.clone()
     if rows.any():
         x, y = victim.x[rows], victim.y[rows]
-        found = make(x.clone(), y.clone()).detach().to(x)  # it may write into what it is given
+        found = make(x.clone(), y.clone()).detach().to(x)  # make may write into its arguments
         x_adv[rows] = victim.threat.project(torch.where(found.isfinite(), found, x), x)
         stands[rows] = predict(counted, x_adv[rows]).argmax(1) == y
     cost = victim.spent() - before
@@ -184,7 +187,7 @@ def attempt(victim: Victim, protocol: str, attack: str, rows: Tensor, make: Make
 
 
 def follow(first: Outcome, second: Outcome) -> Outcome:
-    """Two attempts as one attack: ``second`` was made on what ``first`` left."""
+    """Merge two attempts into one: ``second`` attacked the images that ``first`` left standing."""
     left = first.stands.to(first.x_adv.device)[:, None, None, None]
     return Outcome(
         first.protocol,
@@ -197,6 +200,6 @@ def follow(first: Outcome, second: Outcome) -> Outcome:
 
 
 def in_batches(make: Make, x: Tensor, y: Tensor, size: int) -> Tensor:
-    """``make`` on at most ``size`` images at a time."""
+    """Run ``make`` on at most ``size`` images at a time."""
     parts = zip(torch.split(x, size), torch.split(y, size), strict=True)
     return torch.cat([make(images, labels) for images, labels in parts])

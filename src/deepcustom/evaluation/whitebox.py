@@ -24,7 +24,7 @@ from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "whitebox"
 MORE = "apgd-t-more"
-"""What is spent where Square, of another protocol, breaks what the series left."""
+"""An extra attack, made if Square (black-box) breaks too many images that stood against the others."""
 
 
 def whitebox(
@@ -35,17 +35,17 @@ def whitebox(
 ) -> Iterator[Attack]:
     """Attack the network itself, ever harder.
 
-    The ``attacks`` each meet every image that the network gets right. ``apgd-ce`` and ``apgd-t`` (on
+    Each of ``attacks`` attacks every image that the network gets right. ``apgd-ce`` and ``apgd-t`` (on
     cross entropy, and targeted on the difference of logits ratio; Croce and Hein 2020,
-    arXiv:2003.01690) then meet what all attacks before them left, so that theirs is the accuracy after
-    the whole series.
+    arXiv:2003.01690) then attack only the images that all earlier attacks left standing. So their
+    accuracy is that after the whole series.
 
     Args:
         victim: the network and the images.
         attacks: name → FGSM or PGD, from ART.
         apgd: iterations, restarts and targets of APGD, from the package of AutoAttack's authors.
-        stands: protocol → attack → (n,) bool, what each attack left; read anew each time that the next
-            attack is asked for.
+        stands: protocol → attack → (n,) bool, which images each attack left standing; read again each
+            time the next attack is asked for.
 
     Yields:
         The attacks, in that order.
@@ -59,13 +59,13 @@ def whitebox(
 
 
 def spend_more(victim: Victim, apgd: AutoAttackParams, left: Tensor) -> Attack:
-    """``apgd-t`` again, from five times as many starts, on what the series left, (n,) bool."""
+    """``apgd-t`` again, from five times as many starts, on the images that are ``left``, (n,) bool."""
     more = apgd.model_copy(update={"num_random_init": 5 * apgd.num_random_init})
     return _apgd_on(victim, MORE, "apgd-t", more, left)
 
 
 def with_restarts(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Attack:
-    """:func:`restarted`, before it is run."""
+    """:func:`restarted` as an attack that has yet to run."""
     settings = {**params.model_dump(), "rows": rows}
     return Attack(PROTOCOL, name, settings, partial(restarted, victim, name, params, rows))
 
@@ -73,7 +73,7 @@ def with_restarts(victim: Victim, name: str, params: AttackParams, rows: Tensor)
 def _apgd_on(
     victim: Victim, name: str, kind: str, params: AutoAttackParams, left: Tensor
 ) -> Attack:
-    """The APGD of a ``kind``, under a ``name`` of its own, on the images that are ``left``."""
+    """APGD of the given ``kind``, called ``name``, on the images that are ``left``, (n,) bool."""
     used = {"max_iter", "num_random_init", "batch_size"} | (
         {"targets"} if kind == "apgd-t" else set()
     )
@@ -86,11 +86,11 @@ def _apgd_on(
 
 
 def restarted(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Outcome:
-    """FGSM, or PGD whose restarts meet only what the ones before them left.
+    """Run FGSM, or PGD in which each restart attacks only the images that still stand.
 
     Args:
         victim: the network and the images.
-        name: for the outcome, and for the seeds.
+        name: name of the attack in the outcome; the seeds depend on it too.
         params: the settings.
         rows: (n,) bool, which images to attack.
     """
@@ -130,9 +130,10 @@ def _apgd(victim: Victim, name: str, params: AutoAttackParams) -> Make:
         attack = APGDAttack_targeted(victim.counted, n_target_classes=targets, **settings)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
-        # It asks for gradients where it needs them; left on, every iteration would stay in memory.
+        # APGD turns gradients on where it needs them. If they were on throughout, every iteration's
+        # graph would stay in memory.
         with torch.no_grad(), warnings.catch_warnings():
-            # Of gradients that are zero: checks.gradients says it better.
+            # APGD warns of zero gradients; checks.gradients reports them better.
             warnings.simplefilter("ignore")
             found: Tensor = attack.perturb(x, y)
         return found

@@ -1,4 +1,4 @@
-"""Training networks that withstand: a file for each way, and one table of them."""
+"""Training networks to withstand attacks: a file for each way of hardening, and one table of them."""
 
 FOR_OTHERS = {
     "online": "a network and a generator that learn against each other",

@@ -18,7 +18,7 @@ from deepcustom.training.prediction import accuracy
 
 
 class ArtSettings(WaySettings):
-    """The share ``ratio`` of every batch is replaced by what ``attack`` makes of it."""
+    """``attack`` perturbs the share ``ratio`` of every batch."""
 
     type: Literal["art"]
     ratio: float = Field(gt=0, le=1)
@@ -39,7 +39,7 @@ class Art(Way[ArtSettings]):
     def train(
         self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
     ) -> History:
-        """As :meth:`Way.train`, but that ART computes in float32; every epoch has a seed of its own.
+        """As :meth:`Way.train`, except that ART computes in float32; every epoch has its own seed.
 
         Returns:
             ``val_accuracy`` where ``val`` is not empty (ART reports no loss).
@@ -48,6 +48,7 @@ class Art(Way[ArtSettings]):
 
         from deepcustom.attacks.art import art_attack, art_classifier
 
+        # Wrap the network, the attack and Adam for ART.
         budget, classes = self.settings.training, self.num_classes
         optimizer = torch.optim.Adam(
             net.parameters(),
@@ -60,6 +61,7 @@ class Art(Way[ArtSettings]):
         attack = art_attack(estimator, self.settings.attack, self.threat)
         trainer = AdversarialTrainer(estimator, attack, ratio=self.settings.ratio)
         x, y = train[0].cpu().numpy(), np.eye(classes, dtype=np.float32)[train[1].cpu().numpy()]
+        # Train one epoch at a time, so that the checkpoint can keep each.
         job.tell_resumed()
         done, history, _ = load_epoch(job.checkpoint, net, optimizer)
         for epoch in range(done + 1, budget.epochs + 1):

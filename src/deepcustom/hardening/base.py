@@ -1,4 +1,4 @@
-"""What a way of hardening a network is."""
+"""The base class of every way of hardening, and of its settings."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
 
 Images = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) in [0, 1], and for each its label, or the row it was made from, (N,)."""
+"""Images (N, C, H, W) in [0, 1], and (N,) the label of each, or the row that each was made from."""
 
 OLD = {"gf": "goodfellow", "default": "art"}
-"""What a ``type`` was called → what it is called now."""
+"""The old name of a ``type`` → its present name."""
 
 
 def current(name: Any) -> Any:
-    """``name`` as it is called now; an old one is taken, with a hint."""
+    """The present name for ``name``; an old name is accepted, with a hint."""
     if isinstance(name, str) and name in OLD:
         _hint(name)
         return OLD[name]
     return name
 
 
-@functools.cache  # once a process
+@functools.cache  # once per process
 def _hint(old: str) -> None:
     print(f"hint: params.yaml: type {old} is called {OLD[old]} now", file=sys.stderr)
 
 
 class WaySettings(Params):
-    """What ``params.yaml`` says of a hardened network, whatever the way: ``training`` is its budget."""
+    """What ``params.yaml`` says of every hardened network; ``training`` is its budget."""
 
     type: str
     training: TrainingParams
@@ -58,10 +58,10 @@ class Way(ABC, Generic[S]):
     """Base of every way of hardening.
 
     Class attributes:
-        Settings: the model of a network's section of ``params.yaml``; no key has a default.
-        reads_set: whether it trains on an adversarial set that was made before, of the network's name.
-        stage: which stage trains so.
-        title: what such a network is, for people; ``{name}`` stands for the network's own name.
+        Settings: the model of a network's settings in ``params.yaml``; no key has a default.
+        reads_set: whether it trains on an existing adversarial set, which has the network's name.
+        stage: the stage that trains in this way.
+        title: describes such a network to readers; ``{name}`` stands for the network's own name.
     """
 
     Settings: ClassVar[type[WaySettings]]
@@ -70,10 +70,10 @@ class Way(ABC, Generic[S]):
     title: ClassVar[str] = "network hardened with {name}"
 
     def __init__(self, settings: S, threat: ThreatModel, num_classes: int) -> None:
-        """Ready to train.
+        """Prepare for training.
 
         Args:
-            settings: of the way's ``Settings``.
+            settings: an instance of the way's ``Settings``.
             threat: the ball to harden in, and the range.
             num_classes: how many labels there are.
         """
@@ -91,7 +91,7 @@ class Way(ABC, Generic[S]):
             net: a fresh network.
             train: clean images (N, C, H, W) in [0, 1] and labels (N,).
             val: clean images and labels to watch; may be empty.
-            job: its seed is that of the order of the images and of all that is drawn.
+            job: its seed decides the order of the images and everything that is drawn.
             made: for a way that ``reads_set``: images (M, C, H, W) and, for each, its row in
                 ``train``.
 
@@ -109,7 +109,7 @@ class Way(ABC, Generic[S]):
         before_epoch: Callable[[int], None] | None = None,
         after_epoch: Callable[[int], Mapping[str, float]] | None = None,
     ) -> History:
-        """Run :func:`deepcustom.training.fit.fit` with the way's budget, and say where it goes on."""
+        """Run :func:`deepcustom.training.fit.fit` with the way's budget; report where it resumes."""
         job.tell_resumed()
         budget = self.settings.training
         return fit(

@@ -17,7 +17,7 @@ from deepcustom.training.nets.base import Classifier
 
 
 class GoodfellowSettings(WaySettings):
-    """On the adversarial set of the network's own name.
+    """Training on the adversarial set that has the network's own name.
 
     The loss is ``clean_weight`` * CE(clean) + (1 - ``clean_weight``) * CE(adversarial).
     """
@@ -27,7 +27,7 @@ class GoodfellowSettings(WaySettings):
 
 
 class Goodfellow(Way[GoodfellowSettings]):
-    """On the images of a set that stays as it is."""
+    """The network trains on an adversarial set that never changes."""
 
     Settings = GoodfellowSettings
     reads_set = True
@@ -37,7 +37,7 @@ class Goodfellow(Way[GoodfellowSettings]):
     ) -> History:
         """As :meth:`Way.train`.
 
-        An adversarial set that holds fewer images than ``train`` is used in turn.
+        If the adversarial set has fewer images than ``train``, its images are reused in turn.
 
         Returns:
             ``loss``, ``clean`` and ``adversarial`` (weighted), and, where ``val`` is not empty,
@@ -62,7 +62,7 @@ class Goodfellow(Way[GoodfellowSettings]):
 
 
 def _partners(row: Tensor, count: int) -> Tensor:
-    """Which adversarial image goes with each clean one: its own where there is one, else in turn."""
+    """The adversarial image that goes with each clean one: its own if there is one, else the next in turn."""
     partner = torch.arange(count, device=row.device) % max(len(row), 1)
     partner[row] = torch.arange(len(row), device=row.device)
     return partner

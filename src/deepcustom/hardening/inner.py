@@ -1,4 +1,4 @@
-"""What hardening by gradient steps shares: the steps, a start for them, and a ball that grows."""
+"""What the ways of hardening by gradient steps share: the steps, their start, and a growing ball."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.training.nets.base import Classifier
 
 SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are
-_ROWS = 1000  # images at a time, where nothing is learned
+_ROWS = 1000  # images at a time, where nothing is trained
 
 
 @dataclass
@@ -22,9 +22,9 @@ class GrowingBall:
     Attributes:
         full: the threat model at its full radius.
         step: length of a signed step at the full radius, in units of the pixel range.
-        growth: the share of the epochs at which the radius is full, 0 to 1; 0: from the first.
-        epochs: how many there are.
-        epoch: the one under way, from 1.
+        growth: the share of the epochs, 0 to 1, by which the radius is full; 0: from the first epoch.
+        epochs: the number of epochs.
+        epoch: the epoch under way, from 1.
     """
 
     full: ThreatModel
@@ -34,12 +34,12 @@ class GrowingBall:
     epoch: int = 1
 
     def begin(self, epoch: int) -> None:
-        """Another epoch is under way."""
+        """Go on to ``epoch``."""
         self.epoch = epoch
 
     @property
     def eps(self) -> float:
-        """Its radius."""
+        """The radius in this epoch."""
         growing = self.growth * self.epochs
         return self.full.eps * (min(1.0, self.epoch / growing) if growing else 1.0)
 
@@ -50,12 +50,12 @@ class GrowingBall:
 
     @property
     def eps_step(self) -> float:
-        """Length of a step in it."""
+        """The length of a step in this epoch."""
         return self.step * self.eps / self.full.eps
 
     @property
     def done(self) -> float:
-        """Share of the epochs that are over."""
+        """The share of the epochs that are over."""
         return (self.epoch - 1) / self.epochs
 
 
@@ -64,8 +64,8 @@ def inner_pgd(
 ) -> Tensor:
     """Images of high loss within the ball: signed gradient steps from a uniform random start.
 
-    The inner maximisation of Madry et al. 2018, equation 2.1, on the device and in the precision of the
-    training step that it belongs to, which ART's PGD, made for NumPy arrays, is not.
+    The inner maximisation of Madry et al. 2018, equation 2.1. It runs on the device and in the precision of
+    its training step. ART's PGD would not: it is made for NumPy arrays.
 
     Args:
         net: the network to fool.
@@ -97,12 +97,12 @@ def signed_step(
 
 
 def along(x_adv: Tensor, uphill: Tensor, x: Tensor, threat: ThreatModel, step: float) -> Tensor:
-    """``x_adv`` moved by ``step`` in the direction of each sign of ``uphill``, inside the ball."""
+    """``x_adv`` moved by ``step`` along the signs of ``uphill``, inside the ball."""
     return threat.project(x_adv.detach() + step * uphill.sign(), x)
 
 
 def scaled_gradient(net: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
-    """Of each image's cross entropy with respect to it, (n, C, H, W), times ``SCALE``."""
+    """The gradient of each image's cross entropy with respect to the image, (n, C, H, W), times ``SCALE``."""
     x_adv = x_adv.detach().requires_grad_()
     with torch.enable_grad():
         loss = SCALE * F.cross_entropy(net(x_adv).float(), y, reduction="sum")

@@ -21,8 +21,8 @@ from deepcustom.training.nets.base import Classifier
 class InnerParams(Params):
     """The attack inside a training step: ``max_iter`` signed steps of ``eps_step`` from a random start.
 
-    The ball, and the step with it, grows evenly from epoch to epoch, up to its full radius at the share
-    ``growth`` of the epochs; 0: full from the first.
+    The ball and the step grow evenly from epoch to epoch. The ball reaches its full radius at the share
+    ``growth`` of the epochs; 0: it is full from the first epoch.
     """
 
     eps_step: float = Field(gt=0, le=1)
@@ -31,14 +31,14 @@ class InnerParams(Params):
 
 
 class MadrySettings(WaySettings):
-    """On nothing but the images that the attack ``inner`` makes of each batch."""
+    """The network trains only on the images that the attack ``inner`` makes of each batch."""
 
     type: Literal["madry"]
     inner: InnerParams
 
 
 class Madry(Way[MadrySettings]):
-    """On adversarial images alone, made anew in every step against the network as it is."""
+    """Every step attacks the current network, and trains it on the adversarial images alone."""
 
     Settings = MadrySettings
     title = "{name}, adversarial training as Madry et al. 2018"

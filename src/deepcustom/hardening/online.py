@@ -1,13 +1,13 @@
 """Adversarial training from a generator's proposal: generator and network learn together.
 
-A class-conditional generator offers a start inside the ball, and noise may move it. The gradient that the
-generator's own update needs, of the loss with respect to the image, is used once more, for a signed step of
-the image itself; a few signed steps may follow. The network learns from the result.
+A class-conditional generator proposes a start inside the ball, and noise may move it. The generator's update
+needs the gradient of the loss with respect to the image. The same gradient also moves the image itself by one
+signed step, and a few more signed steps may follow. The network learns from the result.
 
-A start that a generator learns is that of Jia et al. 2021, "Boosting Fast Adversarial Training with Learnable
-Adversarial Initialization" (arXiv:2110.05007), with one step after it; their generator is shown the signed
-gradient of the clean image, this one the label. To use one gradient twice is an idea of Shafahi et al. 2019
-(arXiv:1904.12843), who use it for the image and the network.
+A start that a generator learns is an idea of Jia et al. 2021, "Boosting Fast Adversarial Training with
+Learnable Adversarial Initialization" (arXiv:2110.05007), who take one step after it. Their generator is shown
+the signed gradient of the clean image; this one is shown the label. Using one gradient twice is an idea of
+Shafahi et al. 2019 (arXiv:1904.12843), who use it for the image and the network.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD
 
 
 class OnlineSettings(WaySettings):
-    """A generator that learns against the network while that learns from it.
+    """A generator that learns against the network, while the network learns from it.
 
-    In every step it offers images inside the ball, uniform noise moves each pixel by at most ``noise`` radii
-    and not out of the ball, ``updates`` times the generator learns from the gradient of its objective there
-    (Adam, ``learning_rate``), and with ``reuse`` that gradient moves the images by one signed step of
-    ``eps_step``; ``max_iter`` further steps follow. It learns from the share ``begin`` to the share ``end``
-    of the epochs; before, the start is drawn uniformly from the ball, afterwards it stays as it is, and the
-    step that needs no update then follows the network's cross entropy. ``clean_weight`` is the weight of
-    the clean images in the network's loss. The ball, and the step with it, grows evenly from epoch to
-    epoch, up to its full radius at the share ``growth`` of the epochs; 0: full from the first.
+    In every step, ``updates`` times, the generator proposes images inside the ball, uniform noise moves each
+    pixel by at most ``noise`` radii inside the ball, and the generator learns from the gradient of its
+    objective there (Adam, ``learning_rate``). With ``reuse``, the last gradient moves the images by one
+    signed step of ``eps_step``. Then ``max_iter`` further steps follow.
 
-    ``loss``: what the generator minimises, a registered name or ``package.module:Class``, with its
-    ``options``; None: the negative of the network's own cross entropy.
+    The generator learns from the share ``begin`` to the share ``end`` of the epochs. Before, the start is
+    drawn uniformly from the ball; afterwards, the generator stays as it is. In both phases the step of
+    ``reuse`` follows the network's cross entropy. The generator minimises ``loss``, a registered name or
+    ``package.module:Class``, with its ``options``; None: minus the network's cross entropy. The ball and the
+    step grow evenly from epoch to epoch, to the full radius at the share ``growth`` of the epochs; 0: full
+    from the first. ``clean_weight`` is the weight of the clean images in the network's loss.
     """
 
     type: Literal["online"]
@@ -92,7 +92,7 @@ class OnlineSettings(WaySettings):
 
 
 class Online(Way[OnlineSettings]):
-    """A network and, against it, a generator, both trained in place."""
+    """Trains a network and a generator against each other, both in place."""
 
     Settings = OnlineSettings
     stage = "train_online"
@@ -106,15 +106,15 @@ class Online(Way[OnlineSettings]):
         generator: Conditional | None = None,
         losses: Mapping[int, CustomLoss] | None = None,
     ) -> None:
-        """Ready to train.
+        """Prepare for training.
 
         Args:
-            settings: how.
+            settings: how to train.
             threat: the full ball, and the range.
             num_classes: how many labels there are.
-            generator: a fresh one; None: the start is drawn uniformly from the ball.
-            losses: label → what the generator minimises on that class's images, built on the network that
-                will be trained, see :func:`objectives`; None: the negative of its own cross entropy.
+            generator: a fresh generator; None: the start is drawn uniformly from the ball.
+            losses: label → the loss that the generator minimises on that class's images, built on the network
+                to train (see :func:`objectives`); None: minus that network's cross entropy.
         """
         super().__init__(settings, threat, num_classes)
         self.generator = generator
@@ -128,7 +128,7 @@ class Online(Way[OnlineSettings]):
         Returns:
             ``loss`` and its terms, ``eps`` of the ball, and, where ``val`` is not empty, ``val_accuracy`` on
             clean images and ``val_adversarial`` on the first of them under ten steps of PGD from random
-            starts, which ask the generator nothing.
+            starts, without the generator.
         """
         partner = self._partner(job)
         settings, watch = self.settings, watch_accuracy(net, val)
@@ -161,20 +161,20 @@ class Online(Way[OnlineSettings]):
         return self.fit(net, terms, train, job, before_epoch=ball.begin, after_epoch=after_epoch)
 
     def _partner(self, job: Job) -> _Partner | None:
-        """The generator, as the checkpoint holds it."""
+        """The generator, in the state that the checkpoint holds, if any."""
         if self.generator is None:
             return None
         partner = _Partner.of(self.generator, self.settings, self.losses, job.compute.precision)
         kept = epochs_kept(job.checkpoint)
         if kept and not partner.load(job.checkpoint, kept):
-            # The network goes on with the generator that it learned with, or not at all.
+            # The network can go on only with the generator that it learned with: start over.
             job.checkpoint.clear()
         return partner
 
     def _start(
         self, net: Classifier, partner: _Partner | None, x: Tensor, y: Tensor, ball: GrowingBall
     ) -> Tensor:
-        """Where the further steps begin, (n, C, H, W), without a gradient."""
+        """The images from which the further steps begin, (n, C, H, W), without a gradient."""
         threat, step = ball.threat, ball.eps_step
         if partner is not None and ball.done >= self.settings.begin:
             learning = ball.done < self.settings.end
@@ -186,7 +186,7 @@ class Online(Way[OnlineSettings]):
 def objectives(
     settings: OnlineSettings, contexts: Sequence[LossContext]
 ) -> dict[int, CustomLoss] | None:
-    """Label → what the generator minimises on that class's images, as :class:`Online` takes them.
+    """Label → the loss that the generator minimises on that class's images, as :class:`Online` takes them.
 
     Args:
         settings: ``loss`` and its ``options``.
@@ -239,10 +239,10 @@ class _Partner:
         *,
         learning: bool,
     ) -> Tensor:
-        """Where the steps begin: what the generator offers, moved by the gradient that it learns from."""
+        """The start of the steps: what the generator proposes, moved by the gradient that it learns from."""
         for number in range(self.settings.updates if learning else 0):
             if number:
-                torch.clear_autocast_cache()  # of the weights before the last update
+                torch.clear_autocast_cache()  # it holds the weights before the last update
             offered = perturbed(self.generator, x, y, threat)
             start = self._nearby(offered.detach(), x, threat)
             up = self._uphill(net, x, y, start)
@@ -256,14 +256,14 @@ class _Partner:
         return along(start, up, x, threat, step) if self.settings.reuse else start.detach()
 
     def _nearby(self, offered: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
-        """With the noise around it, inside the ball."""
+        """``offered``, moved by noise inside the ball."""
         offered = threat.project(offered, x)
         if not self.settings.noise:
             return offered
         return nearby(offered, x, threat, self.settings.noise * threat.eps)
 
     def _learn(self, offered: Tensor, gradient: Tensor) -> None:
-        """One step of Adam along a scaled gradient of the offer; none where one in float16 overflowed."""
+        """One step of Adam from a scaled gradient at ``offered``; none if it overflowed in float16."""
         self.optimizer.zero_grad(set_to_none=True)
         if not self.half:
             offered.backward(gradient / SCALE)  # type: ignore[no-untyped-call]
@@ -277,7 +277,7 @@ class _Partner:
             self.optimizer.step()
 
     def _uphill(self, net: Classifier, x: Tensor, y: Tensor, offered: Tensor) -> Tensor:
-        """Minus the gradient of the generator's objective with respect to what it offers, scaled."""
+        """Minus the gradient of the generator's objective with respect to ``offered``, times ``SCALE``."""
         if self.losses is None:
             return scaled_gradient(net, offered, y)
         offered = offered.requires_grad_()
@@ -291,12 +291,12 @@ class _Partner:
         return -gradient
 
     def save(self, checkpoint: Checkpoint, epoch: int) -> None:
-        """Keep it beside what the loop keeps, in two places by turns: the loop's own comes after."""
+        """Save it beside the loop's checkpoint, in two places by turns: the loop saves afterwards."""
         place = checkpoint.part(f"generator-{epoch % 2}")
         save_epoch(place, self.generator, self.optimizer, epoch, {})
 
     def load(self, checkpoint: Checkpoint, epoch: int) -> bool:
-        """As it was after ``epoch``; False, and nothing changed, where that was not kept or is damaged."""
+        """Load it as it was after ``epoch``; False, and no change, if that is missing or damaged."""
         place = checkpoint.part(f"generator-{epoch % 2}")
         if epochs_kept(place) != epoch:
             return False

@@ -19,10 +19,10 @@ WAYS = {
 
 
 def way(name: Any) -> type[Way[Any]]:
-    """The way of hardening called ``name``; an old name is taken, with a hint.
+    """The way of hardening called ``name``; an old name is accepted, with a hint.
 
     Raises:
-        UnknownNameError: there is none; the message lists those there are.
+        UnknownNameError: there is no such way; the message lists those that there are.
     """
     name = current(name)
     if not isinstance(name, str) or name not in WAYS:
@@ -33,15 +33,15 @@ def way(name: Any) -> type[Way[Any]]:
 
 
 def way_of(settings: Mapping[str, Any], where: str, stage: str) -> type[Way[Any]]:
-    """The way that the settings of a hardened network name as their ``type``.
+    """The way of hardening that a network's settings name as their ``type``.
 
     Args:
-        settings: unchecked.
+        settings: the network's settings, unchecked.
         where: the row's dotted place in ``params.yaml``, for messages.
-        stage: which stage is to train it.
+        stage: the stage that is to train the network.
 
     Raises:
-        ParamsError: in one line: they name none, or one that another stage trains.
+        ParamsError: in one line: the settings name no way, or one that another stage trains.
     """
     if "type" not in settings:
         raise ParamsError(f"params.yaml: {where}.type is missing: choose from {', '.join(WAYS)}")

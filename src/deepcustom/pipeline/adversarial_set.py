@@ -1,4 +1,4 @@
-"""Making an adversarial set and drawing some of it, the same whatever makes the images."""
+"""Makes an adversarial set and draws some of its images, whether DGNs or ART made them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def make_set(
     attack: SplitAttack,
     advance: Advance = silent,
 ) -> None:
-    """Perturb a split, save and record.
+    """Perturb a split, save the adversarial set, and record what the attack achieved.
 
     Args:
-        stage: the running stage; its parts are the attack's name and the split's.
+        stage: the running stage; its ``parts`` are the names of the attack and of the split.
         spec: the data set.
         split: the clean images.
         attack: makes the images.
@@ -64,16 +64,18 @@ def set_grid(
     *,
     columns: int | None = None,
 ) -> Figure:
-    """The first images of a set, every class first, and what the target network takes them for.
+    """Draw the first images of an adversarial set, with what the target network predicts for them.
+
+    Every class appears once before any class appears twice.
 
     Args:
         made: the set; it may be empty.
         spec: the data set.
         target_net: on ``compute.device``.
         compute: where to predict.
-        eps: radius of the threat model, the scale of the differences.
-        title: what the set is, after the data set's title.
-        columns: how many images at most; as many as there are classes by default.
+        eps: radius of the threat model, which scales the drawn differences.
+        title: describes the set; the figure puts it after the data set's title.
+        columns: how many images at most; by default as many as there are classes.
     """
     from deepcustom.report.figures import image_grid
     from deepcustom.training.prediction import predict
@@ -97,7 +99,11 @@ def set_grid(
 
 
 def first_rows(y: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` rows: the first of every class, then the second, and so on; in class order."""
+    """Choose at most ``count`` images: the first of every class, then the second, and so on.
+
+    Returns:
+        Their positions in ``y``, in class order.
+    """
     some = y[: 100 * count]
     turn = np.array([(some[:row] == label).sum() for row, label in enumerate(some)])
     chosen = np.sort(np.lexsort((some, turn))[:count])

@@ -1,4 +1,4 @@
-"""The cards of a subject's published models, from what the stages left."""
+"""Writes the cards of a subject's published models from what the stages wrote."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from deepcustom.training.nets.base import build, build_classifier, parameter_cou
 def model_cards(
     stage: StageRun, spec: DatasetSpec, results: Sequence[Result], hardened_with: HardenedWith
 ) -> dict[str, str]:
-    """File name without suffix → card, of every network and every DGN of the subject.
+    """File name without suffix → card, for every network, bank and generator of the subject.
 
     Args:
         stage: reads the models, the metrics of ``prepare`` and the settings.
         spec: the data set.
-        results: of the subject.
+        results: the subject's.
         hardened_with: network → the attack it was hardened with.
     """
     facts = {"data": _data(stage, spec), "threat model": threat_in_words(stage)}
@@ -50,7 +50,7 @@ def model_cards(
 
 
 def threat_in_words(stage: StageRun) -> str:
-    """What an attacker may do to an image."""
+    """The subject's threat model, as readers of its page and cards see it."""
     return f"L-infinity, eps = {ThreatModel.of(stage.subject.threat).eps:g}, pixels in [0, 1]"
 
 
@@ -85,7 +85,7 @@ def _banks(stage: StageRun, spec: DatasetSpec) -> Found:
 
 
 def _generators(stage: StageRun, spec: DatasetSpec) -> Found:
-    """What learned with a network."""
+    """The generators that trained together with a network."""
     subject = stage.row.subject
     for one in rows(stage.tree, "train_online", subject):
         name, own = one.about["network"], stage.settings_of(one, OnlineSettings)

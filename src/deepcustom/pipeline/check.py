@@ -1,4 +1,4 @@
-"""The whole of ``params.yaml`` at once, before any stage starts: sections, names, settings, files."""
+"""Checks all of ``params.yaml`` before any stage starts: sections, names, settings, files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MODELS: dict[str, type[Params]] = {
     "evaluate": EvaluateParams,
     "report": ReportParams,
 }
-"""Of the sections whose rows all have settings of one kind."""
+"""Section → class of its rows' settings, where all rows of the section share one class."""
 
 
 def check(root: Path, tree: Mapping[str, Any]) -> None:
@@ -66,10 +66,10 @@ def check(root: Path, tree: Mapping[str, Any]) -> None:
 
     Args:
         root: the project's folder, from which the user's own losses and networks are imported.
-        tree: the whole of its params.
+        tree: its whole ``params.yaml``.
 
     Raises:
-        ParamsError: in one line: the key, what it holds, and what is allowed.
+        ParamsError: a setting is wrong. The message is one line: the key, what it holds, what is allowed.
     """
     _check_sections(tree)
     subjects = _subjects(tree)
@@ -105,10 +105,10 @@ def _check_sections(tree: Mapping[str, Any]) -> None:
 
 
 def _check_name(place: str, name: Any) -> None:
-    """Whether ``name``, a key or a value at ``place``, may become the name of a file."""
+    """Refuse a ``name``, a key or a value at ``place``, that cannot be part of a file name."""
     if not isinstance(name, str):
         raise ParamsError(f"params.yaml: {place}.{name} must be text: quote it")
-    if not NAME.fullmatch(name) or "." in name:  # to DVC a dot is a step down
+    if not NAME.fullmatch(name) or "." in name:  # DVC takes a dot for a nested key
         raise ParamsError(
             f"params.yaml: {place}.{name!r} names files: it must begin with a letter or digit and hold only "
             "these, '-' and '_'"
@@ -116,7 +116,7 @@ def _check_name(place: str, name: Any) -> None:
 
 
 def _subjects(tree: Mapping[str, Any]) -> dict[str, SubjectParams]:
-    """Name → subject, each with the rows that everything else of it builds on."""
+    """Name → settings of the subject. Each must have the rows that all its other rows build on."""
     found = {}
     for name, values in section(tree, SUBJECTS).items():
         found[name] = validate(SubjectParams, values, f"{SUBJECTS}.{name}")
@@ -126,7 +126,7 @@ def _subjects(tree: Mapping[str, Any]) -> dict[str, SubjectParams]:
 
 
 def _check_networks(name: str, subject: SubjectParams) -> None:
-    """Whether a subject's classes are there, and are what they are named as."""
+    """Check that a subject's classes exist, and that each is of the kind that its key asks for."""
     wanted = {"network": Classifier, "generator": Module, "conditional": Conditional}
     for key, kind in wanted.items():
         place = f"params.yaml: {SUBJECTS}.{name}.{key}"
@@ -141,7 +141,7 @@ def _check_networks(name: str, subject: SubjectParams) -> None:
 
 
 def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
-    """Whether a row is called after what it says of itself, and says what is true of its subject."""
+    """Check that a row's name agrees with the row's keys, and the keys with the subject."""
     names = LAYOUTS[one.stage].names
     for key in names:
         _check_name(f"{one.place}.{key}", one.about[key])
@@ -166,31 +166,34 @@ def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
 
 
 def _check_names(tree: Mapping[str, Any], subject: str) -> None:
-    """What names a bank or a set must name one that is there, and no two things have one file."""
+    """Check that every bank that a row names exists, and that no two rows write the same file."""
     banks = [r.about["bank"] for r in rows(tree, "train_dgn", subject)]
     online = [r.about["network"] for r in rows(tree, "train_online", subject)]
     robust = [r.about["network"] for r in rows(tree, "adversarial_train", subject)]
     made = {r.about[key] for stage, key in SETS.items() for r in rows(tree, stage, subject)}
+    # A row of train_online writes a network and a generator, and generate names a set after the generator.
     for name in online:
         if name in {*banks, *robust} or name in {
             r.about["attack"] for r in rows(tree, "attack", subject)
         }:
             raise ParamsError(
                 f"params.yaml: train_online.{subject}-{name} trains a network and a generator of this name, "
-                "which a bank, an attack or another network has already"
+                "but a bank, an attack or another network already has it"
             )
     for one in rows(tree, "attack", subject):
         if one.about["attack"] in banks:
             raise ParamsError(f"params.yaml: {one.place}: a bank is called so already")
+    # Banks that rows read.
     for one in rows(tree, "generate", subject):
         _there(one, "bank", one.about["bank"], [*banks, *online])
     for one in rows(tree, "evaluate", subject):
         adaptive = one.settings.get("adaptive")
         if isinstance(adaptive, Mapping) and "bank" in adaptive:
             _there(one, "adaptive.bank", adaptive["bank"], banks)
+    # The tables use these two names themselves.
     if "target" in {*robust, *online} or "clean" in made:
         raise ParamsError(
-            f"params.yaml: of {subject}, a network may not be called target, nor a set clean"
+            f"params.yaml: {subject} may have no network called target and no adversarial set called clean"
         )
 
 
@@ -202,7 +205,7 @@ def _there(one: Row, key: str, name: Any, allowed: Collection[str]) -> None:
 
 
 def _check_settings(one: Row) -> None:
-    """Whether a row's settings are of the right kind; losses and ways of hardening bring their own."""
+    """Check a row's settings. Losses and ways of hardening bring the classes of their own settings."""
     if one.stage in HARDENING:
         hardening(one)
         return
@@ -214,7 +217,7 @@ def _check_settings(one: Row) -> None:
 
 
 def _check_k(one: Row, k: int) -> None:
-    """Whether an image has so many pixels; of a data set that is prepared, or built in."""
+    """Check that an image has at least ``k`` values, if the data set is prepared or built in."""
     prepared = Path(workspace.dataset(one.dataset))
     if prepared.is_file():
         shape = load_spec(prepared).shape
@@ -229,10 +232,10 @@ def _check_k(one: Row, k: int) -> None:
 
 
 def hardening(one: Row) -> Params:
-    """The settings of a robust network's row, by its way of hardening.
+    """The settings of a hardened network's row, checked by its way of hardening.
 
     Raises:
-        ParamsError: in one line.
+        ParamsError: a setting is wrong; the message is one line.
     """
     kind = way_of(one.settings, one.place, one.stage)
     settings = validate(kind.Settings, one.settings, one.place)
@@ -242,10 +245,10 @@ def hardening(one: Row) -> Params:
 
 
 def check_loss(loss: str, given: Mapping[str, Any], where: str) -> None:
-    """Whether there is such a loss, and whether it takes these options.
+    """Check that a loss exists and that it takes these options.
 
     Raises:
-        ParamsError: in one line.
+        ParamsError: it does not; the message is one line.
     """
     try:
         options = find_loss(loss).Options

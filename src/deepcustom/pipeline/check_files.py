@@ -1,4 +1,4 @@
-"""Whether the files that rows name are the ones that they run and read, so that DVC sees all of them."""
+"""Checks that every row names the files that it runs and reads, so that DVC sees all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import section
-from deepcustom.base.rows import Row, adversarial_sets, rows
+from deepcustom.base.rows import LAYOUTS, Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import PREFIX, closure, closure_of, loaded_package
@@ -24,69 +24,100 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
 
     Args:
         root: the project's folder, which is also the current one.
-        tree: the whole of its params, checked but for these.
+        tree: its whole ``params.yaml``, whose other keys are checked already.
 
     Raises:
-        ParamsError: in one line: the key, what it names, and what it should.
+        ParamsError: a row names the wrong file. The message is one line: the key, what it names, what it
+            should name.
     """
-    for one in rows(tree, "prepare"):
-        _code_is(root, one, f"{PREFIX}data/{one.name}.py", "the file of the data set")
-    for one in rows(tree, "train_dgn"):
-        _check_loss(root, tree, one, str(one.settings["loss"]), workspace.target(one.subject))
-    for one in rows(tree, "train_online"):
-        loss, train = one.settings["loss"], workspace.split(one.dataset, "train")
-        if loss is None:
-            _code_is(root, one, ONLINE, "which trains without a loss of its own")
-            must_be(one, "reads", train, "since no loss reads an analysis")
-        else:
-            _check_loss(root, tree, one, str(loss), train)
-    for one in rows(tree, "adversarial_train"):
-        _check_way(root, tree, one)
+    for stage, layout in LAYOUTS.items():
+        for one in rows(tree, stage) if layout.files else ():
+            wanted = wanted_files(root, tree, one)
+            for key, (path, reason) in wanted.items():
+                if key != "code" or not _stands_for(one.about["code"], path, root):
+                    must_be(one, key, path, reason)
+            if stage != "prepare":
+                free = () if "reads" in wanted else (one.about["reads"],)
+                _no_more(root, one, free)
 
 
-def _check_loss(root: Path, tree: Mapping[str, Any], one: Row, loss: str, otherwise: str) -> None:
-    """A row that trains on a loss: its file, and the analyses that it requires."""
+def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tuple[str, str]]:
+    """The files that a row must name as ``code`` and ``reads``, each with the reason.
+
+    A way of hardening that reads no adversarial set leaves ``reads`` free: see :func:`extra_code`.
+
+    Args:
+        root: the project's folder, which is also the current one.
+        tree: its whole ``params.yaml``.
+        one: a row of a section whose rows name files; its own ``code`` and ``reads`` do not matter.
+
+    Raises:
+        ParamsError: the row needs an analysis or an adversarial set that no other row makes.
+    """
+    if one.stage == "prepare":
+        return {"code": (f"{PREFIX}data/{one.name}.py", "the file of the data set")}
+    if one.stage == "adversarial_train":
+        return _files_of_way(root, tree, one)
+    train = workspace.split(one.dataset, "train")
+    loss = one.settings["loss"]
+    if loss is None:
+        return {
+            "code": (ONLINE, "which trains without a loss of its own"),
+            "reads": (train, "since no loss reads an analysis"),
+        }
+    otherwise = workspace.target(one.subject) if one.stage == "train_dgn" else train
+    return _files_of_loss(root, tree, one, str(loss), otherwise)
+
+
+def _files_of_loss(
+    root: Path, tree: Mapping[str, Any], one: Row, loss: str, otherwise: str
+) -> dict[str, tuple[str, str]]:
+    """The loss's file, and the analyses that it requires."""
     found = find_loss(loss)
-    _code_is(root, one, _path(root, found), f"the file of the loss {loss}")
+    code = _path(root, found), f"the file of the loss {loss}"
     for name in found.requires:
-        section(tree, name, one.subject)  # which makes it
-    wanted = [workspace.analysis(one.subject, name) for name in found.requires]
-    if len(wanted) == 1:
-        must_be(one, "reads", wanted[0], f"which the loss {loss} requires")
-    elif wanted:
-        folder = str(Path(wanted[0]).parent)
-        must_be(one, "reads", folder, f"the folder of all that the loss {loss} requires")
+        section(tree, name, one.subject)  # raises if no row makes the analysis
+    made = [workspace.analysis(one.subject, name) for name in found.requires]
+    if len(made) == 1:
+        reads = made[0], f"which the loss {loss} requires"
+    elif made:
+        reads = str(Path(made[0]).parent), f"the folder of all that the loss {loss} requires"
     else:
-        must_be(one, "reads", otherwise, f"since the loss {loss} requires no analysis")
-    _no_more(root, one, ())
+        reads = otherwise, f"since the loss {loss} requires no analysis"
+    return {"code": code, "reads": reads}
 
 
-def _check_way(root: Path, tree: Mapping[str, Any], one: Row) -> None:
-    """A robust network: the file of its way of hardening, and the set or the code that it reads."""
+def _files_of_way(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tuple[str, str]]:
+    """The file of a way of hardening, and the adversarial set that it reads, if it reads one."""
     kind = way_of(one.settings, one.place, one.stage)
-    _code_is(root, one, _path(root, kind), f"the file of type {one.settings['type']}")
-    network = one.about["network"]
-    if kind.reads_set:
-        sets = adversarial_sets(tree, one.subject, "train")
-        if network not in sets:
-            raise ParamsError(
-                f"params.yaml: {one.place}: type {one.settings['type']} trains on the set of its own name, "
-                f"and no row of generate or attack makes {network} of train; there are: {', '.join(sets)}"
-            )
-        wanted = workspace.adversarial(one.subject, "train", network)
-        must_be(one, "reads", wanted, "the set that it trains on")
-        _no_more(root, one, ())
-    else:
-        _no_more(root, one, (one.about["reads"],))
+    code = _path(root, kind), f"the file of type {one.settings['type']}"
+    if not kind.reads_set:
+        return {"code": code}
+    network, sets = one.about["network"], adversarial_sets(tree, one.subject, "train")
+    if network not in sets:
+        raise ParamsError(
+            f"params.yaml: {one.place}: type {one.settings['type']} trains on the set of its own name, "
+            f"and no row of generate or attack makes {network} of train; there are: {', '.join(sets)}"
+        )
+    reads = workspace.adversarial(one.subject, "train", network), "the set that it trains on"
+    return {"code": code, "reads": reads}
+
+
+def extra_code(root: Path, stage: str, code: str) -> list[str]:
+    """The code that ``code`` imports beyond what every row of ``stage`` runs.
+
+    A row can name one such file as ``reads``, so that DVC hashes it too.
+    """
+    known = {code, *(PREFIX + path for path in closure(stage))}
+    return [path for path in closure_of(code, root) if path not in known]
 
 
 def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
-    """Whether all code that a row runs is its own, its section's, or named by it."""
+    """Refuse a row that runs code which neither the row nor its stage in ``dvc.yaml`` names."""
     code = one.about["code"]
-    if code == LOCK:  # which has all code of the package
+    if code == LOCK:  # the lock covers all code of the package
         return
-    named = {code, *reads, *(PREFIX + path for path in closure(one.stage))}
-    more = [path for path in closure_of(code, root) if path not in named]
+    more = [path for path in extra_code(root, one.stage, code) if path not in reads]
     if more:
         raise ParamsError(
             f"params.yaml: {one.place}: {code} imports {more[0]}, which DVC would not see: "
@@ -95,15 +126,13 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
         )
 
 
-def _code_is(root: Path, one: Row, wanted: str, reason: str) -> None:
-    """``code`` of a row; in a project without the package's sources the lock stands for all of them."""
-    if one.about["code"] == LOCK and wanted.startswith(PREFIX) and not has_sources(root):
-        return
-    must_be(one, "code", wanted, reason)
+def _stands_for(code: str, wanted: str, root: Path) -> bool:
+    """Whether the lock stands for a file, as it does for the package's in a project without the sources."""
+    return code == LOCK and wanted.startswith(PREFIX) and not has_sources(root)
 
 
 def _path(root: Path, thing: type) -> str:
-    """The file of a class, as it stands in the project."""
+    """The file of a class, as a path relative to the project."""
     file = Path(inspect.getfile(thing)).resolve()
     package = loaded_package().resolve()
     if file.is_relative_to(package):
@@ -118,10 +147,10 @@ def _path(root: Path, thing: type) -> str:
 
 
 def must_be(one: Row, key: str, wanted: str, reason: str) -> None:
-    """Hold one of a row's names against what it has to be.
+    """Check that a row has the ``wanted`` value at ``key``.
 
     Raises:
-        ParamsError: it is another, in one line.
+        ParamsError: it has another; the message is one line.
     """
     if one.about[key] != wanted:
         raise ParamsError(

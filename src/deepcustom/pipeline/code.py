@@ -1,8 +1,8 @@
 """Which code a stage runs: the modules that its file imports, and those that they import in turn.
 
-Imports are read from the sources, at the top of a file and inside functions; nothing is run. What Python
-finds only by name while a stage runs (a loss, a user's own class) is no import: it stands in the row of
-``params.yaml``, and :func:`closure_of` says what such a file needs.
+This module reads imports from the sources, at the top of a file and inside functions, and runs nothing.
+A running stage also finds some code by its name: a loss, a user's own class. No import shows such code, so
+the row in ``params.yaml`` names its file, and :func:`closure_of` says what that file needs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ PREFIX = f"src/{NAME}/"
 """Where the package lies in a project that has its sources."""
 
 FACE = "__init__"
+"""A package's face: the file that Python runs when it imports the package."""
 CUT: Mapping[str, str] = {
     FACE: "a face says what lives in its room and runs nothing: a test holds it to that",
     "cli": "hands the words of the command line on to a stage",
@@ -40,14 +41,14 @@ CUT: Mapping[str, str] = {
     "report": "draws and prints; the stage report alone has pages and pictures for outputs",
     "tracking": "keeps records of runs, and shows them in MLflow",
 }
-"""Modules of the package, with all below them, that decide no output of a stage, and why."""
+"""Modules of the package, each with all modules below it, that decide no stage's output, and why."""
 OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
 BY_NAME = {"training/nets/base.py": "training/nets", "pipeline/cards.py": "hardening"}
 """Modules that load others by a name in ``params.yaml``, and the folder whose modules they may load."""
 KEPT = {"report": ("report", "base.settings"), "evaluate": ("tracking.record",)}
-"""Stage → what is cut for every other one: evaluate looks into the records of what training
-read, and the report prints settings."""
+"""Stage → modules of :data:`CUT` that do decide its output: evaluate looks up in the records what training
+read, and report draws and prints settings."""
 
 
 def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
@@ -78,15 +79,15 @@ def stages_of(package: Path) -> list[str]:
 
 
 def closure_of(path: str, root: Path | None = None) -> tuple[str, ...]:
-    """The modules that a file needs which is found by its name: a loss, a user's own class.
+    """The modules that a file runs, if a stage finds it by name: a loss, a user's own class.
 
     Args:
-        path: as it stands in the project: ``src/deepcustom/...`` or a file of the user's own.
-        root: the project; None: a file of the package that Python loaded, which is looked at, too, where
-            the project has not the package's sources.
+        path: relative to the project: ``src/deepcustom/...`` or a file of the user's own.
+        root: the project. If it is None or lacks the package's sources, the package that Python loaded
+            stands in for them.
 
     Returns:
-        Paths as they stand in the project, ``path`` among them, without :data:`CUT`; sorted.
+        Paths relative to the project, ``path`` among them, without :data:`CUT`; sorted.
 
     Raises:
         InputError: a source cannot be read.
@@ -100,7 +101,7 @@ def cut(path: str, stage: str | None = None) -> str | None:
 
     Args:
         path: relative to the package's folder.
-        stage: None: of any stage that is not in :data:`KEPT`.
+        stage: its name; None stands for any stage that is not in :data:`KEPT`.
     """
     module = path.removesuffix(".py").replace("/", ".")
     if module.rpartition(".")[2] == FACE:
@@ -118,7 +119,7 @@ def code_digest(files: Mapping[str, str]) -> str:
     """One hash for many files.
 
     Args:
-        files: path as it stands in the project (``src/deepcustom/...``) → md5.
+        files: path relative to the project (``src/deepcustom/...``) → md5.
 
     Returns:
         64 hexadecimal digits (SHA-256).
@@ -127,11 +128,11 @@ def code_digest(files: Mapping[str, str]) -> str:
 
 
 def hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
-    """Path as it stands in the project → md5 of that file of the package in ``folder``.
+    """Path relative to the project → md5, for files of the package in ``folder``.
 
     Args:
         paths: relative to the package's folder, as :func:`closure` gives them.
-        folder: the package's.
+        folder: the package's folder.
 
     Raises:
         InputError: a file is missing.
@@ -145,7 +146,7 @@ def hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
 
 
 def is_code(path: str) -> bool:
-    """Whether a path that a row or ``dvc.lock`` names is code: Python, or a folder of the user's own."""
+    """Whether a path in a row or in ``dvc.lock`` is code: Python, or a folder outside :data:`OUTPUTS`."""
     name = path.rpartition("/")[2]
     return name.endswith(".py") or ("." not in name and path.partition("/")[0] not in OUTPUTS)
 
@@ -163,13 +164,13 @@ class _Sources:
     root: Path | None = None
 
     def file(self, path: str) -> Path:
-        """Where ``path``, as it stands in the project, lies."""
+        """The file at ``path``, which is relative to the project."""
         if path.startswith(PREFIX) or self.root is None:
             return self.package / path.removeprefix(PREFIX)
         return self.root / path
 
     def find(self, module: str) -> str | None:
-        """The path of a module or a package's face; None where it is neither ours nor the user's."""
+        """The path of a module or of a face; None if neither the package nor the user has it."""
         first, _, rest = module.partition(".")
         if first == NAME:
             folder, stem = PREFIX, rest.replace(".", "/")
@@ -184,7 +185,7 @@ class _Sources:
     def needs(self, path: str) -> Iterator[str]:
         """The paths of what ``path`` imports."""
         module = module_name(path)
-        if not path.startswith(PREFIX):  # a user's own packages run their faces
+        if not path.startswith(PREFIX):  # importing a user's module runs the faces above it
             faces = (self.find(".".join(folder.parts)) for folder in Path(path).parents)
             yield from (face for face in faces if face and not runs_nothing(self.file(face)))
         if folder := BY_NAME.get(path.removeprefix(PREFIX)):
@@ -194,7 +195,7 @@ class _Sources:
             yield from self._from(source, name)
 
     def _from(self, source: str, name: str | None) -> Iterator[str]:
-        """``from source import name``, where ``name`` may be a module itself; or ``import source``."""
+        """The paths behind ``from source import name`` (``name`` may be a module) or ``import source``."""
         inner = self.find(f"{source}.{name}") if name else None
         outer = self.find(source)
         if outer and outer.endswith(f"{FACE}.py") and outer.startswith(PREFIX) and not inner:
@@ -216,13 +217,13 @@ def _walk(sources: _Sources, start: str, stage: str | None) -> tuple[str, ...]:
 
 
 def module_name(path: str) -> str:
-    """The name under which a path of a project is imported."""
+    """The name under which Python imports a path of the project."""
     inside = path.removeprefix("src/") if path.startswith(PREFIX) else path
     return inside.removesuffix(".py").removesuffix(f"/{FACE}").replace("/", ".")
 
 
 def face_homes(file: Path) -> dict[str, str]:
-    """The names that a face hands on, each with its module: its constant ``HOMES``, if it has one."""
+    """Name → its module, for the names that a face hands on: the face's ``HOMES``, if it has one."""
     for node in _parse(file).body:
         names = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
         if any(isinstance(name, ast.Name) and name.id == "HOMES" for name in names):
@@ -232,7 +233,7 @@ def face_homes(file: Path) -> dict[str, str]:
 
 
 def runs_nothing(file: Path) -> bool:
-    """Whether a file only says what it is, as most faces do."""
+    """Whether a file holds at most a docstring, as most faces do."""
     tree = _parse(file)
     return len(tree.body) == (ast.get_docstring(tree, clean=False) is not None)
 
@@ -246,7 +247,7 @@ def _parse(file: Path) -> ast.Module:
 
 
 def _imports(file: Path, module: str, face: bool) -> tuple[tuple[str, str | None], ...]:
-    """(module, name) of every ``from module import name`` of a file, (module, None) of every import."""
+    """(module, name) for every ``from module import name`` of a file, (module, None) for every import."""
     stamp = file.stat() if file.is_file() else None
     key = (stamp.st_mtime_ns, stamp.st_size) if stamp else None
     return _imports_as_of(file, module, face, key)
@@ -262,7 +263,7 @@ def _imports_as_of(
 
 
 class _Imports(ast.NodeVisitor):
-    """Collects imports, those of blocks for type checkers left out.
+    """Collects imports, except those in blocks for type checkers.
 
     Attributes:
         pairs: (module, name or None).

@@ -1,4 +1,4 @@
-"""``deepcustom.lock``: the code of each stage, for a project that has not the package's sources."""
+"""``deepcustom.lock``: a hash of each stage's code, for a project without the package's sources."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ FINDERS = {
     "data/sources.py": "data",
     "hardening/ways.py": "hardening",
 }
-"""Modules that find others by name while a stage runs, and the folder that those lie in."""
+"""Modules that find others by name while a stage runs, and the folder that they search."""
 
 
 @dataclass(frozen=True)
 class CodeLock:
-    """What the file holds.
+    """What ``deepcustom.lock`` holds.
 
     Attributes:
         version: the package's.
@@ -57,7 +57,7 @@ def has_sources(root: Path) -> bool:
 
 
 def may_run(stage: str) -> set[str]:
-    """The modules that a stage may run, those found by name too; relative to the package's folder."""
+    """The modules that a stage may run, also those found by name; relative to the package's folder."""
     found, left = set(closure(stage)), [*closure(stage)]
     while left:
         more = _found_by(left.pop()) - found
@@ -67,7 +67,7 @@ def may_run(stage: str) -> set[str]:
 
 
 def _found_by(module: str) -> set[str]:
-    """What a module of :data:`FINDERS` may find, and what that imports; nothing for any other."""
+    """The modules that ``module`` may find by name, and what they import; none if FINDERS lacks it."""
     if module not in FINDERS:
         return set()
     package = loaded_package()
@@ -77,22 +77,22 @@ def _found_by(module: str) -> set[str]:
 
 
 def stage_digest(stage: str) -> str:
-    """Of all that a stage may run, as Python loads it."""
+    """The digest of all code that a stage may run, from the package that Python loaded."""
     return code_digest(hashes(may_run(stage), loaded_package()))
 
 
 def write_lock(root: Path) -> None:
-    """Write the file for the package that Python loaded, whole or not at all."""
+    """Write the lock for the package that Python loaded, whole or not at all."""
     digests = {stage: stage_digest(stage) for stage in stages_of(loaded_package())}
     tree = {"version": deepcustom.__version__, "stages": digests}
     replace_file(root / LOCK, (FIRST_LINE + yaml.safe_dump(tree, sort_keys=False)).encode())
 
 
 def read_code_lock(root: Path) -> CodeLock:
-    """Read the file.
+    """Read the lock of a project.
 
     Raises:
-        InputError: it is not there, or holds something else.
+        InputError: the file is missing, or holds something else.
     """
     path = root / LOCK
     if not path.is_file():
@@ -106,7 +106,7 @@ def read_code_lock(root: Path) -> CodeLock:
 
 
 def parse_lock(content: bytes) -> CodeLock | None:
-    """What the bytes of such a file say; None where they are none of it."""
+    """Parse the bytes of a lock; None if they are something else."""
     try:
         tree: Any = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError):
@@ -118,10 +118,10 @@ def parse_lock(content: bytes) -> CodeLock | None:
 
 
 def check_lock(root: Path, stage: str) -> str:
-    """The digest of a stage's code, which the package that Python loaded and the file agree on.
+    """Check the lock against a stage's code in the package that Python loaded; return the code's digest.
 
     Raises:
-        InputError: in one line: the file is not there, or was made for another version or other code.
+        InputError: the lock is missing, or is for another version or other code; the message is one line.
     """
     lock, version = read_code_lock(root), deepcustom.__version__
     if lock.version != version:
@@ -135,10 +135,10 @@ def check_lock(root: Path, stage: str) -> str:
 
 
 def update_lock(root: Path) -> list[str]:
-    """Write the file anew for the package that Python loaded.
+    """Write the lock anew for the package that Python loaded.
 
     Returns:
-        The stages whose code is not what the file said before; all of them where it said nothing.
+        The stages whose code differs from what the lock said before; all of them if there was none.
 
     Raises:
         InputError: the package's sources lie in this project.

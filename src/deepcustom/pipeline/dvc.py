@@ -1,4 +1,4 @@
-"""DVC, asked through its command line, and what ``dvc.lock`` says."""
+"""Runs DVC through its command line, and reads ``dvc.lock``."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from deepcustom.base.progress import hushed
 def run_dvc(
     root: Path, words: Sequence[str], *, check: bool = True, env: Mapping[str, str] | None = None
 ) -> int:
-    """Run ``dvc`` in ``root``, its output before the user's eyes.
+    """Run ``dvc`` in ``root``; the user sees its output.
 
     Args:
-        root: a folder with ``.dvc``, or one to be made so.
-        words: its command line.
+        root: a folder with ``.dvc``, or one where ``dvc init`` will make it.
+        words: the command line after ``dvc``.
         check: whether a failure is an error.
-        env: variables next to this process's own.
+        env: environment variables to add to this process's own.
 
     Returns:
-        Its exit code.
+        DVC's exit code.
 
     Raises:
-        DeepCustomError: it failed, and ``check``.
+        DeepCustomError: DVC failed, and ``check`` is true.
     """
-    with hushed() if words[0] == "repro" else nullcontext():  # its stages speak for themselves
+    with hushed() if words[0] == "repro" else nullcontext():  # its stages report for themselves
         code = subprocess.run(_command(words), cwd=root, env=_environment(env)).returncode
     if check and code:
         raise DeepCustomError(f"dvc {words[0]} failed in {root.name}, see above")
@@ -43,11 +43,11 @@ def run_dvc(
 
 
 def status(root: Path, stages: Sequence[str]) -> dict[str, list[Any]]:
-    """What ``dvc status`` says of ``stages`` and all that they need: what would run again, and why.
+    """Ask ``dvc status`` which of ``stages``, and of the stages they need, would run again, and why.
 
     Args:
         root: the project.
-        stages: at least one; DVC takes none for all.
+        stages: at least one; if DVC is given none, it takes all.
 
     Raises:
         DeepCustomError: DVC failed; the message is its own.
@@ -66,14 +66,14 @@ def stage_names(root: Path) -> list[str]:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The stages of ``dvc.lock``, by name; none where there is no such file.
+    """The stages of ``dvc.lock``, by name; none if the file is missing.
 
     Raises:
-        InputError: it is no such file as DVC writes.
+        InputError: the file is not a ``dvc.lock`` as DVC writes it.
     """
     path = root / "dvc.lock"
     try:
-        lock = _load(path.read_text()) if path.is_file() else {}
+        lock = read_value(path.read_text()) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"dvc.lock is not readable: {reason}") from None
@@ -84,9 +84,9 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 
 def parse_stages(content: bytes | None) -> dict[str, Any]:
-    """The stages of a ``dvc.lock`` with these bytes; none where they are none of it."""
+    """The stages in the bytes of a ``dvc.lock``; none if the bytes are something else."""
     try:
-        lock = _load(content or b"")
+        lock = read_value(content or b"")
     except (yaml.YAMLError, UnicodeDecodeError):
         return {}
     stages = lock.get("stages") if isinstance(lock, dict) else None
@@ -94,7 +94,7 @@ def parse_stages(content: bytes | None) -> dict[str, Any]:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Takes 1e-06 for a number, as YAML 1.2 has it, in which DVC writes."""
+    """Reads 1e-06 as a number. DVC writes YAML 1.2, where it is one; PyYAML alone would read text."""
 
 
 _Loader.add_implicit_resolver(
@@ -104,7 +104,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _load(text: str | bytes) -> Any:
+def read_value(text: str | bytes) -> Any:
+    """Parse YAML as DVC does, with 1e-06 as a number.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
     loader = _Loader(text)
     try:
         return loader.get_single_data()
@@ -113,7 +118,7 @@ def _load(text: str | bytes) -> Any:
 
 
 def _ask(root: Path, *words: str) -> str:
-    """What DVC prints."""
+    """Run DVC and return what it prints."""
     done = subprocess.run(
         _command(words), cwd=root, env=_environment({}), capture_output=True, text=True
     )
@@ -128,7 +133,7 @@ def _command(words: Sequence[str]) -> list[str]:
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """This process's, with the scripts beside its Python first, for the commands of stages."""
+    """This process's environment, where stages find the scripts beside its Python first."""
     scripts = str(Path(sys.executable).parent)
     path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     return {"DVC_NO_ANALYTICS": "1", **os.environ, "PATH": path, **(more or {})}

@@ -14,12 +14,13 @@ from deepcustom.pipeline.workspace import adversarial
 def hardened_with(tree: Mapping[str, Any], subject: str) -> HardenedWith:
     """Network → the attack it was hardened with, by its name among the adversarial sets.
 
-    A network whose row reads an adversarial set learned from the set of its own name, one that ART
-    trained learned from images of an attack, by its method. The others made images that no set holds.
+    If a network's row reads an adversarial set, the attack is the one of that set, which has the network's
+    name. If ART trained the network, the attack is the ``method`` that ART used. Other networks are left
+    out: they trained on images that no adversarial set holds.
 
     Args:
         tree: the whole of ``params.yaml``.
-        subject: whose networks.
+        subject: whose networks to look up.
 
     Raises:
         ParamsError: a network's row has a mistake.

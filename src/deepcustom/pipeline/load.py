@@ -1,4 +1,4 @@
-"""Loading what several stages need: splits as tensors, networks as they were stored."""
+"""Loads what several stages need: splits as tensors, networks as they were stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def load_dataset(stage: StageRun) -> DatasetSpec:
-    """What the row's data set is, as ``prepare`` wrote it.
+    """The description of the row's data set, as ``prepare`` wrote it.
 
     Raises:
         InputError: it is not prepared, or the file describes something else.
@@ -68,7 +68,7 @@ def load_analysis(
     """What an analysis of the subject's target network found, array name → tensor with one row per class.
 
     Raises:
-        InputError: the file is missing, is no analysis, or is of another number of classes.
+        InputError: the file is missing, is not an analysis, or has another number of classes.
     """
     from deepcustom.training.weights import load_tensors
 

@@ -1,4 +1,4 @@
-"""The code that Python loaded, held against the code that DVC hashes."""
+"""Compares the code that Python loaded with the code that DVC hashes."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ INSTALLED = ("site-packages", "dist-packages")
 def verify(root: Path, stage: str, more: Iterable[str] = ()) -> str:
     """Compare the code that a stage runs with the code that DVC hashes in the project.
 
-    A copy elsewhere is as good where it is the same, byte for byte. In a project without the package's
-    sources the package is held against ``deepcustom.lock``.
+    Python may load a copy from another folder, if the copy is the same byte for byte. In a project without
+    the package's sources, this compares the package with ``deepcustom.lock``.
 
     Args:
         root: the project.
         stage: the stage's name.
-        more: files and folders that the row names, as they stand in the project; what is no code there
-            is left out.
+        more: files and folders that the row names, relative to the project; those that are not code are
+            ignored.
 
     Returns:
         The digest of that code.
 
     Raises:
-        InputError: they differ; in one line: where Python loaded from, which file, and what to do.
+        InputError: they differ. The message is one line: where Python loaded from, which file differs, and
+            what to do.
     """
     return RunningCode(root, stage, more).digest
 
 
 class RunningCode:
-    """The code of a stage, from its start to its end.
+    """Watches the code of a stage from its start to its end.
 
     Attributes:
         digest: of that code.
@@ -67,15 +68,15 @@ class RunningCode:
         """Compare again; call it when the stage has loaded what it needs, and at its end.
 
         Raises:
-            InputError: a file changed meanwhile, or differs from what was loaded, or something was loaded
-                that DVC would not see change.
+            InputError: a file changed meanwhile, or differs from what Python loaded, or Python loaded code
+                that DVC does not hash for this stage.
         """
         files = self._hashed()
         changed = {path for path, _ in self._files.items() ^ files.items()}
         if changed:
             raise InputError(
-                f"{_first(changed)} changed while {self._stage} ran, so that no one can say which code made "
-                "its outputs, and they are not kept: run it again"
+                f"{_first(changed)} changed while {self._stage} ran, so it is unknown which code made its "
+                "outputs; they are not kept: run it again"
             )
         self._compare()
         unseen = set(self._unseen())
@@ -86,7 +87,7 @@ class RunningCode:
             )
 
     def _listed(self) -> None:
-        """Hold what the stage imports against what ``dvc.yaml`` says that it depends on.
+        """Compare what the stage imports with the dependencies that ``dvc.yaml`` lists for it.
 
         Raises:
             InputError: they differ.
@@ -102,16 +103,16 @@ class RunningCode:
             )
 
     def _package_files(self) -> Iterator[str]:
-        """What lies in the project of the package's code that the stage runs."""
+        """The package's code that the stage runs, as paths relative to the project."""
         yield from (PREFIX + path for path in closure(self._stage))
         yield from (path for path in self._more if path.startswith(PREFIX))
 
     def _own(self) -> list[str]:
-        """What the row names of the user's own code."""
+        """The user's own code that the row names."""
         return [path for path in self._more if not path.startswith(PREFIX)]
 
     def _hashed(self) -> dict[str, str]:
-        """Path → hash, as DVC counts it."""
+        """Path → hash, computed as DVC does."""
         paths = self._own()
         if has_sources(self._root):
             locked, paths = {}, [*self._package_files(), *paths]
@@ -121,7 +122,7 @@ class RunningCode:
         return locked | {path: dvc_md5(full) for path, full in there.items()}
 
     def _compare(self) -> None:
-        """Hold what Python loaded against the project's files.
+        """Compare what Python loaded with the project's files.
 
         Raises:
             InputError: they differ.
@@ -142,7 +143,7 @@ class RunningCode:
             )
 
     def _unseen(self) -> Iterator[str]:
-        """What was loaded since the start and is none of the files that DVC hashes for this stage."""
+        """The files that Python loaded since the start and that DVC does not hash for this stage."""
         root, package = self._root.resolve(), loaded_package().resolve()
         seen = set(self._package_files())
         if not has_sources(self._root):
@@ -163,7 +164,7 @@ class RunningCode:
 
 
 def _loaded(path: str) -> Path | None:
-    """The file that Python loaded a module of the project from, or would load one of the package from."""
+    """The file that Python loaded ``path`` from, or would load it from if it belongs to the package."""
     if not path.endswith(".py"):
         return None
     file = _source(module_name(path))
@@ -173,7 +174,7 @@ def _loaded(path: str) -> Path | None:
 
 
 def _source(module: str) -> Path | None:
-    """The file that a loaded module is from; torch has some whose ``__file__`` is no file at all."""
+    """The source of a loaded module. Some of torch have none: their ``__file__`` does not exist."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_absolute():
         return None
@@ -187,14 +188,14 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _place(file: Path, path: str) -> Path:
-    """The folder that holds ``file`` as the project holds ``path``; the package's own, of the package's."""
+    """The folder that a message names for ``file``: the package's for its files, else the file's own."""
     if path.startswith(PREFIX):
         return next((p for p in file.parents if p.name == NAME), file.parent)
     return file.parent
 
 
 def _installed(file: Path, root: Path) -> bool:
-    """Whether a file below ``root`` belongs to an environment that lies there."""
+    """Whether a file below ``root`` belongs to a Python environment that lies below ``root`` too."""
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     inside = any(p.is_relative_to(root) and file.is_relative_to(p) for p in prefixes)
     return inside or bool({*INSTALLED} & set(file.relative_to(root).parts))

@@ -1,8 +1,8 @@
 """Profiles: whole sets of settings, each run in a folder of its own.
 
 ``default`` is ``params.yaml`` in the project's folder. Any other profile is a file in ``profiles/`` that
-is laid over it, and may take rows and subjects away; it runs in a workspace with its own params, models,
-data and DVC cache, so that it never touches the results of the default profile.
+is laid over ``params.yaml`` and may remove rows and subjects. It runs in a workspace with its own params,
+models, data and DVC cache, so that it never touches the results of the default profile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COPIED = ("src", "examples", "dvc.yaml")
 
 
 def names(ws: Workspace) -> list[str]:
-    """The profiles there are, ``default`` first."""
+    """The names of all profiles, ``default`` first."""
     return ["default", *sorted(file.stem for file in (ws.root / "profiles").glob("*.yaml"))]
 
 
@@ -46,11 +46,11 @@ def settings(ws: Workspace, profile: str) -> dict[str, Any]:
     base = read_params(ws.params)
     if profile == "default":
         return base
-    return _laid_over(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
+    return laid_over(base, read_params(ws.root / "profiles" / f"{profile}.yaml"))
 
 
-def _laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with what ``over`` says; a row or a subject that it sets to null is taken away."""
+def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over``; a row or a subject that ``over`` sets to null is removed."""
     merged = overlay(base, over)
     for name in (SUBJECTS, *LAYOUTS):
         below = merged.get(name)
@@ -73,7 +73,7 @@ def folder_of(ws: Workspace, profile: str, folder: Path | None = None) -> Path:
 
 
 def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Workspace:
-    """The folder that ``profile`` runs in, made or brought up to date.
+    """Make the folder that ``profile`` runs in, or bring it up to date.
 
     Args:
         ws: the project.
@@ -108,7 +108,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:
-    """A workspace's ``src`` is replaced, so its folder must be new, empty, or a workspace already.
+    """Refuse a folder that is not new, empty, or a workspace already, since its ``src`` will be replaced.
 
     Raises:
         InputError: it is none of these, or lies in the code.
@@ -123,7 +123,7 @@ def _refuse_foreign(ws: Workspace, root: Path) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Make ``copy`` the same as ``source``, or nothing where there is no ``source``."""
+    """Replace ``copy`` with ``source``; without a ``source``, only remove the folder ``copy``."""
     if copy.is_dir():
         shutil.rmtree(copy)
     if source.is_file():

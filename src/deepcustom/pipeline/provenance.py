@@ -1,4 +1,4 @@
-"""Where a result came from: hashes as DVC counts them, the code's commit, the machine."""
+"""Where a result came from: hashes as DVC computes them, the code's commit, the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepcustom.base.hashes import listing_md5
 
-# What decides a result, next to its inputs; a change elsewhere does not make a run dirty.
+# These decide a result, besides its inputs; a change elsewhere does not make a run dirty.
 CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
 PACKAGES = (
     "deepcustom",
@@ -25,7 +25,7 @@ PACKAGES = (
     "dvc",
     "mlflow",
 )
-CPUINFO = Path("/proc/cpuinfo")  # Linux alone has it
+CPUINFO = Path("/proc/cpuinfo")  # only Linux has it
 # Its lines that tell one kind of processor from another, on x86 and on ARM.
 CPU_LINES = (
     *("vendor_id", "cpu family", "model", "model name", "flags"),
@@ -60,7 +60,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def file_at(folder: Path, commit: str, path: str) -> bytes | None:
-    """A file as it is in ``commit`` of the project in ``folder``; None where it is not."""
+    """The content of a file in ``commit`` of the project in ``folder``; None if the commit lacks it."""
     return _git_bytes(folder, "show", f"{commit}:{path}")
 
 
@@ -70,7 +70,7 @@ def last_change(folder: Path, path: str) -> str | None:
 
 
 def md5_at(folder: Path, commit: str, path: str) -> str | None:
-    """The hash that DVC gives a file or folder as it is in ``commit``; None where it is not."""
+    """The hash that DVC gives a file or folder in ``commit``; None if the commit lacks it."""
     kind = _git(folder, "cat-file", "-t", f"{commit}:{path}")
     if kind == "tree":
         listed = _git_bytes(folder, "ls-tree", "-rz", "--name-only", f"{commit}:{path}") or b""
@@ -95,7 +95,7 @@ def _git_bytes(folder: Path, *words: str) -> bytes | None:
 
 
 def machine() -> dict[str, str]:
-    """Kind of machine, without anything that names this one."""
+    """Kind of machine, without anything that identifies this one."""
     return {
         "system": platform.system(),
         "architecture": platform.machine(),
@@ -104,7 +104,7 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Hash of the processor's model and instructions, on which the rounding of sums hangs."""
+    """Hash of the processor's model and instruction sets, which decide how sums are rounded."""
     try:
         lines = CPUINFO.read_text(errors="replace").splitlines()
     except OSError:
@@ -115,5 +115,5 @@ def processor() -> str:
 
 
 def packages() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the packages that a result depends on."""
     return {name: metadata.version(name) for name in PACKAGES}

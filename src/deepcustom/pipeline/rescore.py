@@ -1,11 +1,13 @@
-"""The published networks scored again: test sets made anew, tables held against the committed ones."""
+"""Scores the published networks again, on test sets made anew, and compares with the committed tables."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.errors import DeepCustomError, InputError, TrackingError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
@@ -17,7 +19,8 @@ from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import TRAINING
+from deepcustom.tracking.record import RUN_FILE, TRAINING
+from deepcustom.tracking.store import LATER, send_kept
 
 SCORING = ("prepare", "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""
@@ -29,14 +32,14 @@ SHOWN = 4  # warnings of one kind
 def rescore(
     ws: Workspace, say: Callable[[str], None] = print
 ) -> tuple[list[Result], list[Comparison]]:
-    """Pull the models that are not here, and make the tables' numbers again; train nothing.
+    """Pull the models that are missing, and compute the tables' numbers again; train nothing.
 
-    Of the protocols those that take minutes, see :func:`deepcustom.evaluation.scoring.is_quick`. Nothing but
-    the test sets, the records of how they were made, and the store of scores is written.
+    Only the protocols that take minutes run: see :func:`deepcustom.evaluation.scoring.is_quick`. This writes
+    the test sets, the records of how they were made, and the store of scores, and nothing else.
 
     Args:
         ws: a git checkout with ``dvc.lock``.
-        say: takes what is to be told.
+        say: receives each line for the user.
 
     Returns:
         The new results of all data sets, and how they compare with those of the last commit.
@@ -48,6 +51,7 @@ def rescore(
         DeepCustomError: DVC or a stage failed.
     """
     check(ws.root, profile.settings(ws, "default"))
+    # What dvc.lock and the last commit hold.
     there = dvc.stage_names(ws.root)
     lock = {name: entry for name, entry in dvc.read_lock(ws.root).items() if name in there}
     evaluated = [name for name in there if name.split("@")[0] == "evaluate"]
@@ -58,12 +62,14 @@ def rescore(
         )
     names = [str(_option(lock[name], "--subject")) for name in evaluated]
     committed = {name: _committed(ws, name) for name in names}
+    # Models, with a warning for each that dvc.lock or the code no longer matches.
     _fetch(ws, lock)
     for lines in (foreign(ws, lock), outdated(ws, lock)):
         for line in lines[:SHOWN]:
             say(f"warning: {line}")
         if lines[SHOWN:]:
             say(f"warning: and {len(lines) - SHOWN} more like this")
+    # Test sets, scores, comparison.
     _run(ws, scoring_stages(lock), say)
     found = {name: _scored(ws, name) for name in names}
     compared = [compare(committed[name], found[name], name) for name in names]
@@ -71,7 +77,7 @@ def rescore(
 
 
 def _scored(ws: Workspace, dataset: str) -> list[Result]:
-    """What the networks are worth under the quick protocols; only the store of scores is written."""
+    """Score the networks under the quick protocols, and write nothing but the store of scores."""
     with StageRun(ws, "evaluate", dataset, writes=False) as stage:
         params = stage.settings(EvaluateParams)
         inputs = score_inputs(stage, load_dataset(stage), params, quick=True)
@@ -79,7 +85,7 @@ def _scored(ws: Workspace, dataset: str) -> list[Result]:
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
-    """Of the stages in ``dvc.lock`` those that make the test sets and score, in order."""
+    """The stages in ``dvc.lock`` that make the test sets, in the order to run them."""
     found: list[tuple[int, str]] = []
     for name, entry in lock.items():
         stage, split = name.split("@")[0], _option(entry, "--split")
@@ -89,7 +95,7 @@ def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
 
 
 def foreign(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
-    """A line for each model that is not the one of ``dvc.lock``."""
+    """A line for each model that differs from the one in ``dvc.lock``."""
     return [
         f"{path} is not the one of dvc.lock (`dvc checkout --force {path}` brings that back)"
         for path, md5 in _models(lock).items()
@@ -98,7 +104,7 @@ def foreign(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
 
 
 def outdated(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
-    """A line for each stage on the way to the models whose code, settings or inputs have changed."""
+    """A line for each stage that leads to the models and has changed code, settings or inputs."""
     stages = [name for name in lock if name.split("@")[0] in TRAINING]
     lines = []
     for name, reasons in dvc.status(ws.root, stages).items() if stages else []:
@@ -113,7 +119,7 @@ def say_differences(found: Sequence[Comparison], say: Callable[[str], None]) -> 
     """Say for each data set whether its numbers equal the committed ones, or what differs.
 
     Raises:
-        DeepCustomError: a number is missing, new, of other images, or outside the committed 95 %
+        DeepCustomError: a number is missing, new, measured on other images, or outside the committed 95 %
             interval.
     """
     for one in found:
@@ -126,7 +132,7 @@ def say_differences(found: Sequence[Comparison], say: Callable[[str], None]) -> 
 
 
 def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
-    """Pull models if one is not here."""
+    """Pull the models if any is missing."""
     models = _models(lock)
 
     def absent() -> list[str]:
@@ -134,7 +140,7 @@ def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
 
     if absent():
         trained = dict.fromkeys(name.split("@")[0] for name in lock)
-        # What is absent afterwards is said below, and why above.
+        # DVC prints why it fails, and the error below names what is still missing.
         dvc.run_dvc(ws.root, ["pull", *(s for s in TRAINING if s in trained)], check=False)
     missing = absent()
     if missing:
@@ -145,18 +151,25 @@ def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
 
 
 def _run(ws: Workspace, stages: Sequence[str], say: Callable[[str], None]) -> None:
-    """Run ``stages`` by force, and no others."""
+    """Run exactly ``stages``, even unchanged ones, and send all their records to MLflow at the end."""
+    begun = time.time()
+    words, later = ["repro", "--force", "--single-item", *stages], {LATER: "1"}
     try:
-        code = dvc.run_dvc(ws.root, ["repro", "--force", "--single-item", *stages], check=False)
-    except KeyboardInterrupt:  # DVC removes what a stage makes before it runs
+        code = dvc.run_dvc(ws.root, words, check=False, env=later)
+    except KeyboardInterrupt:  # DVC removes a stage's outputs before it runs
         say(f"what was being made is removed; {BACK}")
         raise
     if code:
         raise DeepCustomError(f"dvc repro failed in {ws.root.name}, see above; {BACK}")
+    made = [file for file in ws.runs.rglob(RUN_FILE) if file.stat().st_mtime >= begun]
+    try:
+        send_kept([file.parent for file in sorted(made)], ws.root)
+    except TrackingError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def _changes(reason: Any) -> list[str]:
-    """What changed; not what merely was not fetched or made."""
+    """What changed, without files that merely have not been fetched or made."""
     if not isinstance(reason, Mapping):
         return ["its command"] if reason == "changed command" else []
     changed = reason.get("changed deps", {}) | reason.get("changed outs", {})
@@ -170,7 +183,7 @@ def _changes(reason: Any) -> list[str]:
 
 
 def _models(lock: Mapping[str, Any]) -> dict[str, str]:
-    """Every model's path and md5."""
+    """Path → md5 of every model."""
     outs = [out for entry in lock.values() for out in entry.get("outs", [])]
     return {out["path"]: out["md5"] for out in outs if out["path"].startswith("models/")}
 

@@ -1,4 +1,4 @@
-"""One run of a stage: declared inputs and outputs, all written or none, and a record of it."""
+"""One run of a stage: it declares inputs and outputs, writes all outputs or none, and leaves a record."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ P = TypeVar("P", bound=Params)
 
 
 class StageRun:
-    """A context: what is written inside it appears when it ends well, and not at all otherwise.
+    """A context manager: its outputs appear when it ends without an error, and not at all otherwise.
 
     Attributes:
         ws: the project.
-        tree: the whole of its params.
-        row: what runs.
-        parts: its names after the subject's, such as bank and split.
+        tree: its whole ``params.yaml``.
+        row: the row that runs.
+        parts: the row's names after the subject's, such as bank and split.
         seed: of this stage and row alone, derived from ``seed`` in ``params.yaml``.
     """
 
     def __init__(self, ws: Workspace, stage: str, *names: str, writes: bool = True) -> None:
-        """Begin a run of ``stage`` for the row of these names; ``writes=False`` leaves no trace.
+        """Begin a run of ``stage`` for the row with these names; ``writes=False`` leaves no trace.
 
         Raises:
             ParamsError: ``params.yaml`` has no such row.
@@ -104,24 +104,24 @@ class StageRun:
         return f"{self.stage}@{self.row.name}"
 
     def job(self, compute: Compute, advance: Advance) -> Job:
-        """What travels with the stage's long computation."""
+        """Seed, device, progress and checkpoint for the stage's training."""
         from deepcustom.training.job import Job
 
         return Job(self.seed, compute, advance, self.checkpoint())
 
     def settings(self, model: type[P]) -> P:
-        """The row's settings, checked, for the record too."""
+        """The row's settings, checked, and kept for the record."""
         return self.settings_of(self.row, model)
 
     def settings_of(self, other: Row, model: type[P]) -> P:
-        """The settings of any row, checked, for the record too."""
+        """The settings of any row, checked, and kept for the record."""
         value = settings.validate(model, other.settings, other.place)
         self._used[other.place] = {**other.about, **value.model_dump(mode="json")}
         return value
 
     @property
     def subject(self) -> SubjectParams:
-        """What the row is for: data set, network and threat model."""
+        """The row's subject: data set, network and threat model."""
         return self._section(SubjectParams, SUBJECTS, self.row.subject)
 
     def compute(self) -> Compute:
@@ -141,8 +141,8 @@ class StageRun:
         """Declare an input.
 
         Raises:
-            InputError: it is not there, and the message says which stage makes it; or it leads out
-                of the project.
+            InputError: it is missing, and the message says which stage makes it; or it leads out of the
+                project.
         """
         full = self.ws.path(path)
         if not full.exists():
@@ -161,7 +161,7 @@ class StageRun:
         """Declare an output.
 
         Returns:
-            Where to write it: a place beside ``path`` that takes its name when the stage ends well.
+            Where to write it: a place beside ``path``, renamed to ``path`` when the stage ends well.
 
         Raises:
             InputError: it leads out of the project.
@@ -173,8 +173,8 @@ class StageRun:
     def checkpoint(self) -> Checkpoint:
         """Where the stage's training keeps what it has finished, until the stage ends well.
 
-        Call it after every input and section has been asked for: what is kept serves a later run only
-        where seed, settings, inputs, code, versions of packages, and machine are the same.
+        Call this after reading all inputs and settings. A later run resumes from the checkpoint only if
+        seed, settings, inputs, code, versions of packages, and machine are the same.
 
         Raises:
             InputError: the stage has loaded code that DVC does not hash for it.
@@ -195,9 +195,9 @@ class StageRun:
         return self._checkpoint
 
     def basis(self) -> dict[str, Any]:
-        """What decides numbers next to seed, settings and inputs: code, versions of packages, and machine.
+        """What decides numbers besides seed, settings and inputs: code, versions of packages, and machine.
 
-        Call it after :meth:`compute`, whose choices belong to it.
+        Call this after :meth:`compute`, since the chosen device and precision count as machine.
 
         Raises:
             InputError: the stage has loaded code that DVC does not hash for it.
@@ -215,7 +215,7 @@ class StageRun:
         metrics: Mapping[str, float] | None = None,
         history: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
-        """Record final metrics and curves by epoch; nan, where nothing was measured, is left out."""
+        """Record final metrics and curves by epoch; leave out nan, which means that nothing was measured."""
         final = (metrics or {}).items()
         self._metrics |= {name: float(value) for name, value in final if not math.isnan(value)}
         self._history |= {
@@ -223,7 +223,7 @@ class StageRun:
         }
 
     def time(self, timings: Mapping[str, float]) -> None:
-        """Record seconds by the clock; they stand in the run's record alone, no file of DVC's holds them."""
+        """Record wall-clock seconds. Only the run's record holds them, and no file that DVC tracks."""
         self._timings |= {name: float(value) for name, value in timings.items()}
 
     def figure(self, name: str, figure: Figure) -> None:
@@ -236,7 +236,7 @@ class StageRun:
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
         self.write(workspace.metrics(*item)).write_text(text)
-        # Before they take their names: another run of this stage may then put its own there.
+        # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
         for path, partial in self._pending.items():
             settle(partial, self.ws.root / path)

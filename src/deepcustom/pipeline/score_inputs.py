@@ -1,4 +1,4 @@
-"""What a scoring reads, from the files of a project, and where it keeps its scores."""
+"""Reads what a scoring needs from the files of a project, and says where it keeps its scores."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def score_inputs(
     own: Network | None = None,
     quick: bool = False,
 ) -> ScoringInputs:
-    """Read what the networks of a subject are scored on: all that have a row, on every set that has one.
+    """Read every network and every adversarial test set that rows name for a subject.
 
     Args:
-        stage: reads.
+        stage: the running stage, which declares each file as an input.
         spec: the data set.
-        params: all settings of the attacks.
-        own: score this network instead.
+        params: the settings of the evaluation.
+        own: score this network instead of the subject's.
         quick: leave out what only the slow protocols need.
     """
     bed = testbed(stage, spec, params)
@@ -57,8 +57,8 @@ def score_store(stage: StageRun, run: str) -> ScoreStore:
     """Where the scores of a subject are kept.
 
     Args:
-        stage: of the subject; it has chosen device and precision.
-        run: the name of this kind of run; what its last run has used stays.
+        stage: a stage of the subject, which has chosen device and precision.
+        run: the name of this kind of run; the store keeps the scores that the last run of each kind used.
     """
     return ScoreStore(stage.ws.scores(stage.row.subject), stage.basis(), run)
 
@@ -114,7 +114,7 @@ def _dgns(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> La
 
 
 def _training_reads(stage: StageRun) -> dict[str, list[str]]:
-    """What every run that trained has read, by its record.
+    """Name of a training run → paths that it read, according to its record.
 
     Raises:
         InputError: a record cannot be read.

@@ -1,4 +1,4 @@
-"""``dvc.yaml``: one template in the package, filled with what says which code each stage runs."""
+"""Writes ``dvc.yaml``: the package's template, filled with the code that each stage depends on."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MARK = "      - CODE\n"
 def render(root: Path) -> str:
     """The ``dvc.yaml`` of the project in ``root``.
 
-    Where the package's sources lie in the project, each stage depends on those that it runs; elsewhere on
-    its own line of ``deepcustom.lock``, which holds their digest.
+    If the package's sources lie in the project, each stage depends on those that it runs. Otherwise it
+    depends on its own line of ``deepcustom.lock``, which holds their digest.
     """
     sources = has_sources(root)
     stages = TEMPLATE.read_text().split("\n\n")
@@ -29,10 +29,10 @@ def render(root: Path) -> str:
 
 
 def upgrade(root: Path) -> list[str]:
-    """Write ``dvc.yaml`` anew, and ``deepcustom.lock`` where the project has not the package's sources.
+    """Write ``dvc.yaml`` anew, and ``deepcustom.lock`` in a project without the package's sources.
 
     Returns:
-        The stages whose code is not what the files said before.
+        The stages whose code differs from what the files said before.
     """
     before = {name: _listed_before(root, name) for name in _names()}
     changed = [] if has_sources(root) else code_lock.update_lock(root)
@@ -41,7 +41,7 @@ def upgrade(root: Path) -> list[str]:
 
 
 def listed(root: Path, stage: str) -> list[str]:
-    """The package's files that a stage depends on by the project's ``dvc.yaml``; none without sources.
+    """The package's files that the project's ``dvc.yaml`` lists for a stage; none without sources.
 
     Raises:
         InputError: the file cannot be read, or has no such stage.
@@ -58,7 +58,7 @@ def listed(root: Path, stage: str) -> list[str]:
 
 
 def _listed_before(root: Path, stage: str) -> list[str] | None:
-    """As :func:`listed`; None where the file, which is written anew, says nothing."""
+    """As :func:`listed`, but None where that fails, since the file is about to be replaced."""
     try:
         return listed(root, stage)
     except InputError:
@@ -84,7 +84,7 @@ def _name(stage: str) -> str:
 
 
 def _keys(stage: str) -> Iterator[str]:
-    """What stands two blanks in: the stage's name."""
+    """The keys that two spaces indent: the stage's name."""
     for line in stage.splitlines():
         if line.startswith("  ") and line[2] != " ":
             yield line.strip().removesuffix(":")

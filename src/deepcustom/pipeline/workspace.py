@@ -1,4 +1,4 @@
-"""Where every file of a project lies; the only place that spells a path."""
+"""Where every file of a project lies; the only module that spells out paths."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        """Every stage's record lies below."""
+        """The folder that holds the records of all runs."""
         return self.root / "reports/runs"
 
     def raw(self, dataset: str) -> Path:
-        """Downloads, kept for the next time; no output of any stage."""
+        """Downloads, kept for the next time; no stage declares them as an output."""
         return self.root / "data/raw" / dataset
 
     def checkpoint(self, stage: str, item: str) -> Path:
-        """What an interrupted run of a stage had finished; apart from outputs, which DVC removes."""
+        """Where an interrupted run keeps what it had finished, away from outputs, which DVC removes."""
         return self.root / ".checkpoints" / stage / item
 
     def scores(self, dataset: str) -> Path:
-        """Scores that later runs may take, whatever stage or command made them."""
+        """Scores that later runs may reuse, whichever stage or command made them."""
         return self.root / ".checkpoints/scores" / dataset
 
 
-# What is keyed by the data set, so that subjects can share it.
+# Paths keyed by the data set, so that subjects can share the files.
 
 
 def dataset(name: str) -> str:
-    """What a data set is, as ``prepare`` wrote it."""
+    """The description of a data set, as ``prepare`` wrote it."""
     return f"data/prepared/{name}/dataset.json"
 
 
@@ -76,7 +76,7 @@ def split(dataset: str, name: str) -> str:
     return f"data/prepared/{dataset}/{name}"
 
 
-# What is keyed by the subject.
+# Paths keyed by the subject.
 
 
 def analysis(subject: str, name: str) -> str:
@@ -115,7 +115,7 @@ def results(subject: str) -> str:
 
 
 def checks(subject: str) -> str:
-    """Whether the results can be believed."""
+    """The checks that say whether the results can be trusted."""
     return f"reports/checks/{subject}.json"
 
 
@@ -130,7 +130,7 @@ def pairs(subject: str) -> str:
 
 
 def own_scores(subject: str, name: str) -> str:
-    """The folder of an evaluation that is no part of the pipeline."""
+    """The folder of a user's own evaluation, which is not part of the pipeline."""
     return f"reports/own/{subject}/{name}"
 
 

@@ -63,7 +63,7 @@ TYPES = {
         f"from a start that a generator offered, which learned against it meanwhile, {BALL}"
     ),
 }
-"""What else limits a network that was trained so, by its ``type`` in ``params.yaml``."""
+"""Way of hardening (``type`` in ``params.yaml``) → what else limits a network hardened that way."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ class Model:
 
     Attributes:
         kind: ``classifier``, ``bank``, or ``generator`` for one that learned with a network.
-        name: in the tables: ``target``, or that of the attack it was hardened with; for a bank its
-            own.
+        name: its name in the tables: ``target``, the attack it was hardened with, or a bank's own
+            name.
         title: what it is, in words.
-        path: of its file.
-        md5: of its file.
-        parameters: how many numbers training adjusted; for a bank in one of its generators.
+        path: path of its file.
+        md5: md5 of its file.
+        parameters: number of trained parameters; for a bank, those of one of its generators.
     """
 
     kind: str
@@ -101,14 +101,15 @@ def card(
     """The card as Markdown.
 
     Args:
-        model: what it is about.
-        dataset: the name of the data set in ``results``.
-        dataset_title: its name for people.
-        results: all results; those of other data sets are left out.
+        model: the model that the card describes.
+        dataset: the name of the subject in ``results``.
+        dataset_title: the name of its data set for people.
+        results: all results; those of other subjects are left out.
         hardened_with: network → the attack it was hardened with.
         facts: what else is known, name → value: the data, the threat model.
         settings: the model's section of ``params.yaml``.
     """
+    # The facts at the top of the card.
     rows = {
         "file": f"`{model.path}`",
         "md5": f"`{model.md5}`",
@@ -116,6 +117,7 @@ def card(
         **facts,
         "settings": ", ".join(f"{key} {value}" for key, value in _flat(settings)),
     }
+    # What it scored: a classifier as a network, a bank or a generator as an attack.
     own = [result for result in results if result.dataset == dataset]
     scores = (
         _as_network(own, model.name, hardened_with)

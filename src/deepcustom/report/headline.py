@@ -1,4 +1,4 @@
-"""What a network does and does not withstand, in one sentence that follows from its results."""
+"""What a network does and does not withstand, in one sentence computed from its results."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import IntEnum
 from deepcustom.evaluation.results import ALL, CLEAN, Result, percent, pivot
 
 WITHSTOOD = 0.9
-"""Share of its clean accuracy that a network keeps, at least, where it withstands."""
+"""The least share of its clean accuracy that a network has to keep to withstand an attack."""
 
 FALLEN = 0.01
-"""Share of its clean accuracy up to which a network does not withstand at all."""
+"""A network that keeps this share of its clean accuracy or less does not withstand at all."""
 
 FEW_RIGHT = 0.2
-"""Clean accuracy below which there is too little to lose for withstanding to mean much."""
+"""Below this clean accuracy a network has too little to lose for withstanding to mean much."""
 
 RULE = (
     f"A network is said to withstand what leaves it {100 * WITHSTOOD:g} % or more of its clean accuracy; "
@@ -36,7 +36,7 @@ _WHAT = {
     "blackbox": "black-box attacks",
     "adaptive": "adapted DGNs",
 }
-# The transferred images were made against the target network: for it they are no transfer.
+# The transferred images were made against the target network, so to it they are not transferred.
 _WHERE_TARGET = _WHERE | {"transfer": "on the stored images made against it"}
 _WHAT_TARGET = _WHAT | {"transfer": "the stored images made against it"}
 
@@ -50,7 +50,7 @@ class Grade(IntEnum):
 
 
 def grade(accuracy: float, clean: float) -> Grade:
-    """Whether ``accuracy`` under attack withstands, given ``clean`` above 0 without; both 0 to 1."""
+    """Grade ``accuracy`` under attack against ``clean`` accuracy, which is above 0; both 0 to 1."""
     if accuracy >= WITHSTOOD * clean:
         return Grade.FULL
     return Grade.NONE if accuracy <= FALLEN * clean else Grade.PART
@@ -123,8 +123,8 @@ def _withstands(grades: Mapping[str, Grade], every: Grade | None) -> str:
     """The verdict in words.
 
     Args:
-        grades: what was tried → how it is withstood.
-        every: how all of it together is, image by image; None where that is not known.
+        grades: what was tried → the network's grade against it.
+        every: the grade against all of it together, image by image; None if that is not known.
     """
     kinds: set[Grade | None] = {*grades.values()} or {every}
     if kinds == {Grade.NONE}:

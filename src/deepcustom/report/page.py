@@ -1,4 +1,4 @@
-"""The page of a data set: its results in words, tables and pictures.
+"""The page of a subject: its results in words, tables and pictures.
 
 Every statement is computed from the results; nothing about any network is written here.
 """
@@ -79,13 +79,13 @@ FAILED_OTHERWISE = "what rests on it is not to be believed."
 
 @dataclass(frozen=True)
 class Pictures:
-    """Links of the pictures, each kind by what stands above it.
+    """Links to the pictures; for each kind a mapping from protocol or caption to link.
 
     Attributes:
-        heatmaps: protocol -> heat map.
-        grids: caption -> grid of images.
-        curves: caption -> training curves.
-        robustness: caption -> accuracy against eps, or against steps.
+        heatmaps: protocol → heat map.
+        grids: caption → grid of images.
+        curves: caption → training curves.
+        robustness: caption → accuracy against eps, or against steps.
     """
 
     heatmaps: Mapping[str, str] = field(default_factory=dict)
@@ -105,17 +105,17 @@ def page(
     checks: Sequence[Check] | None = None,
     pairs: Sequence[PairedTest] = (),
 ) -> str:
-    """The report of one data set as Markdown.
+    """The page of one subject as Markdown.
 
     Args:
         dataset_title: name of the data set for people.
-        results: all results; those of other data sets are left out.
-        dataset: name of the data set in ``results``.
-        hardened_with: network -> the attack it was hardened with.
-        facts: what else the reader should know, name -> value.
-        pictures: what it shows.
-        checks: of the evaluation; None where they are not known.
-        pairs: networks compared on the same images.
+        results: all results; those of other subjects are left out.
+        dataset: name of the subject in ``results``.
+        hardened_with: network → the attack it was hardened with.
+        facts: what else the reader should know, name → value.
+        pictures: the pictures that the page shows.
+        checks: the checks of the evaluation; None if they are not known.
+        pairs: paired tests of networks on the same images.
     """
     parts = [f"# {escape(dataset_title)}: robust accuracy\n", _facts(facts)]
     parts.append(_reading(results, dataset))
@@ -190,7 +190,7 @@ points to masked gradients or to too few steps, so these cells overstate the rob
 
 
 def _side_by_side(results: Sequence[Result], dataset: str, hardened_with: HardenedWith) -> str:
-    """One line per network with a number on transferred images and one when it is attacked itself."""
+    """One line per network: its accuracy on transferred images, and when it is attacked itself."""
     networks, _, transfer = pivot(results, dataset, "transfer")
     _, _, whitebox = pivot(results, dataset, "whitebox")
     lines = []
@@ -232,7 +232,7 @@ def _leak_section(results: Sequence[Result], dataset: str, hardened_with: Harden
 
 
 def _checks_section(checks: Sequence[Check]) -> str:
-    """How many checks there were, and what those that are not ok say."""
+    """How many checks there were, and the findings of those that are not ok."""
     head = "## Checks\n\nEach check below could have failed, and says whether the numbers can be believed.\n"
     if not checks:
         return f"{head}\nNo check was made, so that is not known.\n"
@@ -262,7 +262,7 @@ def _robustness(links: Mapping[str, str]) -> str:
 
 
 def _pairs_section(results: Sequence[Result], dataset: str, pairs: Sequence[PairedTest]) -> str:
-    """Each network against the target network, and those that keep anything against each other."""
+    """Compare each network with the target network, and those that keep anything with each other."""
     cells = pivot(results, dataset, "worst")[2]
     alive = {n for (n, attack), cell in cells.items() if attack == ALL and cell.accuracy > 0}
     shown = [p for p in pairs if TARGET in (p.first, p.second) or {p.first, p.second} <= alive]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _MARKED = re.compile(r"(<!-- results:(\w+):(\w+) -->).*?(<!-- /results -->)", re.DOTALL)
 
-WIDTH = 100  # of tables that go to no terminal
+WIDTH = 100  # characters, for tables that are not printed to a terminal
 
 NAMES = {
     "transfer": "Transfer protocol",
@@ -40,7 +40,7 @@ NAMES = {
 }
 
 ORDER = ("worst", *(name for name in PROTOCOLS if name != "worst"))
-"""The protocols as they are shown: the headline first."""
+"""The protocols in the order in which they are shown: the headline first."""
 
 TARGET_ROW = """The target network's own row is the exception: those images were made against it.
 """
@@ -57,9 +57,9 @@ def rich_tables(
 ) -> list[Table]:
     """Terminal tables for each protocol under which ``dataset`` has results, the headline first.
 
-    No table holds two protocols, but the headline the worst case of each. With the 95 % interval in each
-    cell where that fits ``width`` characters, else without; a protocol with too many attacks for one table
-    is continued in the next. Bold: the attack that the network was hardened with.
+    No table holds two protocols, except the headline, which holds the worst case of each. Cells include
+    the 95 % interval if the table then fits ``width`` characters. A protocol with too many attacks for
+    one table continues in the next. Bold marks the attack that the network was hardened with.
     """
     return [
         table
@@ -79,6 +79,7 @@ def _protocol_tables(
     if not cells:
         return []
     names = [_text(name) for name in ("network", *networks)]
+    # Show the intervals if all columns then fit in one table.
     for interval in (True, False):
         columns = [
             [
@@ -93,6 +94,7 @@ def _protocol_tables(
         groups = _groups(columns, width - _width(names))
         if len(groups) == 1:
             break
+    # One table for each group of columns, and a caption below the first.
     headline = " (headline)" if protocol == "worst" else ""
     title = f"{dataset}: {NAMES[protocol].lower()}{headline}, accuracy in %"
     tables = [
@@ -108,7 +110,7 @@ def _protocol_tables(
 
 
 def reading(protocol: str, networks: Iterable[str]) -> str:
-    """What else has to be known to read the table of ``protocol``; empty where nothing has to."""
+    """What else the reader of the table of ``protocol`` has to know; empty if nothing."""
     if protocol == "worst":
         return HEADLINE
     return TARGET_ROW.strip() if protocol == "transfer" and "target" in networks else ""
@@ -131,7 +133,7 @@ def _rich_cell(result: Result | None, interval: bool, own: bool) -> Text:
 
 
 def _groups(columns: Sequence[list[Text]], room: int) -> list[list[list[Text]]]:
-    """The columns in as few runs as fit side by side into ``room`` characters."""
+    """Split the columns into as few groups as possible, each of at most ``room`` characters."""
     groups: list[list[list[Text]]] = [[]]
     left = room
     for column in columns:
@@ -170,11 +172,11 @@ def print_tables(
     hardened_with: Mapping[str, HardenedWith],
     console: Console | None = None,
 ) -> None:
-    """Print the tables of every data set, and below them what is suspicious about the numbers.
+    """Print the tables of every subject, and below them what is suspicious about the numbers.
 
     Args:
-        results: of one data set or of several.
-        hardened_with: data set → network → the attack it was hardened with.
+        results: results of one subject or of several.
+        hardened_with: subject → network → the attack it was hardened with.
         console: where to print; None: on the terminal.
     """
     from rich.console import Console
@@ -194,7 +196,7 @@ def print_tables(
 def markdown_table(results: Iterable[Result], dataset: str, protocol: str) -> str:
     """The table of one protocol in GitHub's Markdown, accuracy in % with two decimals.
 
-    A set that was empty reads ``empty``, a pair that was not measured ``-``.
+    An empty set shows as ``empty``, a pair that was not measured as ``-``.
     """
     networks, attacks, cells = pivot(results, dataset, protocol)
     rows = [["network", *attacks]]
@@ -217,7 +219,7 @@ def fill_tables(text: str, results: Sequence[Result]) -> str:
 
 
 def footnote(cells: Iterable[Result]) -> str:
-    """How many images, and how far the intervals reach."""
+    """How many images the cells are over, and how far the intervals reach."""
     cells = list(cells)
     sizes = sorted({cell.n for cell in cells})
     known = [cell for cell in cells if not cell.empty]
@@ -236,7 +238,7 @@ def escape(text: str) -> str:
 
 
 def weak_line(own: Result, other: Result) -> str:
-    """An attack that knows the network does worse than one that does not, in words."""
+    """Say in words that an attack that knows the network does worse than one that does not."""
     return (
         f"network **{own.network}** keeps {percent(own)} % when `{own.attack}` attacks it itself, "
         f"but {percent(other)} % on `{other.attack}` images made against the target network."
@@ -244,7 +246,7 @@ def weak_line(own: Result, other: Result) -> str:
 
 
 def leak_line(leak: LabelLeak) -> str:
-    """A network does better under its own attack than on clean images, in words."""
+    """Say in words that a network does better under its own attack than on clean images."""
     certainty = (
         "the 95 % intervals lie apart"
         if leak.clear

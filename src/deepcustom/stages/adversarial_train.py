@@ -21,7 +21,7 @@ from deepcustom.training.weights import save_network
 
 
 def run(ws: Workspace, subject: str, name: str) -> None:
-    """Train the robust network ``name`` of ``subject``."""
+    """Train the hardened network ``name`` of ``subject``."""
     with StageRun(ws, "adversarial_train", subject, name) as stage:
         way = way_of(stage.row.settings, stage.row.place, stage.stage)
         params = stage.settings(way.Settings)
@@ -48,7 +48,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
 def _adversarial_set(
     stage: StageRun, spec: DatasetSpec, split: arrays.Split, name: str, compute: Compute
 ) -> tuple[Tensor, Tensor]:
-    """The images of the train split's adversarial set ``name``, and the row of each in that split."""
+    """The images of the train split's adversarial set ``name``, and each one's position in that split."""
     path = workspace.adversarial(stage.row.subject, "train", name)
     made = arrays.AdversarialSet.load(stage.read(path), spec)
     if not len(made):

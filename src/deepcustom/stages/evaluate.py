@@ -1,4 +1,4 @@
-"""The tables of robust accuracies, and whether they can be believed."""
+"""The tables of robust accuracies, and checks that say whether they can be trusted."""
 
 from __future__ import annotations
 
@@ -65,31 +65,33 @@ def run_own(
     n: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """An evaluation of the user's own: of another network, or of all on another number of images.
+    """Evaluate another network for the user, or the subject's networks on another number of images.
 
-    Nothing of the pipeline is changed: tables, checks and curves go to a folder of their own.
+    This changes no output of the pipeline: tables, checks and curves go to a folder of their own.
 
     Args:
-        ws: with prepared data, adversarial test sets and models.
-        subject: its name.
-        network: the file; None: the networks of the subject.
-        architecture: as in :func:`deepcustom.evaluation.own_network.load_own`; None: the subject's.
-        mean: likewise.
-        std: likewise.
-        n: images to attack; None: as in the settings.
-        out: the folder; None: below ``reports/own``.
+        ws: a project with prepared data, adversarial test sets and models.
+        subject: the subject's name.
+        network: the network's file; None evaluates the networks of the subject.
+        architecture: as in :func:`deepcustom.evaluation.own_network.load_own`; None takes the subject's.
+        mean: as in ``load_own``.
+        std: as in ``load_own``.
+        n: number of images to attack; None takes it from the settings.
+        out: the folder to write; None takes one below ``reports/own``.
 
     Raises:
         InputError: the file, its class or a number cannot be used.
     """
     if architecture is not None:
-        # Before the stage starts: it is no code of the stage, whose files DVC hashes; own_source does.
+        # Load it before the stage starts, since the stage refuses new code that DVC does not hash.
+        # own_source hashes it instead.
         load_object(architecture, "network", InputError)
     with StageRun(ws, "evaluate", subject, writes=False) as stage:
         params = stage.settings(EvaluateParams)
         if n is not None:
             params = params.model_copy(update={"n": n})
         spec = load_dataset(stage)
+        # The user's network, under a name that no network of the subject has.
         own = None
         if network is not None:
             net = load_own(
@@ -110,6 +112,7 @@ def run_own(
 
         found = score(inputs, score_store(stage, "own"))
 
+        # Save the tables away from the pipeline's.
         called = own.name if own else f"n-{params.n}"
         folder = out or ws.root / workspace.own_scores(subject, called)
         for name, content in _files(found).items():
@@ -119,7 +122,7 @@ def run_own(
 
 
 def _files(found: Scores) -> dict[str, str]:
-    """Name → content of what an evaluation leaves."""
+    """File name → content, for the files that an evaluation writes."""
     return {
         "results.csv": csv_text(found.results),
         "checks.json": checks_json(found.checks),
@@ -134,7 +137,7 @@ def _print(found: Scores, subject: str, by: HardenedWith) -> None:
 
 
 def _print_checks(checks: Sequence[Check]) -> None:
-    """How many checks there were, and those that are not ok."""
+    """Print how many checks have each verdict, and every check that is not ok."""
     counts = {v: sum(check.verdict == v for check in checks) for v in ("ok", "warn", "fail")}
     print("checks: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     for check in checks:

@@ -46,14 +46,14 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
             threat,
             compute,
             only_changed=params.mis_classification_check,
-            chunk=spec.num_classes * params.batch_size,  # a full pass of each DGN
+            chunk=spec.num_classes * params.batch_size,  # on average a batch for each DGN
         )
         with progress(stage.name, len(split)) as advance:
             make_set(stage, spec, split, attack, advance)
 
 
 def _dgn(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> DGN:
-    """DGNs of the subject by their name: a bank, or the generator that a network of that name learned with.
+    """The subject's DGNs by name: a bank, or the generator that trained together with that network.
 
     Raises:
         InputError: the file is missing, or holds something else.

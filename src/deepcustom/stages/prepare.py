@@ -13,7 +13,7 @@ from deepcustom.pipeline.workspace import Workspace
 
 
 def run(ws: Workspace, dataset: str) -> None:
-    """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits and what it is."""
+    """Fetch ``dataset``, verify it, carve ``val`` from train, and save the three splits and a description."""
     source = sources.find_source(dataset)
     with StageRun(ws, "prepare", dataset) as stage:
         params = stage.settings(PrepareParams)

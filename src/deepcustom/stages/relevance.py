@@ -15,7 +15,7 @@ from deepcustom.training.weights import save_tensors
 
 
 def run(ws: Workspace, subject: str) -> None:
-    """Find the most relevant pixels of each class of ``subject``, on train."""
+    """Find the most relevant pixels of each class of ``subject``, on the train split."""
     with StageRun(ws, "relevance", subject) as stage:
         params = stage.settings(RelevanceParams)
         compute = stage.compute()

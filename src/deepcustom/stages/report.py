@@ -39,6 +39,7 @@ def run(ws: Workspace, subject: str) -> None:
         points = read_points(stage.read(workspace.curves(subject)))
         pairs = read_pairs(stage.read(workspace.pairs(subject)))
 
+        # Draw every picture.
         by = hardened_with(stage.tree, subject)
         there = [name for name in PROTOCOLS if pivot(results, subject, name)[2]]
         heatmaps = {name: accuracy_heatmap(results, subject, name, by) for name in there}
@@ -51,6 +52,7 @@ def run(ws: Workspace, subject: str) -> None:
         grids = _image_grids(stage, spec, results, params.grid_columns)
         curves = _training_curves(stage, spec)
 
+        # Save the pictures, and the page that links to them.
         folder = stage.write(workspace.figures(subject))
         folder.mkdir()
         pictures = Pictures(
@@ -71,6 +73,7 @@ def run(ws: Workspace, subject: str) -> None:
         )
         stage.write(workspace.page(subject)).write_text(text)
 
+        # Write a card for each model.
         cards = model_cards(stage, spec, results, by)
         folder = stage.write(workspace.cards(subject))
         folder.mkdir()
@@ -82,7 +85,7 @@ def run(ws: Workspace, subject: str) -> None:
 
 
 def _facts(stage: StageRun) -> dict[str, str]:
-    """What the attacks were allowed, and their settings."""
+    """The threat model and the settings of the attacks, in words."""
     facts = {"threat model": threat_in_words(stage)}
     evaluated = stage.settings_of(row(stage.tree, "evaluate", stage.row.subject), EvaluateParams)
     for one in rows(stage.tree, "attack", stage.row.subject):
@@ -124,7 +127,7 @@ def _image_grids(
 
 
 def _training_curves(stage: StageRun, spec: DatasetSpec) -> dict[str, Figure]:
-    """What was trained → its curves over the epochs."""
+    """Name of a trained network or bank → its curves over the epochs."""
     files = [stage.read(workspace.metrics(stage.row.subject, "train_target"))]
     for name in ("train_dgn", "adversarial_train", "train_online"):
         files += sorted(

@@ -12,7 +12,7 @@ from deepcustom.training.weights import save_tensors
 
 
 def run(ws: Workspace, subject: str) -> None:
-    """Find the most suspicious units for each class of ``subject``, on train."""
+    """Find the most suspicious units for each class of ``subject``, on the train split."""
     with StageRun(ws, "suspiciousness", subject) as stage:
         params = stage.settings(SuspiciousnessParams)
         compute = stage.compute()

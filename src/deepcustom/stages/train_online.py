@@ -1,4 +1,4 @@
-"""A hardened network, and the generator that learned against it meanwhile."""
+"""A hardened network, and the generator that trained against it at the same time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
 from deepcustom.training.weights import save_network
 
-CROSS_ENTROPY = "negative cross entropy"  # what a generator learns on where no loss is named
+CROSS_ENTROPY = "negative cross entropy"  # what a generator minimises if its row names no loss
 
 
 def run(ws: Workspace, subject: str, name: str) -> None:
-    """Train the robust network ``name`` of ``subject`` together with its generator."""
+    """Train the hardened network ``name`` of ``subject`` together with its generator."""
     with StageRun(ws, "train_online", subject, name) as stage:
         params = stage.settings(OnlineSettings)
         threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()

@@ -1,7 +1,7 @@
 """Networks in MLflow: models by the md5 of their weights, with their accuracies, and the registry.
 
-No weights are sent: DVC has them, and a model's ``dvc.md5`` and ``dvc.path`` say which and where.
-Whatever is made here is looked up first, so that it is made once.
+No weights are sent. DVC has them; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where.
+These functions look everything up before they make it, so that it is made once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VIEWED = (*TRAINING, SCORES, CARDS)
 """The stages whose records hold networks, their accuracies or their cards."""
 
 MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
-VERSIONS_TAG = "mlflow.modelVersions"  # from here a model's page links to the registry
+VERSIONS_TAG = "mlflow.modelVersions"  # from this a model's page links to the registry
 NOTE_TAG = "mlflow.note.content"  # what a model's page shows as its description
 ALIAS = "current"
 
@@ -47,7 +47,7 @@ class SentRun(NamedTuple):
 
 
 def add_networks(run: SentRun) -> None:
-    """A model for each network that the run made, unless there is one of the same weights."""
+    """Makes a model for each network that the run made, unless one has the same weights."""
     from mlflow.entities import LoggedModelOutput
 
     client, _, run_id, record, _ = run
@@ -61,9 +61,9 @@ def add_networks(run: SentRun) -> None:
 
 
 def add_scores(run: SentRun) -> None:
-    """Each accuracy of an evaluation, bound to the network's model and to the set of images.
+    """Sends each accuracy of an evaluation, bound to the network's model and to the set of images.
 
-    A network without a model is left out, until ``sync`` finds it with one. The worst accuracy
+    A network without a model is left out until ``sync`` finds it with one. The worst accuracy
     comes last, since a run's own page shows one value per name.
     """
     client, experiment, run_id, record, root = run
@@ -84,9 +84,9 @@ def add_scores(run: SentRun) -> None:
 
 
 def add_versions(run: SentRun) -> None:
-    """A version in the registry for each network that the run made, one per weights.
+    """Makes a version in the registry for each network that the run made, one for each md5.
 
-    ``current`` goes to the version whose weights the newest run made.
+    The alias ``current`` goes to the version whose weights the newest run made.
     """
     client, experiment, _, record, _ = run
     started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
@@ -102,7 +102,7 @@ def add_versions(run: SentRun) -> None:
 
 
 def add_descriptions(run: SentRun) -> None:
-    """The card of each network as the description of its model; a card of other weights is left out."""
+    """Makes each network's card the description of its model; a card of other weights is left out."""
     client, experiment, _, record, root = run
     networks = record.inputs.items() if record.stage == CARDS else ()
     for path, md5 in networks:
@@ -118,7 +118,7 @@ def add_descriptions(run: SentRun) -> None:
 
 
 def network_name(path: str) -> str:
-    """What a network is called in MLflow, such as ``mnist-robust-pgd``.
+    """The name of a network in MLflow, such as ``mnist-robust-pgd``.
 
     Args:
         path: ``models/KIND/DATASET.safetensors`` or ``models/KIND/DATASET/NAME.safetensors``.
@@ -128,13 +128,13 @@ def network_name(path: str) -> str:
 
 
 def _networks(record: RunRecord) -> dict[str, str]:
-    """Path to md5 of the networks that the run made."""
+    """Path → md5 of each network that the run made."""
     made = record.outputs.items() if record.stage in TRAINING else ()
     return {path: md5 for path, md5 in made if _NETWORK.fullmatch(path)}
 
 
 def _models(client: MlflowClient, experiment: str, md5: str) -> list[LoggedModel]:
-    """Those of these weights, the first made first; more than one only while they are made."""
+    """The models with these weights, oldest first; more than one only while they are being made."""
     found = client.search_logged_models([experiment], f"tags.`{MD5_TAG}` = '{md5}'")
     return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
 
@@ -144,7 +144,7 @@ def _model(client: MlflowClient, experiment: str, md5: str) -> LoggedModel | Non
 
 
 def _made_model(run: SentRun, path: str, md5: str) -> LoggedModel:
-    """The model of these weights, made if need be; of several made at once the first stays."""
+    """The model with these weights, made if need be; of several made at once, the first stays."""
     from mlflow.entities import LoggedModelStatus
 
     client, experiment, run_id, record, _ = run
@@ -173,13 +173,13 @@ def _made_model(run: SentRun, path: str, md5: str) -> LoggedModel:
 
 
 def _results(record: RunRecord, root: Path) -> list[Result]:
-    """The table that the evaluation wrote; nothing where the file is another one by now."""
+    """The results that the evaluation wrote; none if the file has changed since."""
     paths = record.outputs.items() if record.stage == SCORES else ()
     for path, md5 in paths:
         if path.endswith(".csv") and _md5(root / path) == md5:
             try:
                 found = read_csv(root / path)
-            except InputError:  # another table of the evaluation, or an older form
+            except InputError:  # another table of the evaluation, or an older format
                 continue
             return [result for result in found if not result.empty]
     return []
@@ -192,7 +192,7 @@ def _md5(path: Path) -> str:
 
 
 def metric_name(result: Result) -> str:
-    """Under which name MLflow has an accuracy; protocols are never mixed under one."""
+    """The name of an accuracy in MLflow; no two protocols share one."""
     if result.protocol == "transfer":
         return "clean_accuracy" if result.attack == CLEAN else "transfer_accuracy"
     return fit(f"{result.protocol}_accuracy/{result.attack}")
@@ -201,14 +201,14 @@ def metric_name(result: Result) -> str:
 def set_name(result: Result) -> str:
     """MLflow's name of the images, such as ``mnist/test/pgd``.
 
-    An attacker who knows the network starts from the clean images, so these are the set.
+    Outside the transfer protocol an attacker starts from the clean images, so these are the set.
     """
     attack = result.attack if result.protocol == "transfer" else CLEAN
     return f"{result.dataset}/test/{attack}"
 
 
 def _add_inputs(run: SentRun, results: list[Result], models: list[LoggedModel]) -> None:
-    """The sets of images, and the networks scored on them."""
+    """Sends the sets of images, and the networks scored on them, as inputs of the run."""
     from mlflow.entities import LoggedModelInput
 
     sets = {set_name(result): result.set_md5 for result in results}
@@ -228,7 +228,7 @@ def _dataset(name: str, md5: str, path: str) -> DatasetInput:
 def _missing_scores(
     model: LoggedModel, run_id: str, moment: int, steps: dict[Result, int]
 ) -> list[Metric]:
-    """The model's accuracies that it does not show yet; MLflow tells rows of a name by ``step``."""
+    """The accuracies that the model lacks; MLflow tells values of the same name apart by ``step``."""
     from mlflow.entities import Metric
 
     there = {(m.key, m.dataset_name) for m in model.metrics or [] if m.run_id == run_id}
@@ -254,7 +254,7 @@ def _missing_scores(
 def _version(
     client: MlflowClient, name: str, model: LoggedModel, tags: dict[str, str]
 ) -> ModelVersion:
-    """The version of these weights, made if need be; of several made at once the first stays."""
+    """The version with these weights, made if need be; of several made at once, the first stays."""
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     wanted = f"name = '{name}' and tags.`{MD5_TAG}` = '{tags[MD5_TAG]}'"
@@ -276,7 +276,7 @@ def _version(
 
 
 def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> None:
-    """Names the version on the model's page; a server does so by itself."""
+    """Names the version on the model's page, which a server does by itself."""
     tags = client.get_logged_model(model.model_id).tags
     links = json.loads(tags.get(VERSIONS_TAG, "[]"))
     there = {(link["name"], str(link["version"])) for link in links}
@@ -286,10 +286,21 @@ def _link(client: MlflowClient, model: LoggedModel, version: ModelVersion) -> No
 
 
 def _move_alias(client: MlflowClient, name: str) -> None:
-    """Gives the alias to the version of the newest run; looks again, for others move it as well."""
+    """Moves the alias to the version of the newest run; looks again, as other processes move it too."""
     while True:
         versions = client.search_model_versions(f"name = '{name}'")
         newest = max(versions, key=lambda v: (v.tags.get(STARTED_TAG, ""), int(v.version)))
         if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
             return
         client.set_registered_model_alias(name, ALIAS, str(newest.version))
+
+
+def drop_aliases(client: MlflowClient, names: list[str]) -> list[str]:
+    """Takes the alias from the networks of these names; returns the names that had it."""
+    found = []
+    for name in names:
+        for model in client.search_registered_models(f"name = '{name}'"):
+            if ALIAS in model.aliases:
+                client.delete_registered_model_alias(name, ALIAS)
+                found.append(name)
+    return found

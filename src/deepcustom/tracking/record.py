@@ -1,4 +1,4 @@
-"""What a stage leaves behind in ``run.json``."""
+"""The record that a stage leaves in ``run.json``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepcustom.base.files import replace_file
 RUN_FILE = "run.json"
 
 TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
-"""The stages that train what is published."""
+"""The stages that train the published networks."""
 
 
 def _relative(path: str) -> str:
@@ -44,14 +44,14 @@ class RunRecord(BaseModel):
 
     Attributes:
         run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
-        repro: Which ``dvc repro`` started the stage; None where it was run by hand.
+        repro: Which ``dvc repro`` started the stage; None if it was run by hand.
         item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
         metrics: Final values.
         history: Curves; the value at position i belongs to step i + 1.
-        inputs: Path from the repository's root to md5 as DVC counts it; ``outputs`` likewise.
+        inputs: Path from the repository's root → md5 as DVC computes it; ``outputs`` likewise.
         code: Digest of the code that ran (:func:`deepcustom.pipeline.code.code_digest`); None in old records.
         seconds: Wall-clock time from ``started``.
-        timings: What parts of the work took, in seconds.
+        timings: Part of the work → the time it took, in seconds.
         figures: Names of image files beside ``run.json``.
     """
 

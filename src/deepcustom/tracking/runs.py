@@ -1,4 +1,4 @@
-"""What the MLflow run of a stage shows, and the run that groups one ``dvc repro``."""
+"""The MLflow run of a stage, and the parent run that groups one ``dvc repro``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KEY_TAG = "deepcustom.run_key"
 REPRO_TAG = "deepcustom.repro"
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
 METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
-RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # what a server says of what is there by now
+RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # error codes if another process was quicker
 TRIES = 3
 
 
 def make_run(
     client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
 ) -> tuple[str, bool]:
-    """The finished run of ``record``: its id, and whether it was sent now."""
+    """Makes the finished run of ``record``: its id, and whether it was sent just now."""
 
     def fill(run_id: str) -> None:
         _fill(client, run_id, record, folder, restored)
@@ -51,21 +51,23 @@ def _one_run(
 ) -> tuple[str, bool]:
     """The one finished run with ``tags``: its id, and whether it was finished here.
 
-    MLflow has no lock, so two processes may make a run at the same moment, and a request whose
-    answer was lost is sent again. Hence each process looks again after whatever it did, all take the
-    run with the least id, and whoever made another removes it. A run that is not finished may be
-    another's or left over: it is filled, which changes nothing that is there already.
+    MLflow has no lock. Two processes may make a run at the same moment, and a request whose answer was
+    lost is sent again. So each process searches again after every step, all of them take the run with
+    the lowest id, and a process that made another run removes it. An unfinished run may belong to
+    another process or be left over. Either way it is filled, which changes nothing already there.
     """
     from mlflow.exceptions import MlflowException
 
     query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     found = _found(client, experiment, query)
+    # If a finished run exists, keep it and remove the others.
     finished = [run_id for run_id, status in found.items() if status == "FINISHED"]
     if finished:
         kept = min(finished)
         for other in found.keys() - {kept}:
             client.delete_run(other)
         return kept, False
+    # Otherwise make one, or fill an unfinished one, until a search shows that it is finished.
     mine = ""
     while True:
         if not found:
@@ -84,18 +86,18 @@ def _one_run(
         except MlflowException as error:
             failure = error
         found = _found(client, experiment, query)
-        if failure and first in found:  # else another process removed it for one that it finished
+        if failure and first in found:  # otherwise another process removed it in favour of its own
             raise failure
 
 
 def _found(client: MlflowClient, experiment: str, query: str) -> dict[str, str]:
-    """Id of each run to its status."""
+    """Id of each run → its status."""
     runs = client.search_runs([experiment], query)
     return {str(run.info.run_id): str(run.info.status) for run in runs}
 
 
 def _sender() -> dict[str, str]:
-    """Who sends, where the server has accounts; the machine's own user is nobody's business."""
+    """The sender's name if the server has accounts; the user name on this machine stays private."""
     from mlflow.utils.credentials import read_mlflow_creds
 
     name = read_mlflow_creds().username
@@ -103,7 +105,7 @@ def _sender() -> dict[str, str]:
 
 
 def once_more(step: Callable[[], None]) -> None:
-    """Runs a step that may be repeated, and again where another process made the same meanwhile."""
+    """Runs a repeatable step, and again if another process made the same thing meanwhile."""
     from mlflow.exceptions import MlflowException
 
     for _ in range(TRIES - 1):
@@ -118,7 +120,7 @@ def once_more(step: Callable[[], None]) -> None:
 def _fill(
     client: MlflowClient, run_id: str, record: RunRecord, folder: Path, restored: bool
 ) -> None:
-    """Sends all there is; finished is set last, so that a broken-off run shows."""
+    """Sends everything; the status FINISHED comes last, so that an interrupted run is recognisable."""
     from mlflow.entities import Param, RunTag
 
     tags = [RunTag(fit(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
@@ -139,15 +141,15 @@ def _fill(
 def group(
     client: MlflowClient, experiment: str, key: str, run_id: str, begin: int, end: int
 ) -> None:
-    """Puts a run below the one that stands for its ``dvc repro``, which is made if need be.
+    """Puts a run below the parent run of its ``dvc repro``, and makes that run if need be.
 
     Args:
-        client: Of the store.
-        experiment: Its id.
+        client: The store's client.
+        experiment: The experiment's id.
         key: The record's ``repro``.
         run_id: The run that goes below.
-        begin: First moment known of the whole, in milliseconds; names the run that is made.
-        end: Last one known: the run ends then, or later.
+        begin: Earliest known moment of the ``dvc repro``, in milliseconds; a new parent is named after it.
+        end: Latest known moment, likewise; the parent run ends then or later.
     """
 
     name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
@@ -162,15 +164,16 @@ def group(
 
 
 def span(record: RunRecord) -> tuple[int, int]:
-    """First and last moment in milliseconds since 1970."""
+    """First and last moment of a run, in milliseconds since 1970."""
     begin = round(record.started.timestamp() * 1000)
     return begin, begin + round(record.seconds * 1000)
 
 
 def _metrics(record: RunRecord) -> list[Metric]:
-    """Curves first, then final values at their curve's last step, where they win on the run page.
+    """The curves, then the final values.
 
-    A final value that its curve ends with already is not sent twice.
+    A final value goes to the last step of its curve, so that the run page shows it and not the curve's
+    last value. If the two are equal, it is not sent twice.
     """
     from mlflow.entities import Metric
 
@@ -216,8 +219,9 @@ def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
 def shown_params(record: RunRecord) -> dict[str, str]:
     """The params as MLflow takes them.
 
-    A section goes by its stage alone, ``train_dgn.output``, so that two runs of a stage have the
-    same names and can be compared; by its whole name where a run has several of a stage.
+    A section is named by its stage alone, as in ``train_dgn.output``, so that two runs of a stage have
+    the same names and can be compared. If a run has several sections of a stage, each keeps its whole
+    name.
     """
     stages = Counter(name.partition(".")[0] for name in record.params)
     params = {}
@@ -237,7 +241,7 @@ def _flat(params: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 
 def fit(name: str) -> str:
-    """``name`` where MLflow takes it for a key, else a near one that no other name has."""
+    """``name`` if MLflow accepts it as a key, else a similar key that no other name gets."""
     clean = re.sub(r"[^\w.\- :/]", "_", name)
     unique = posixpath.normpath(name) == name and not name.startswith(("/", ".."))
     if clean == name and unique and name != "." and len(name) <= LONGEST_KEY:

@@ -1,8 +1,8 @@
-"""What MLflow shows of the stages: made from each ``run.json``, whenever it is missing.
+"""Sending runs to MLflow: whatever it lacks is made from each ``run.json``.
 
-The files are the truth and MLflow is a view of them: runs, networks, accuracies and the registry
-can all be made anew (see ``sync``). The tracking modules alone import MLflow, and they do so inside
-functions, for that costs two seconds.
+The files are the truth, and MLflow is a view of them: runs, networks, accuracies and the registry
+can all be made again (see ``sync``). Only the tracking modules import MLflow. They do so inside
+functions, since the import takes two seconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from deepcustom.tracking.models import (
     add_networks,
     add_scores,
     add_versions,
+    drop_aliases,
+    network_name,
 )
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 from deepcustom.tracking.runs import KEY_TAG, group, make_run, once_more, span
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOCK_SECONDS = 60
+LATER = "DEEPCUSTOM_SEND_LATER"
+"""If it is set, :func:`send` leaves a run to :func:`send_kept`: loading MLflow takes seconds each time."""
 
-# MLflow's own defaults wait for minutes; what the user has set wins over these.
+# MLflow's own defaults wait for minutes. A value that the user has set wins over these.
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
@@ -44,7 +48,7 @@ PATIENCE = {
 
 
 class Sent(NamedTuple):
-    """What ``sync`` did with one ``run.json``; ``new`` is false where MLflow had the run."""
+    """What ``sync`` did with one ``run.json``; ``new`` is false if MLflow had the run."""
 
     name: str
     run_id: str
@@ -68,7 +72,7 @@ def artifact_root(uri: str) -> str | None:
 
 
 def send(folder: Path, root: Path, *, restored: bool = False) -> str:
-    """Makes a finished MLflow run from ``folder/run.json``, and what belongs to it, once.
+    """Makes a finished MLflow run from ``folder/run.json``, with its networks and accuracies, once.
 
     Args:
         folder: Holds ``run.json`` and the figures it names.
@@ -76,17 +80,24 @@ def send(folder: Path, root: Path, *, restored: bool = False) -> str:
         restored: Tags the run as made afterwards from the file.
 
     Returns:
-        The MLflow run's id.
+        The MLflow run's id; empty if the run is left for later.
 
     Raises:
         InputError: ``run.json`` is missing or broken.
         TrackingError: MLflow could not take the run; the message says how to send it later.
     """
+    if os.environ.get(LATER):
+        return ""
     return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
 
 
+def send_kept(folders: Iterable[Path], root: Path) -> None:
+    """Sends the runs of several folders, each with a ``run.json``, once; raises as ``send`` does."""
+    _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=False)
+
+
 def sync(runs_dir: Path, root: Path) -> list[Sent]:
-    """Sends whatever MLflow lacks of the runs below ``runs_dir``; raises as ``send`` does.
+    """Sends the runs below ``runs_dir`` that MLflow lacks; raises as ``send`` does.
 
     A broken ``run.json`` is reported before anything is sent.
     """
@@ -100,12 +111,12 @@ def experiment_id(root: Path) -> str:
     Raises:
         TrackingError: The store cannot be reached.
     """
-    with _connection(root, "no runs can be shown") as client:
+    with _connection(root, "runs cannot be shown") as client:
         return _experiment(client, root)
 
 
 def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
-    """Run key → id of its finished MLflow run, as far as the store has one; makes no store.
+    """Run key → id of its finished MLflow run, for each key in the store; makes no store.
 
     Raises:
         TrackingError: The store cannot be reached.
@@ -113,7 +124,7 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     database = _sqlite_file(tracking_uri(root))
     if database and not database.is_file():
         return {}
-    with _connection(root, "no MLflow run can be named") as client:
+    with _connection(root, "the MLflow runs cannot be looked up") as client:
         experiment = _experiment(client, root)
         found = [
             (key, run)
@@ -123,8 +134,29 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
 
 
+def forget(root: Path, paths: Iterable[str]) -> list[str]:
+    """Takes the alias ``current`` from removed networks; runs, models and versions stay as history.
+
+    Args:
+        root: The repository's root.
+        paths: The paths of their weights, below ``models``.
+
+    Returns:
+        The names in the registry that lost the alias.
+
+    Raises:
+        TrackingError: The store cannot be reached.
+    """
+    names = [network_name(path) for path in paths]
+    database = _sqlite_file(tracking_uri(root))
+    if not names or (database and not database.is_file()):
+        return []
+    with _connection(root, "the registry's aliases were not changed") as client:
+        return drop_aliases(client, names)
+
+
 def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
-    """All runs come first, so that a store that knows runs alone has them.
+    """Sends all runs first, so that a store that supports runs only still has them.
 
     All networks come before the first accuracy, which needs them.
     """
@@ -141,7 +173,7 @@ def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list
 
 
 def _spans(records: Iterable[RunRecord]) -> dict[str, tuple[int, int]]:
-    """First and last moment of each ``dvc repro``, as far as ``records`` show them."""
+    """First and last moment of each ``dvc repro``, as far as ``records`` show."""
     spans: dict[str, tuple[int, int]] = {}
     for record in records:
         begin, end = span(record)
@@ -173,11 +205,11 @@ def _kept(folder: Path) -> str:
 
 @contextmanager
 def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
-    """A client of the store; whatever fails inside becomes one line that ends in ``otherwise``.
+    """A client of the store; a failure inside becomes one line that ends in ``otherwise``.
 
-    An SQLite store is held by one process at a time: two that create it at once would crash, and
-    two that send one run would make it twice. On a server that holds for one project's processes;
-    what those of two projects make at once is put right afterwards (see ``tracking_run``).
+    A lock lets one process at a time use an SQLite store: two that create it at once would crash, and
+    two that send the same run would make it twice. On a server the lock covers only the processes of
+    one project. What two projects make at once is put right afterwards (see ``runs._one_run``).
     """
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
@@ -213,7 +245,7 @@ def _experiment(client: MlflowClient, root: Path) -> str:
 
 
 def _probe(uri: str) -> None:
-    """Connects to a database once, for MLflow itself would try for 100 seconds."""
+    """Connects to a database once, since MLflow itself would try for 100 seconds."""
     if not uri.startswith(DATABASES):
         return
     import sqlalchemy
@@ -234,7 +266,7 @@ def _sqlite_file(uri: str) -> Path | None:
 
 @contextmanager
 def _default(uri: str) -> Iterator[None]:
-    """Makes ``uri`` the address for whatever takes none: the registry asks there for networks."""
+    """Makes ``uri`` MLflow's default address, where the registry looks networks up."""
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = uri
     try:
@@ -272,7 +304,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cause(error: BaseException, uri: str) -> str:
-    """One short line without a password: the system's own error if there is one below ``error``."""
+    """One short line without a password: the system's own error if one caused ``error``."""
     inner: BaseException | None = error
     while inner is not None:
         error = inner if isinstance(inner, OSError) else error

@@ -1,4 +1,4 @@
-"""MLflow's web page on the runs: its address, and a server for it where none runs yet."""
+"""MLflow's web page of the runs: its address, and a server for it if none is running."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 def ui_command(root: Path, host: str = "127.0.0.1", port: int = FIRST_PORT) -> list[str]:
-    """The command that serves the store of ``root``, with the Python that runs this."""
+    """The command that serves the store of ``root``, with the same Python that runs this."""
     uri = tracking_uri(root)
     artifacts = artifact_root(uri)
     return [
@@ -71,13 +71,13 @@ def serve_ui(
 ) -> None:
     """Serves MLflow's page until interrupted, and says its address once it answers.
 
-    Where ``MLFLOW_TRACKING_URI`` names a server, that server's address is all there is to say.
+    If ``MLFLOW_TRACKING_URI`` names a server, this starts none and only says that server's address.
 
     Args:
         root: The repository's root, where the default store lies.
         host: The interface to listen on.
-        port: None takes the first free one from 5000 on.
-        say: Takes each line meant for the user.
+        port: The port to listen on; None takes the first free one from 5000 on.
+        say: Called with each line meant for the user.
 
     Raises:
         TrackingError: The store cannot be reached, the port is taken, or the server did not start.
@@ -92,7 +92,7 @@ def serve_ui(
     address = ui_address(root, host, port)
     with _stop_on_signals(), _server(ui_command(root, host, port)) as server:
         _wait_until_ready(server, ANY_INTERFACE.get(host, host), port)
-        say(f"MLflow: {address} (Ctrl-C ends it)")
+        say(f"MLflow: {address} (Ctrl-C stops it)")
         with hushed():
             code = server.wait()
         if code != 0:
@@ -111,7 +111,7 @@ def _is_free(host: str, port: int) -> bool:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
-    """Ctrl-C ends the block quietly, and so does a request to terminate."""
+    """Ends the block quietly on Ctrl-C or SIGTERM."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

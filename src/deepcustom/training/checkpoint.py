@@ -1,4 +1,4 @@
-"""What a training that was interrupted had finished: files from which the next run goes on."""
+"""What an interrupted training had finished, in files from which the next run goes on."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ class Checkpoint:
     """A folder of named states, each written whole or not at all.
 
     Attributes:
-        folder: where they lie, made with the first of them; ``None``: nothing is kept.
-        fingerprint: of everything that decides the training's numbers. A state that was saved under
-            another one counts as absent, and so does a file that is damaged.
+        folder: where the states lie, created with the first one; ``None``: nothing is kept.
+        fingerprint: identifies everything that decides the training's numbers. A state that was saved
+            under another fingerprint counts as absent, and so does a damaged file.
     """
 
     folder: Path | None
     fingerprint: str
 
     def part(self, name: str) -> Checkpoint:
-        """A place of its own for a part of the work."""
+        """A separate checkpoint, in a subfolder, for a part of the work."""
         return Checkpoint(self.folder and self.folder / name, self.fingerprint)
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-        """Keep ``tensors`` and ``about`` (anything JSON can hold) in place of what ``name`` held."""
+        """Keep ``tensors`` and ``about`` (anything JSON can hold) as ``name``, replacing what was there."""
         if self.folder is None:
             return
         path, sealed = self.folder / f"{name}{SUFFIX}", self._sealed(tensors, about)
         try:
             _write(path, tensors, sealed)
         except (OutputError, FileNotFoundError):
-            # The same stage, started twice: the other run has ended and cleared this folder.
+            # The same stage was started twice, and the other run ended and cleared this folder.
             _write(path, tensors, sealed)
 
     def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What ``save`` kept under ``name``, on the CPU; ``None`` where there is nothing to rely on."""
+        """What ``save`` kept under ``name``, on the CPU; ``None`` where there is no valid state."""
         if self.folder is None:
             return None
         try:
@@ -60,14 +60,14 @@ class Checkpoint:
         return (tensors, about) if metadata == self._sealed(tensors, about) else None
 
     def clear(self) -> None:
-        """Forget everything, parts too."""
+        """Remove every state, and all parts."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sealed(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, Any]:
         """``about`` with the fingerprint, and a digest of every byte.
 
-        The format's own checks see that a file was cut short, but not that bytes in it changed.
+        The format's own checks notice a file that was cut short, but not changed bytes.
         """
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
         for name, tensor in sorted(tensors.items()):

@@ -28,10 +28,10 @@ class Compute:
 
     @classmethod
     def of(cls, params: ComputeParams) -> Compute:
-        """Resolve ``auto``, and have this process :func:`keep_freed_memory`.
+        """Resolve ``auto``, set the number of threads, and call :func:`keep_freed_memory`.
 
         Raises:
-            ParamsError: a device was named that this machine does not have.
+            ParamsError: this machine does not have the named device.
         """
         device = _device(params.device)
         if params.threads != "auto":
@@ -40,12 +40,12 @@ class Compute:
         return cls(device, _precision(params.precision, device))
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Mixed precision for convolutions and matrix products; nothing in float32."""
+        """Mixed precision for convolutions and matrix products; does nothing in float32."""
         mixed = self.precision is not torch.float32
         return torch.autocast(self.device.type, dtype=self.precision, enabled=mixed)
 
     def place(self, net: N) -> N:
-        """Move ``net`` to the device, laid out so that convolutions run fast; in place, and returned."""
+        """Move ``net`` to the device in place, in the layout that convolutions are fast in, and return it."""
         return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def describe(self) -> dict[str, str]:
@@ -56,13 +56,13 @@ class Compute:
             "threads": str(torch.get_num_threads()),
             "capability": torch.backends.cpu.get_cpu_capability(),
         }
-        if self.device.type == "cuda":  # sums are rounded otherwise on another kind
+        if self.device.type == "cuda":  # another kind of GPU may round sums differently
             found["gpu"] = torch.cuda.get_device_name(self.device)
         return found
 
 
-# Of glibc's malloc.h: above what size an allocation is a mapping of its own, and how much free memory
-# at the top of the heap goes back to the system.
+# From glibc's malloc.h: the size above which an allocation gets a mapping of its own, and how much free
+# memory there is at the top of the heap before it goes back to the system.
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
 
 FLOAT32 = Compute(torch.device("cpu"), torch.float32)
@@ -94,9 +94,9 @@ def _precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16 itself.
+    """Whether the processor has instructions that multiply in bfloat16.
 
-    oneDNN calls every AVX-512 processor supported; without these instructions it emulates them, 2.5 to 4
+    oneDNN calls every AVX-512 processor supported. Without these instructions it emulates them, 2.5 to 4
     times slower than float32.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
@@ -108,12 +108,12 @@ def _has_bfloat16() -> bool:
 def keep_freed_memory() -> bool:
     """Have the C library reuse freed memory instead of returning it to the system each time.
 
-    A network's intermediate results are megabytes, allocated and freed at every step. By default glibc
-    asks the system for each and gives each back, and the system clears every page anew: training and
-    generation on a CPU take 15 % longer. What is kept is at most what was needed at one time already.
+    A network's intermediate results take megabytes, allocated and freed at every step. By default glibc
+    gets each from the system and gives it back, and the system clears every page again: training and
+    generation on a CPU take 15 % longer. The process never keeps more memory than its own peak use.
 
     Returns:
-        Whether it does; not where the user's environment tunes the allocator, nor without glibc.
+        Whether it does so now; False if the user's environment tunes the allocator, or without glibc.
     """
     tuned = "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "")
     if tuned or any(name.startswith("MALLOC_") for name in os.environ):
@@ -130,7 +130,7 @@ def keep_freed_memory() -> bool:
 
 
 def derive_seed(seed: int, *names: str) -> int:
-    """A seed of its own for every piece of work, so that adding one never shifts another's.
+    """A separate seed for every piece of work, so that adding one never changes another's.
 
     Returns:
         An integer in [0, 2**31).

@@ -1,4 +1,4 @@
-"""The epochs of a training in its checkpoint: kept after each, gone on from after an interrupt."""
+"""A training's state in its checkpoint: saved after each epoch, loaded when the training resumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepcustom.training.checkpoint import Checkpoint
 History = dict[str, list[float]]
 """Values per epoch, by the name of what was measured."""
 
-EPOCH = "epoch"  # the last one finished, in a checkpoint
+EPOCH = "epoch"  # the name, in a checkpoint, of the last finished epoch
 
 
 def save_epoch(
@@ -27,18 +27,18 @@ def save_epoch(
     """Keep what the next epoch starts from: ``net``, Adam's moments, the history, and ``state``.
 
     Args:
-        checkpoint: where.
+        checkpoint: where to keep it.
         net: the network.
         optimizer: Adam on ``net.parameters()``.
         epoch: the one just finished, from 1.
-        history: so far.
+        history: the history so far.
         state: anything else that JSON can hold.
     """
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for name, parameter in net.named_parameters():
         for key, moment in optimizer.state.get(parameter, {}).items():
             tensors[f"adam.{key}.{name}"] = moment
-    # The history as pairs: a mapping would come back sorted, and its curves drawn in other colours.
+    # Pairs keep the history's order: a mapping would come back sorted, and its curves would change colour.
     about = {"epoch": epoch, "history": list(history.items()), "state": dict(state or {})}
     checkpoint.save(EPOCH, tensors, about)
 
@@ -49,7 +49,7 @@ def load_epoch(
     """Put what ``save_epoch`` kept into ``net`` and ``optimizer``, in place.
 
     Returns:
-        The epoch it was kept after, 0 where there is none; the history up to it; the further state.
+        The last finished epoch, 0 where none was kept; the history up to it; and the further state.
     """
     kept = checkpoint.load(EPOCH)
     if kept is None:
@@ -60,7 +60,7 @@ def load_epoch(
         index: {
             key: _laid_out_like(parameter, tensors[f"adam.{key}.{name}"])
             for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"adam.{key}.{name}" in tensors  # not where no gradient ever came
+            if f"adam.{key}.{name}" in tensors  # absent if there was never a gradient
         }
         for index, (name, parameter) in enumerate(net.named_parameters())
     }
@@ -70,13 +70,13 @@ def load_epoch(
 
 
 def _laid_out_like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """In the memory format of its parameter, as Adam makes it; the count of steps has none."""
+    """``moment`` in its parameter's memory format, as Adam makes it; the step count stays as it is."""
     if moment.shape != parameter.shape:
         return moment
     return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def epochs_kept(checkpoint: Checkpoint) -> int:
-    """The epoch that ``checkpoint`` holds of a training, 0 where it holds none."""
+    """The number of finished epochs that ``checkpoint`` holds."""
     kept = checkpoint.load(EPOCH)
     return int(kept[1]["epoch"]) if kept else 0

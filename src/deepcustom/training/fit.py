@@ -33,21 +33,21 @@ def fit(
 ) -> History:
     """Train ``net`` in place.
 
-    Every epoch seeds torch and numpy anew, so that one that starts from a checkpoint draws what it
-    would have drawn.
+    Every epoch seeds torch and numpy anew, so that an epoch that starts from a checkpoint draws the same
+    numbers as in an uninterrupted training.
 
     Args:
-        net: what Adam adjusts, already on the job's device; left in eval mode.
-        terms: called with a batch of each of ``tensors``, returns term name → (n,) tensor, weighted and
-            signed; the loop minimises the mean over the batch of their sum.
-        tensors: training data, first dimension N alike, on the job's device.
+        net: the network to train, already on the job's device; left in eval mode.
+        terms: called with a batch of each of ``tensors``; returns term name → (n,) tensor, weighted and
+            signed. The loop minimises the batch mean of the sum of all terms.
+        tensors: training data, all with first dimension N, on the job's device.
         params: learning rate, epochs, batch size and schedule.
-        job: its seed is that of the order of the images, and of what ``terms`` and ``net`` draw. What
-            ``terms`` remembers from batch to batch its checkpoint does not keep.
-        before_epoch: called with the epoch that begins, from 1, or from the one after those in the
-            checkpoint.
-        after_epoch: called with the epoch that ended, with ``net`` in eval mode; what it returns joins
-            the history, and what the job is told.
+        job: its seed decides the order of the images, and what ``terms`` and ``net`` draw. Its checkpoint
+            does not keep what ``terms`` remembers from batch to batch.
+        before_epoch: called with the number of the epoch that begins, from 1, or from the one after those
+            in the checkpoint.
+        after_epoch: called with the number of the epoch that ended, with ``net`` in eval mode; the values
+            that it returns join the history, and the job reports them.
 
     Returns:
         Per epoch: the mean ``loss``, the mean of every term, and what ``after_epoch`` gave.
@@ -55,16 +55,18 @@ def fit(
     Raises:
         DivergenceError: the loss of an epoch is not finite.
     """
+    # Go on from the checkpoint, if it holds epochs.
     count = len(tensors[0])
     descent = _Descent.of(net, params, math.ceil(count / params.batch_size), job.compute)
     order = torch.Generator().manual_seed(job.seed)
     done, history = descent.load(job.checkpoint)
     for _ in range(done):
-        torch.randperm(count, generator=order)  # which these epochs used up
+        torch.randperm(count, generator=order)  # skip the orders that these epochs used
     for epoch in range(done + 1, params.epochs + 1):
         seed_everything(derive_seed(job.seed, "epoch", str(epoch)))
         if before_epoch:
             before_epoch(epoch)
+        # Pass once over the images.
         net.train()
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=job.compute.device))
         for batch in _batches(tensors, params.batch_size, order):
@@ -74,12 +76,14 @@ def fit(
             descent.step(loss)
             for name, value in {**parts, "loss": loss.expand(len(batch[0]))}.items():
                 sums[name] += value.detach().float().sum()
+        # Average over the images; stop if the loss is not finite.
         means = {name: float(total) / count for name, total in sums.items()}
         if not math.isfinite(means["loss"]):
             raise DivergenceError(
                 f"training diverged: the loss is {means['loss']} in epoch {epoch}; "
                 "lower learning_rate or the weights of the loss's terms"
             )
+        # Measure and report the epoch, and save it in case of an interruption.
         net.eval()
         measured = {**means, **(after_epoch(epoch) if after_epoch else {})}
         for name, mean in measured.items():
@@ -101,7 +105,7 @@ class _Descent:
 
     @classmethod
     def of(cls, net: nn.Module, params: TrainingParams, steps: int, compute: Compute) -> _Descent:
-        """Fresh, for epochs of ``steps`` steps."""
+        """A fresh one, for epochs of ``steps`` steps."""
         optimizer = torch.optim.Adam(
             net.parameters(),
             lr=params.learning_rate,
@@ -114,7 +118,7 @@ class _Descent:
         return cls(net, optimizer, _scheduler(optimizer, params, steps), scaler)
 
     def step(self, loss: Tensor) -> None:
-        """Against the gradient of ``loss``."""
+        """Take one step against the gradient of ``loss``."""
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
@@ -165,7 +169,7 @@ def _scheduler(
 def watch_accuracy(
     net: nn.Module, val: tuple[Tensor, Tensor]
 ) -> Callable[[int], Mapping[str, float]]:
-    """For ``fit``'s ``after_epoch``: ``val_accuracy``, 0 to 1, where ``val`` is not empty."""
+    """A callback for ``fit``'s ``after_epoch``: ``val_accuracy``, 0 to 1, where ``val`` is not empty."""
     return lambda epoch: {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
 
 

@@ -1,4 +1,4 @@
-"""What travels with every long computation: its seed, where it runs, whom it tells, what it keeps."""
+"""What every long computation is given: a seed, a device, a progress report and a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Job:
     """One long computation.
 
     Attributes:
-        seed: all that it draws derives from this.
+        seed: everything random in it derives from this.
         compute: device and precision.
-        advance: called after every epoch with how it stands.
-        checkpoint: keeps every epoch but the last when it is finished; the next run of the same work goes
-            on after the one that it holds, to the same bytes.
+        advance: called after every epoch with a note on how the work stands.
+        checkpoint: saves every epoch but the last when that epoch ends. The next run of the same work goes
+            on after the saved epoch, and gives the same bytes.
     """
 
     seed: int
@@ -33,7 +33,7 @@ class Job:
         self.advance("  ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
     def tell_resumed(self) -> None:
-        """Say how many epochs a training that is about to start finds finished, if it does."""
+        """If the checkpoint holds epochs of a training that is about to start, report how many."""
         epochs = epochs_kept(self.checkpoint)
         if epochs:
             self.advance(f"resumed after epoch {epochs}", steps=epochs, resumed=True)

@@ -1,4 +1,4 @@
-"""What a network says of images, and how often it is right."""
+"""What a network predicts for images, and how often it is right."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def predict(net: nn.Module, x: Tensor, batch_size: int = 200) -> Tensor:
-    """Logits of ``x`` (N, C, H, W), float32, in eval mode; (N, classes).
+    """Logits (N, classes), float32, of ``x`` (N, C, H, W); ``net`` is put in eval mode.
 
-    So few images a pass stay in the processor's cache: 2,000 took twice as long on CIFAR-10's network.
+    200 images fit in the processor's cache: 2,000 per pass took twice as long on CIFAR-10's network.
     """
     net.eval()
     parts = [net(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
@@ -18,5 +18,5 @@ def predict(net: nn.Module, x: Tensor, batch_size: int = 200) -> Tensor:
 
 
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of ``x`` (N, C, H, W) that ``net`` gives label ``y`` (N,), in 0..1; nan where N is 0."""
+    """Share of ``x`` (N, C, H, W) that ``net`` classifies as ``y`` (N,), in 0..1; nan where N is 0."""
     return float((predict(net, x).argmax(1) == y).float().mean()) if len(x) else float("nan")

@@ -22,11 +22,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Write ``tensors`` with ``metadata`` (anything JSON can hold); same input, same bytes.
 
     Raises:
-        OutputError: the file cannot be written, as where the disk is full.
+        OutputError: the file cannot be written, for example because the disk is full.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     told = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
-    # Not by save_file, which writes under a name of its own, left there where the process is killed.
+    # Not save_file: it writes to a temporary file of its own, which stays if the process is killed.
     content = save(plain, metadata=told)
     try:
         path.write_bytes(content)
@@ -64,7 +64,7 @@ def _read(
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
             if not isinstance(metadata, dict):
-                raise KeyError("its metadata is no mapping")
+                raise KeyError("its metadata is not a mapping")
             return tensors(file), metadata
     except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
@@ -74,7 +74,7 @@ def _read(
 
 
 def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put ``tensors`` (of ``path``, for messages) into ``net`` in place, whatever their precision.
+    """Load ``tensors`` of any precision into ``net`` in place; ``path`` is where they are from, for messages.
 
     Raises:
         InputError: names or shapes are not those of ``net``, or a value is not finite.

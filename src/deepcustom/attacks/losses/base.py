@@ -1,8 +1,8 @@
 """What a custom loss is, and where losses are found.
 
-A loss is a small class, built once per DGN from its checked options and a :class:`LossContext`. Called
-with clean images ``x`` and the generator's output ``g`` it returns named terms, one number per image,
-already weighted and signed; training minimises the mean of their sum and logs every one.
+A loss is a small class, built once per DGN from its checked options and a :class:`LossContext`. It is called
+with clean images ``x`` and the generator's output ``g``, and returns named terms, one number per image,
+already weighted and signed. Training minimises the mean of their sum, and logs every term.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LossContext:
 
     Attributes:
         target_net: the network under attack, in eval mode, weights frozen; it computes in the run's
-            precision and gives float32.
+            precision and returns float32.
         label: the class whose images this DGN gets.
         threat: the ball and range that its output will be projected to.
         analysis: for each analysis in the loss's ``requires``, its arrays for this class:
@@ -53,7 +53,7 @@ def contexts(
     analysis: Mapping[str, Mapping[str, Tensor]],
     num_classes: int,
 ) -> list[LossContext]:
-    """One for each class.
+    """One :class:`LossContext` for each class.
 
     Args:
         target_net: as in :class:`LossContext`.
@@ -104,9 +104,9 @@ class CustomLoss(ABC):
 
 
 REGISTRY: dict[str, type[CustomLoss]] = {}
-"""The losses that are loaded; :func:`registered` loads the built-in ones first."""
+"""The losses loaded so far; :func:`registered` loads all built-in ones first."""
 ROOM = "deepcustom.attacks.losses"
-NO_LOSSES = ("base", "listing")  # files of the room that hold none
+NO_LOSSES = ("base", "listing")  # files of this room that hold no loss
 L = TypeVar("L", bound=type[CustomLoss])
 
 
@@ -136,14 +136,14 @@ def built_in() -> list[str]:
 
 
 def registered() -> dict[str, type[CustomLoss]]:
-    """Every built-in loss, and whatever else is registered, by name."""
+    """All losses by name: the built-in ones, and any others that are registered."""
     for name in built_in():
         _load_built_in(name)
     return REGISTRY
 
 
 def _load_built_in(name: str) -> None:
-    """Load a built-in loss, and no other; nothing where there is none of that name."""
+    """Load the built-in loss ``name``, and no other; do nothing if there is none."""
     if name not in REGISTRY and name in built_in():
         importlib.import_module(f"{ROOM}.{name}")
 
@@ -152,8 +152,8 @@ def find_loss(name: str) -> type[CustomLoss]:
     """The loss class of a registered name or of ``package.module:Class`` (from the current folder too).
 
     Raises:
-        UnknownNameError: not registered; the message lists what is.
-        LossError: the module or class cannot be had, or is no CustomLoss.
+        UnknownNameError: the name is not registered; the message lists those that are.
+        LossError: the module or class cannot be imported, or the class is not a CustomLoss.
     """
     if ":" in name:
         return _import_loss(name)
@@ -182,6 +182,6 @@ def build_loss(name: str, options: Mapping[str, Any], context: LossContext) -> C
     missing = [analysis for analysis in cls.requires if analysis not in context.analysis]
     if missing:
         raise LossError(
-            f"loss {name!r} requires the analysis {', '.join(missing)}, which is not there"
+            f"loss {name!r} requires the analysis {', '.join(missing)}, which is missing"
         )
     return cls(validate(cls.Options, dict(options), f"options of loss {name!r}"), context)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def losses_table() -> Table:
-    """Name, analyses needed, options with what they may be, and what each does in a line."""
+    """A row per loss: its name, the analyses it needs, its options with their ranges, and what it does."""
     from rich.table import Table
 
     table = Table(
@@ -31,7 +31,7 @@ def losses_table() -> Table:
 
 
 def _range(field: FieldInfo) -> str:
-    """What a number may be, such as ``>= 0, <= 1``."""
+    """The range of a number, such as ``>= 0, <= 1``."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
     bounds = [
         (sign, getattr(one, key, None)) for one in field.metadata for key, sign in signs.items()

@@ -20,10 +20,10 @@ def lrp_terms(x: Tensor, g: Tensor, relevant: Tensor, eps: float, c: float) -> d
         g: generator's output, same shape.
         relevant: (k,) int64, places in the flattened image.
         eps: radius of the ball.
-        c: weight of the relevant pixels, 1 - c of the rest, in [0, 1].
+        c: weight of the relevant pixels, in [0, 1]; the rest have the weight 1 - c.
 
     Returns:
-        ``relevant`` and ``rest``, each (N,): a weighted mean over its own pixels.
+        ``relevant`` and ``rest``, each (N,): the weighted mean over its own pixels.
     """
     flat_x, flat_g = x.flatten(1), g.flatten(1)
     is_relevant = flat_x.new_zeros(flat_x.shape[1]).index_fill_(0, relevant, 1.0)

@@ -1,4 +1,4 @@
-"""``nce``, negative cross entropy: look alike, but be misclassified."""
+"""``nce``, negative cross entropy: stay close to the clean image, but be misclassified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepcustom.base.params import Params
 def nce_terms(
     x: Tensor, g: Tensor, net: nn.Module, label: int, mse_weight: float, ce_weight: float
 ) -> dict[str, Tensor]:
-    """Distance from the clean image, less the cross entropy of the target network on ``g``.
+    """Distance from the clean image, minus the target network's cross entropy on ``g``.
 
     Args:
         x: clean images (N, C, H, W) in [0, 1].

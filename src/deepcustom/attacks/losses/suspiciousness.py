@@ -1,7 +1,7 @@
 """``suspiciousness``: excite the units that failures point at, leave the others as they were.
 
-The study sums over the batch in some terms and averages in others, so that its balance depends on the
-batch size; here every term is one number per image.
+In the study, some terms are sums over the batch and others are means, so that their balance depends on the
+batch size. Here every term is one number per image.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def dense_terms(
         gamma: weight of the others.
 
     Returns:
-        Two (N,): theta * sum over suspicious of (a_x - a_g), and gamma * sum over others of
+        Two tensors (N,): theta * sum over suspicious of (a_x - a_g), and gamma * sum over others of
         |a_x - a_g|.
     """
     chosen = suspicious.to(a_x.dtype)
@@ -52,8 +52,8 @@ def convolution_terms(
         beta: weight of the others.
 
     Returns:
-        Two (N,): alpha * mean over positions and suspicious maps of (a_x - a_g), and beta * mean over
-        positions and other maps of |a_x - a_g|; 0 where there are no such maps.
+        Two tensors (N,): alpha * mean over positions and suspicious maps of (a_x - a_g), and beta * mean
+        over positions and other maps of |a_x - a_g|; 0 where there are no such maps.
     """
     chosen = suspicious.to(a_x.dtype)
     others = 1 - chosen
@@ -66,7 +66,7 @@ def convolution_terms(
 
 
 class SuspiciousnessOptions(Params):
-    """``custom_loss_constant`` is c: weight of the activations, 1 - c that of the distance.
+    """``custom_loss_constant`` is c: the activations have the weight c, the distance has 1 - c.
 
     ``theta`` and ``gamma`` weigh the suspicious and the other units of dense layers, ``alpha`` and
     ``beta`` the suspicious and the other feature maps of convolutions.

@@ -1,1 +1,1 @@
-"""Where a number or a file comes from, back to the raw data, every hash on the way verified."""
+"""Traces a number or a file back to the raw data, and verifies every hash on the way."""

@@ -17,9 +17,9 @@ class Link:
 
     Attributes:
         name: what was compared.
-        verdict: ``ok``; ``broken``; ``absent`` where one side is not here to compare with; or ``taken over``
-            where DVC's lock names other code or settings than ran, beside the same outputs.
-        detail: what was found, where it is not ``ok``.
+        verdict: ``ok``; ``broken``; ``absent`` where one side is missing; or ``taken over`` where DVC's lock
+            names other code or settings than those that ran, with the same outputs.
+        detail: what was found, where the verdict is not ``ok``.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Run:
     Attributes:
         name: of the DVC stage and the MLflow run.
         run_key: the MLflow run's tag ``deepcustom.run_key``.
-        started: when, ISO 8601.
-        seconds: how long.
+        started: the time in ISO 8601.
+        seconds: the duration.
         git_commit: the code's commit.
         git_dirty: whether code or settings differed from it.
         params: section of ``params.yaml`` → its values as used.
         inputs: what it read, as far as the question needs it.
         skipped: how many more inputs it read.
-        links: its record against ``dvc.lock``, its code against the commit, its data against the
-            official ones.
+        links: compare its record with ``dvc.lock``, its code with the commit, and its data with the
+            official data.
     """
 
     name: str
@@ -63,10 +63,11 @@ class File:
 
     Attributes:
         path: below the project's top folder.
-        md5: what the run that read it saw; for the one asked for, what the run that made it left.
-        links: the hash against the file here, ``dvc.lock``, and the record of the run that made it.
+        md5: the hash that the run which read it saw; for the file asked for, the hash that the run which
+            made it recorded.
+        links: compare the hash with the file here, ``dvc.lock``, and the record of the run that made it.
         run: that run; None where there is no record of it.
-        above: whether the run is shown at an earlier place.
+        above: whether the tree shows the run at an earlier place.
     """
 
     path: str
@@ -81,9 +82,9 @@ class Lineage:
     """What was asked for, and where it came from.
 
     Attributes:
-        what: the question.
+        what: the path or the number, as the user wrote it.
         number: the accuracy asked for; None for a file.
-        links: the number against the table and the run that made it.
+        links: compare the hashes beside the number with the inputs of the run that made the table.
         file: the file asked for, or the table that holds the number.
     """
 
@@ -102,7 +103,7 @@ class Lineage:
         return [(where, link) for where, link in self.all_links() if link.verdict == BROKEN]
 
     def run_keys(self) -> list[str]:
-        """Of every run in the tree."""
+        """The key of every run in the tree."""
         return list(_run_keys(self.file))
 
 

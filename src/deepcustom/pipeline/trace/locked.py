@@ -1,4 +1,4 @@
-"""A run's record, held against its entry in ``dvc.lock``: what it read, and with which settings."""
+"""Compares a run's record with its entry in ``dvc.lock``: what it read, and with which settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Entry = Mapping[str, Any]
 
 
 def agree(name: str, other: str, expected: str, found: str | None) -> Link:
-    """Whether two hashes are the same; ``other`` says where the second is from."""
+    """Compare two hashes; ``other`` says where the second comes from."""
     if found is None:
         return Link(name, ABSENT, f"{other}: none")
     if found == expected:
@@ -24,7 +24,7 @@ def agree(name: str, other: str, expected: str, found: str | None) -> Link:
 
 
 def lock_links(record: RunRecord, entry: Entry | None) -> list[Link]:
-    """The record's inputs and params against the lock's."""
+    """Compare the record's inputs and params with the lock's."""
     if entry is None:
         return [Link("stage in dvc.lock", ABSENT, f"{record.name}: none")]
     deps = {one["path"]: one["md5"] for one in entry.get("deps", [])}
@@ -42,7 +42,7 @@ def lock_links(record: RunRecord, entry: Entry | None) -> list[Link]:
 def _other_params(record: RunRecord, entry: Entry) -> Iterator[str]:
     """The keys whose values in the lock are not those that the run used.
 
-    A row is compared with its recipe below it, as the run used it.
+    The run used each row laid over its recipe, so this lays the lock's row over the recipe before comparing.
     """
     params: Mapping[str, Any] = entry.get("params", {}).get("params.yaml", {})
     for key, value in params.items():
@@ -56,7 +56,7 @@ def _other_params(record: RunRecord, entry: Entry) -> Iterator[str]:
 
 
 def _rows(key: str, value: Any, record: RunRecord) -> Iterator[tuple[str, Any]]:
-    """(place, value): of a whole section the rows that the run used, else what stands at ``key``."""
+    """(place, value): for a whole section, each row that the run used; else what the lock has at ``key``."""
     used = [place for place in record.params if place.startswith(f"{key}.")]
     if "." in key or not used or not isinstance(value, dict):
         if "." in key or key in record.params:
@@ -72,7 +72,7 @@ def _recipe(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _used(params: Mapping[str, Any], place: str) -> Any:
-    """What the record holds at ``place``, or at the rest of it below the key that it holds."""
+    """The record's value at ``place``, or inside the value of the longest key that ``place`` begins with."""
     words = place.split(".")
     for count in range(len(words), 0, -1):
         value: Any = params.get(".".join(words[:count]))

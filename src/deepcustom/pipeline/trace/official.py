@@ -1,4 +1,4 @@
-"""Whether what was prepared is the official data set, byte for byte."""
+"""Checks whether the prepared splits are the official data set, byte for byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = {"train": ("train", "val"), "test": ("test",)}
 
 
 def official_links(ws: Workspace, dataset: str) -> list[Link]:
-    """Put the official ``train`` and ``test`` together again, and hold them against their hashes."""
+    """Put the official ``train`` and ``test`` together again, and compare them with their known hashes."""
     try:
         known = load_spec(ws.root / workspace.dataset(dataset))
     except InputError as error:

@@ -18,11 +18,11 @@ _COLOURS = {OK: "green", ABSENT: "yellow", TAKEN: "yellow", BROKEN: "bold red"}
 
 
 def tree(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> Tree:
-    """What was asked for at the root, raw data at the leaves.
+    """Draw a lineage, with what was asked for at the root and raw data at the leaves.
 
     Args:
         lineage: what to draw.
-        mlflow_runs: run key → id of the MLflow run, as far as there are any.
+        mlflow_runs: run key → id of the MLflow run, for the runs that MLflow has.
     """
     root = Tree(_title(lineage))
     for link in lineage.links:
@@ -88,7 +88,7 @@ def _add_link(node: Tree, link: Link) -> None:
 
 
 def _verdict(links: list[Link]) -> str:
-    """The worst of them."""
+    """The worst verdict of some links."""
     worst = max((link.verdict for link in links), key=[OK, ABSENT, TAKEN, BROKEN].index, default=OK)
     return f"[{_COLOURS[worst]}]{worst}[/]"
 
@@ -102,7 +102,7 @@ def _flat(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no nan: an accuracy of no images is null."""
+    """Replace nan, which JSON lacks, by null. The accuracy on no images is nan."""
     if isinstance(value, dict):
         return {key: _without_nan(each) for key, each in value.items()}
     if isinstance(value, list):

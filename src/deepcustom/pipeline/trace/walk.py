@@ -1,4 +1,4 @@
-"""From a number or a file back to the raw data: every run on the way, and every hash verified."""
+"""Walks from a number or a file back to the raw data, run by run, and verifies every hash."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trace(ws: Workspace, what: str, project: Path) -> Lineage:
         ws: the workspace that holds it.
         what: an output's path, such as ``models/robust/mnist/nce.safetensors``, or a number, as
             subject, network, protocol and attack: ``mnist/nce/transfer/pgd``.
-        project: the checkout whose code ran; its git history is asked.
+        project: the checkout whose code ran; its git history says which code each commit had.
 
     Raises:
         InputError, UnknownNameError: nothing is known under that name; the message says what is.
@@ -67,7 +67,7 @@ def _number(ws: Workspace, what: str) -> Result:
 
 
 def _number_links(number: Result, evaluated: RunRecord) -> list[Link]:
-    """Whether the run that made the table read the weights and the images that the row names."""
+    """Check that the run which made the table read the weights and images that the number names."""
     seen = set(evaluated.inputs.values())
     pairs = {"weights of the row": number.network_md5, "images of the row": number.set_md5}
     return [
@@ -78,7 +78,7 @@ def _number_links(number: Result, evaluated: RunRecord) -> list[Link]:
 
 @dataclass
 class _Records:
-    """What the workspace knows of its runs; every file is hashed, and every run shown, once."""
+    """The records of a workspace's runs; this hashes every file once, and shows every run once."""
 
     ws: Workspace
     project: Path
@@ -101,7 +101,7 @@ class _Records:
         return cls(ws, project, makers, lie, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
-        """The output that ``what`` is, or lies in."""
+        """The output that ``what`` is or lies in; None if there is none."""
         root = self.ws.root.resolve()
         full = (root / what).resolve()
         if not full.is_relative_to(root):
@@ -111,13 +111,13 @@ class _Records:
         return next((p for p in candidates if p in self.makers), None)
 
     def recorded(self, path: str) -> str:
-        """The hash that the run which made ``path`` left."""
+        """The hash of ``path`` that the run which made it recorded."""
         return self.makers[path].outputs[path]
 
     def file(self, path: str, md5: str, follow: Iterable[str] | None = None) -> File:
         """``path`` with the hash ``md5``, and how it came to be.
 
-        ``follow``: hashes of the inputs that matter; all by default.
+        ``follow``: hashes of the inputs to walk back from; all by default.
         """
         made = self.makers.get(path)
         made_md5 = made.outputs[path] if made else None
@@ -163,11 +163,11 @@ class _Records:
         return links
 
     def _entry(self, record: RunRecord) -> tuple[Entry | None, str]:
-        """What ``dvc.lock`` says of the run, and, where that was taken over from an older one, how.
+        """The run's entry in ``dvc.lock``, and, where the entry is from an older ``dvc.lock``, why.
 
-        `dvc commit` may have put code and settings of now beside outputs that a run with others made. The
-        run is then held against the ``dvc.lock`` that its record came with, if data and outputs are the
-        same.
+        After `dvc commit`, ``dvc.lock`` may name today's code and settings for outputs that a run with
+        others made. If data and outputs are the same, the run is compared with the ``dvc.lock`` that was
+        committed with its record.
         """
         now = self.lock.get(record.name)
         if now is None or self._agrees(record, now):
@@ -198,7 +198,7 @@ class _Records:
         return next((str(one["md5"]) for one in outs if one["path"] == path), None)
 
     def _code_links(self, record: RunRecord, entry: Entry | None) -> list[Link]:
-        """The code that ran against the code that the lock names, and both against the recorded commit."""
+        """Compare the code that ran with the code that the lock names, and both with the recorded commit."""
         code = _locked_code(record, entry or {})
         if not code:
             return []
@@ -233,14 +233,14 @@ class _Records:
 
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
-    """Path → hash of the code in the lock; of ``deepcustom.lock``, the digest of the stage's code."""
+    """Path → hash of the code in the lock; for ``deepcustom.lock``, the digest of the stage's code."""
     found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
     locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
     return found if locked is None else {LOCK: locked, **found}
 
 
 def _same_files(one: Entry, other: Entry) -> bool:
-    """Whether two entries have the same outputs, and the second all data of the first, as they were."""
+    """Whether two entries have the same outputs, and the second has all data of the first, unchanged."""
     read, also = (
         {(dep["path"], dep["md5"]) for dep in entry.get("deps", []) if not is_code(dep["path"])}
         for entry in (one, other)

@@ -1,6 +1,6 @@
 """Figures of a report: curves, image grids, heat maps; equal data make equal bytes.
 
-Matplotlib's object-oriented interface only, so no state is shared and no display is needed.
+They use only Matplotlib's object-oriented interface, so they share no state and need no display.
 """
 
 from importlib import import_module

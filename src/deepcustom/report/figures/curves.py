@@ -1,4 +1,4 @@
-"""Curves of a training, by epoch."""
+"""Training curves, by epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def loss_curves(history: Mapping[str, Sequence[float]], title: str) -> Figure:
     Args:
         history: values per epoch under ``"loss"``, ``"val_accuracy"`` and so on, and those of
             single classes under ``"class_3/loss"``.
-        title: what was trained.
+        title: says what was trained.
     """
     panels = _panels(history)
     if not panels:
@@ -46,7 +46,7 @@ _Panel = tuple[Sequence[float], list[Sequence[float]]]
 
 
 def _panels(history: Mapping[str, Sequence[float]]) -> dict[str, _Panel]:
-    """Quantity -> its values over all classes (maybe none) and the values of each class."""
+    """Quantity → its values over all classes (maybe none), and the values of each class."""
     panels: dict[str, _Panel] = {}
     keys = sorted(history, key=lambda key: _CLASS_KEY.fullmatch(key) is not None)
     for key in keys:

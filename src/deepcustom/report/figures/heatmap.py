@@ -1,4 +1,4 @@
-"""Accuracies as a table in colours."""
+"""Accuracies as a heat map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def accuracy_heatmap(
     results: Iterable[Result], dataset: str, protocol: str, hardened_with: HardenedWith
 ) -> Figure:
-    """Accuracy in %, networks by attacks, of one data set under one protocol.
+    """Accuracy in %, networks by attacks, of one subject under one protocol.
 
     The cell of the attack that a network was hardened with has a frame.
     """
@@ -65,7 +65,7 @@ def _heat(axes: Axes, table: Pivot) -> None:
 
 
 def _frame_own(axes: Axes, hardened_with: Sequence[str], attacks: Sequence[str]) -> bool:
-    """Frame the attack of each row, where it has a column; say whether any has."""
+    """In each row, frame the attack that the network was hardened with; return whether any is framed."""
     from matplotlib.patches import Rectangle
 
     own = [

@@ -28,7 +28,7 @@ def image_grid(
     eps: float,
     title: str,
 ) -> Figure:
-    """Clean images, adversarial images and their difference, a column each, in the order given.
+    """Clean images, adversarial images and their differences, one image per column, in the order given.
 
     Args:
         x: clean images, (N, C, H, W) in [0, 1], with C 1 or 3; N may be 0.
@@ -38,10 +38,10 @@ def image_grid(
         predicted: class the network gives each clean image, (N,).
         predicted_adv: class it gives each adversarial image, (N,); a change is shown in red.
         eps: radius of the threat model, above 0; the difference is drawn on the scale -eps to eps.
-        title: which data set and attack.
+        title: names the data set and the attack.
 
     Raises:
-        InputError: where the shapes do not belong together.
+        InputError: the shapes do not fit together.
     """
     import numpy as np
 
@@ -49,6 +49,7 @@ def image_grid(
     _check_images(x, x_adv, {"y": y, "predicted": predicted, "predicted_adv": predicted_adv})
     if len(x) == 0:
         return message_figure(title, "the set is empty: there is no image to show")
+    # One column of cells for each image.
     largest = float(np.abs(x_adv - x).max())
     colour = x.shape[1] == 3
     fig = new_figure(max(1.0 * len(x) + 1.2, 5.5), 4.5 if colour else 4.1, title, compress=True)
@@ -58,6 +59,7 @@ def image_grid(
         cells[0].set_title(
             class_names[int(label)], fontsize=8.5, color=INK, fontweight="bold", pad=16
         )
+    # What is written around the cells.
     if predicted is not None and predicted_adv is not None:
         _prediction_labels(
             grid[0],
@@ -103,7 +105,7 @@ def _image_column(
 
 
 def _prediction_labels(cells: Iterable[Axes], before: Sequence[str], after: Sequence[str]) -> None:
-    """Under each class name what the network says, before and after; red where it changed."""
+    """Write under each class name what the network predicts, before and after; red if it changed."""
     long = any(len(b) + len(a) > 9 for b, a in zip(before, after, strict=True))
     for axes, b, a in zip(cells, before, after, strict=True):
         axes.text(

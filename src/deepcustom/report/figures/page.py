@@ -1,4 +1,4 @@
-"""What all figures share: colours, the empty page, and how one is saved."""
+"""What all figures share: colours, the empty page, and how a figure is saved."""
 
 from __future__ import annotations
 

@@ -24,31 +24,31 @@ COLOURS = (
     "#222222",
     "#8a8a00",
 )
-"""Of the networks; told apart with the usual kinds of colour blindness, with the markers."""
+"""Colours of the networks; with the markers, people with common colour blindness can tell them apart."""
 
-MARKERS = "os^vDPX<>"  # one fewer than colours, so that a pair comes again only after 90 networks
+MARKERS = "os^vDPX<>"  # one fewer than colours, so that a pair repeats only after 90 networks
 GAP = 5.2  # percentage points between labels, so that they do not touch
 AXES = {"eps": "eps, radius of the ball", "steps": "steps of PGD (logarithmic)"}
 
 
 class CurvePoint(Protocol):
-    """What is drawn of a point of :mod:`deepcustom.evaluation.curves`."""
+    """The part that is drawn of a point from :mod:`deepcustom.evaluation.curves`."""
 
     @property
     def curve(self) -> str:
-        """``eps`` or ``steps``."""
+        """``eps`` or ``steps``, which of the two varies."""
 
     @property
     def eps(self) -> float:
-        """Radius."""
+        """Radius of the ball."""
 
     @property
     def steps(self) -> int:
-        """Of PGD."""
+        """Number of PGD steps."""
 
     @property
     def accuracy(self) -> float:
-        """0 to 1."""
+        """Accuracy under attack, 0 to 1."""
 
 
 def robustness_curves(points: Sequence[tuple[str, CurvePoint]], curve: str, title: str) -> Figure:
@@ -57,7 +57,7 @@ def robustness_curves(points: Sequence[tuple[str, CurvePoint]], curve: str, titl
     Args:
         points: name of the network and point, of both curves.
         curve: ``eps`` or ``steps``, which one to draw.
-        title: of which data set.
+        title: names the data set.
     """
     lines = _lines(points, curve)
     if not lines:
@@ -82,7 +82,7 @@ _Line = tuple[str, str, str, _Values]  # name, colour, marker, (x, y)
 
 
 def _lines(points: Sequence[tuple[str, CurvePoint]], curve: str) -> dict[str, _Values]:
-    """Network → its (x, accuracy in %), x rising."""
+    """Network → its points (x, accuracy in %), x rising."""
     lines: dict[str, _Values] = {}
     for name, point in points:
         if point.curve == curve:
@@ -92,7 +92,7 @@ def _lines(points: Sequence[tuple[str, CurvePoint]], curve: str) -> dict[str, _V
 
 
 def _scale(axes: Axes, curve: str, x: Sequence[float]) -> None:
-    """Steps double and double again, so their axis is logarithmic; 0 has a place on it too."""
+    """Set up the axes. Numbers of steps double, so their axis is logarithmic, with a place for 0."""
     if curve == "steps":
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xticks(x, [f"{value:g}" for value in x])
@@ -108,7 +108,7 @@ def _scale(axes: Axes, curve: str, x: Sequence[float]) -> None:
 
 
 def _name_lines(axes: Axes, lines: Sequence[_Line]) -> None:
-    """Names beside the ends, moved apart; where ends meet, the higher curve has the higher name."""
+    """Write the names beside the ends, moved apart; if ends meet, the higher curve has the higher name."""
 
     def height(line: _Line) -> tuple[float, float]:
         values = line[-1]
@@ -126,7 +126,7 @@ def _name_lines(axes: Axes, lines: Sequence[_Line]) -> None:
 
 
 def spread(values: Sequence[float], gap: float, top: float = 100.0) -> list[float]:
-    """``values``, rising, moved as little as it takes to lie ``gap`` apart, up to ``top`` if they fit."""
+    """Move rising ``values`` as little as needed to lie ``gap`` apart, and below ``top`` if they fit."""
     places: list[float] = []
     for value in values:
         places.append(max(value, places[-1] + gap) if places else value)
@@ -138,7 +138,7 @@ def spread(values: Sequence[float], gap: float, top: float = 100.0) -> list[floa
 
 
 def _mark_eps(axes: Axes, points: Sequence[tuple[str, CurvePoint]]) -> None:
-    """A line at the radius of the threat model, which is that of the curve against steps."""
+    """Draw a line at the threat model's radius, which is the radius of the curve against steps."""
     radii = {point.eps for _, point in points if point.curve == "steps"}
     if len(radii) == 1:
         (eps,) = radii

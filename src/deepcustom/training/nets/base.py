@@ -1,7 +1,7 @@
-"""What networks are: classifiers and generators, their common parts, and how a name becomes one.
+"""The base classes of classifiers and generators, their common parts, and how a name becomes a network.
 
-A classifier names its hidden layers and hands out their pre-activations, which is what the analyses and
-the suspiciousness loss look at. A generator is one DGN: images in, images of the same shape out, in [0, 1].
+A classifier names its hidden layers and returns their pre-activations, which the analyses and the
+suspiciousness loss use. A generator is one DGN: images in, images of the same shape out, in [0, 1].
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Classifier(nn.Module):
 class MixedPrecision(Classifier):
     """A frozen classifier whose convolutions and matrix products run in ``compute.precision``.
 
-    What comes out is float32, so that a loss or an attack does its own arithmetic in full. In float16 a
-    gradient through it needs a scaled loss (:class:`torch.amp.GradScaler`): of an unscaled one most is
-    below the smallest number there is.
+    Its outputs are float32, so that a loss or an attack does its own arithmetic in full precision. In
+    float16 a gradient through it needs a scaled loss (:class:`torch.amp.GradScaler`): most of an unscaled
+    gradient is below float16's smallest number.
     """
 
     def __init__(self, net: Classifier, compute: Compute) -> None:
@@ -57,7 +57,7 @@ class MixedPrecision(Classifier):
 
 
 class Conditional(nn.Module):
-    """Images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1].
+    """A network from images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1].
 
     Attributes:
         classes: how many labels it knows.
@@ -71,14 +71,14 @@ class Conditional(nn.Module):
 
 
 class UpConv2d(nn.ConvTranspose2d):
-    """Transposed convolution without padding, kept off the CPU library's slow paths (oneDNN 3.x).
+    """Transposed convolution without padding that avoids slow paths of the CPU library (oneDNN 3.x).
 
-    The numbers are those of :class:`torch.nn.ConvTranspose2d`. But there
+    It gives the numbers of :class:`torch.nn.ConvTranspose2d`, which is slow in two cases:
 
-    * the gradient of a bias inside the convolution takes as long as that of the weights: where there
-      will be a gradient, the bias is added afterwards;
-    * with a bias inside and a stride of 2, an odd size is 4 to 8 times as slow as the next even one:
-      where there will be none, the output is one row and column larger, and cropped.
+    * The gradient of a bias inside the convolution takes as long as that of the weights. With gradients
+      enabled, the bias is therefore added afterwards.
+    * With a bias inside and a stride of 2, an odd size is 4 to 8 times as slow as the next even one.
+      Without gradients, the output is therefore made one row and column larger, and cropped.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int) -> None:
@@ -113,7 +113,7 @@ def up_step(inputs: int, outputs: int, *, kernel: int, stride: int) -> list[nn.M
 
 
 def parameter_count(net: nn.Module) -> int:
-    """How many numbers training adjusts."""
+    """The number of parameters."""
     return sum(p.numel() for p in net.parameters())
 
 
@@ -124,29 +124,29 @@ def build(name: str, **options: Any) -> nn.Module:
     """A fresh network.
 
     Args:
-        name: ``package.module:Class``, a subclass of :class:`torch.nn.Module`; from the current folder too.
-        options: what the class is called with.
+        name: ``package.module:Class``, a subclass of :class:`torch.nn.Module`, from the current folder too.
+        options: the arguments of the class.
 
     Raises:
-        InputError: there is no such class, it is no network, or it does not take the options; in one line.
+        InputError: in one line: there is no such class, it is not a network, or it refuses the options.
     """
     return _built(name, nn.Module, options)
 
 
 def build_classifier(name: str, **options: Any) -> Classifier:
-    """Like :func:`build`, a network that names its hidden layers.
+    """Like :func:`build`, for a network that names its hidden layers.
 
     Raises:
-        InputError: as there, or it is no :class:`Classifier`.
+        InputError: as there, or the class is not a :class:`Classifier`.
     """
     return _built(name, Classifier, options)
 
 
 def build_conditional(name: str, classes: int) -> Conditional:
-    """Like :func:`build`, a generator that is told the label.
+    """Like :func:`build`, for a generator that is told the label.
 
     Raises:
-        InputError: as there, or it is no :class:`Conditional`.
+        InputError: as there, or the class is not a :class:`Conditional`.
     """
     return _built(name, Conditional, {"classes": classes})
 
@@ -158,6 +158,6 @@ def _built(name: str, kind: type[N], options: dict[str, Any]) -> N:
         raise InputError(f"network {name!r} is not a subclass of {wanted}")
     try:
         return found(**options)
-    except Exception as error:  # whatever the user's own class raises
+    except Exception as error:  # the user's own class may raise anything
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(f"network {name!r}: making one failed: {why}") from error

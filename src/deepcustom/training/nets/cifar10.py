@@ -25,7 +25,7 @@ class Cifar10Classifier(Classifier):
                 "dense1": nn.Linear(64 * 4 * 4, 64),
             }
         )
-        # Modules of their own, one per layer: Captum hooks each.
+        # One module per layer, since Captum hooks each.
         self.relu = nn.ModuleDict({name: nn.ReLU() for name in self.hidden})
         self.pool = nn.ModuleDict({name: nn.MaxPool2d(2) for name in ("conv1", "conv2")})
         self.logits = nn.Linear(64, 10)
@@ -47,10 +47,10 @@ class Cifar10Classifier(Classifier):
 class Cifar10Generator(nn.Module):
     """Convolutional autoencoder 32 → 30 → 14 → 12 → 5 → 11 → 14 → 30 → 32, sigmoid at the end.
 
-    The study's text gives the decoder kernels of 2, 1, 2, 1 and strides of 3, 4, 4, 3, and the encoder
-    its strides of 2 at the first and third convolution; only decoder kernels 3, 4, 4, 3 with strides
-    2, 1, 2, 1 and encoder strides of 2 at the second and fourth give the sizes of its figure, which are
-    the ones here.
+    These are the sizes of the study's figure, which the study's text contradicts. In the text, the decoder
+    has kernels of 2, 1, 2, 1 and strides of 3, 4, 4, 3, and the encoder has its strides of 2 at the first
+    and third convolution. The figure's sizes need decoder kernels of 3, 4, 4, 3 with strides of 2, 1, 2, 1,
+    and encoder strides of 2 at the second and fourth convolution.
     """
 
     def __init__(self) -> None:
@@ -78,10 +78,10 @@ class Cifar10Generator(nn.Module):
 
 
 class Cifar10Conditional(Conditional):
-    """Convolutions on an 8 x 8 grid of 4 x 4 patches, so that it costs less than the network itself.
+    """Convolutions on an 8 x 8 grid of 4 x 4 patches, so that it costs less than the classifier.
 
-    3 x 32 x 32 → 48 x 8 x 8, two convolutions of 3 x 3 with 64 maps between, and back; each label shifts
-    the maps by a vector of its own.
+    3 x 32 x 32 → 48 x 8 x 8, two convolutions of 3 x 3 with 64 maps in between, and back. Each label shifts
+    the 64 maps by a vector of its own.
     """
 
     PATCH = 4

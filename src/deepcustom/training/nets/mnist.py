@@ -20,7 +20,7 @@ class MnistClassifier(Classifier):
         self.hidden = nn.ModuleDict(
             {f"dense{i}": nn.Linear(a, b) for i, (a, b) in enumerate(pairwise(sizes), 1)}
         )
-        # Modules of their own, one per layer: Captum hooks each.
+        # One module per layer, since Captum hooks each.
         self.relu = nn.ModuleDict({name: nn.ReLU() for name in self.hidden})
         self.logits = nn.Linear(30, 10)
 
@@ -37,8 +37,8 @@ class MnistClassifier(Classifier):
 class MnistGenerator(nn.Module):
     """Convolutional autoencoder 28 → 14 → 7 → 5 → 3 → 7 → 14 → 28, sigmoid at the end.
 
-    The study's text gives kernels of 2 and strides 3, 2, 2 for the decoder; only kernels 3, 2, 2 with
-    strides 2, 2, 2 give the sizes of its figure, which are the ones here.
+    These are the sizes of the study's figure, which the study's text contradicts. In the text, the decoder
+    has kernels of 2 and strides of 3, 2, 2; the figure's sizes need kernels of 3, 2, 2 with strides of 2.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class MnistGenerator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) in [0, 1] to the same shape and range."""
-        # The sigmoid in float32: bfloat16 has 8 bits, an image needs more between 0.5 and 1.
+        # The sigmoid runs in float32: bfloat16 has 8 bits, too few for pixels between 0.5 and 1.
         return F.sigmoid(self.decoder(self.encoder(x)).float())
 
 

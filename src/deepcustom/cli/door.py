@@ -1,4 +1,4 @@
-"""The command line: one command per stage, and the helpers around them."""
+"""One command per stage, and the helpers around them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from deepcustom import stages
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
+from deepcustom.cli import change
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 runs = typer.Typer(help="Records of stage runs.", no_args_is_help=True)
 app.add_typer(runs, name="runs")
+app.add_typer(change.add, name="add")
+app.add_typer(change.remove, name="remove")
 
 SPLITS = ("train", "val", "test")
 UNCUT = 10_000  # characters a line, for what is piped or kept: no hash is cut short
@@ -391,7 +394,3 @@ def _was_interrupted(error: BaseException | None) -> bool:
 
 def _tell_interrupted() -> None:
     print("interrupted; nothing half-written is left", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    main()

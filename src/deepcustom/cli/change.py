@@ -1,0 +1,202 @@
+"""``deepcustom add`` and ``deepcustom remove``: rows of ``params.yaml`` for a whole item at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from deepcustom.base.errors import InputError
+
+if TYPE_CHECKING:
+    from deepcustom.pipeline.change.draft import Draft
+    from deepcustom.pipeline.change.plan import Change
+
+add = typer.Typer(
+    help="Add a bank, a network, an attack or a subject to params.yaml.", no_args_is_help=True
+)
+remove = typer.Typer(
+    help="Remove a bank, a network, an attack or a subject, with all that its runs left.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="Its name: letters, digits, '-' and '_'.")]
+Subject = Annotated[str, typer.Option(help="Whose: a name below subjects in params.yaml.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="Recipe; by default that of a row of the same kind.")
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE of its row, such as training.epochs=5; repeat it."),
+]
+Dry = Annotated[bool, typer.Option("--dry-run", help="Show the change; change nothing.")]
+
+
+@add.command("bank")
+def add_bank(
+    name: Name,
+    subject: Subject,
+    loss: Annotated[
+        str, typer.Option(help="A name of `deepcustom losses`, or package.module:Class.")
+    ],
+    recipe: Recipe = None,
+    given: Given = None,
+    dry_run: Dry = False,
+) -> None:
+    """Add a bank of DGNs, and its adversarial set of the test split."""
+    from deepcustom.pipeline.change import items
+
+    _add(lambda d: items.add_bank(d, subject, name, loss, recipe, _settings(given)), dry_run)
+
+
+@add.command("attack")
+def add_attack(
+    name: Name,
+    subject: Subject,
+    method: Annotated[str, typer.Option(help="fgsm or pgd, of ART.")],
+    recipe: Recipe = None,
+    given: Given = None,
+    dry_run: Dry = False,
+) -> None:
+    """Add an attack of ART, and its adversarial set of the test split."""
+    from deepcustom.pipeline.change import items
+
+    _add(lambda d: items.add_attack(d, subject, name, method, recipe, _settings(given)), dry_run)
+
+
+@add.command("network")
+def add_network(
+    name: Name,
+    subject: Subject,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            help="Way of hardening: goodfellow (on the set of the bank or attack that it is called "
+            "after), art, madry or online.",
+        ),
+    ],
+    recipe: Recipe = None,
+    given: Given = None,
+    dry_run: Dry = False,
+) -> None:
+    """Add a hardened network, and the adversarial set of the train split that it learns from."""
+    from deepcustom.pipeline.change import items
+
+    _add(lambda d: items.add_network(d, subject, name, kind, recipe, _settings(given)), dry_run)
+
+
+@add.command("subject")
+def add_subject(
+    name: Name,
+    like: Annotated[
+        str, typer.Option(help="The subject whose banks, attacks and networks it gets, too.")
+    ],
+    eps: Annotated[
+        float | None, typer.Option(help="Radius of its ball; lengths of steps follow it.")
+    ] = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="KEY=VALUE of its row below subjects, such as network=my.nets:Mine."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A bank, an attack or a network that it gets; repeat it; all by default."
+        ),
+    ] = None,
+    dry_run: Dry = False,
+) -> None:
+    """Add a subject: the images of another one, or its network, under another threat."""
+    from deepcustom.pipeline.change import items
+
+    own = _settings(given)
+    if eps is not None:
+        own["threat"] = {**own.get("threat", {}), "eps": eps}
+    _add(lambda d: items.add_subject(d, name, like, own, only or ()), dry_run)
+
+
+@remove.command("bank")
+def remove_bank(name: Name, subject: Subject, dry_run: Dry = False) -> None:
+    """Remove a bank, its adversarial sets, and the network that learned from them."""
+    _remove("bank", subject, name, dry_run)
+
+
+@remove.command("attack")
+def remove_attack(name: Name, subject: Subject, dry_run: Dry = False) -> None:
+    """Remove an attack's adversarial sets, and the network that learned from them."""
+    _remove("attack", subject, name, dry_run)
+
+
+@remove.command("network")
+def remove_network(name: Name, subject: Subject, dry_run: Dry = False) -> None:
+    """Remove a hardened network, and the set of the train split that it alone learned from."""
+    _remove("network", subject, name, dry_run)
+
+
+@remove.command("subject")
+def remove_subject(name: Name, dry_run: Dry = False) -> None:
+    """Remove a subject with all that belongs to it; the images stay."""
+    _remove("subject", name, "", dry_run)
+
+
+def _add(draw: Callable[[Draft], None], dry_run: bool) -> None:
+    from deepcustom.pipeline.change.plan import adding
+    from deepcustom.pipeline.workspace import Workspace
+
+    change = adding(Workspace.here(), draw)
+    _tell(change, "add", dry_run)
+    if not dry_run:
+        change.make()
+        print("`dvc repro` runs them")
+
+
+def _remove(kind: str, subject: str, name: str, dry_run: bool) -> None:
+    from deepcustom.pipeline.change.plan import removing
+    from deepcustom.pipeline.workspace import Workspace
+
+    change = removing(Workspace.here(), kind, subject, name)
+    _tell(change, "remove", dry_run)
+    for line in change.removed():
+        print(f"{'would remove' if dry_run else 'removed'} {line}")
+    if not dry_run:
+        change.make()
+
+
+def _tell(change: Change, verb: str, dry_run: bool) -> None:
+    """Print what changes, line by line where it is but shown, and what will run."""
+    from deepcustom.pipeline.change.forecast import in_words
+
+    if dry_run:
+        for line in change.differences():
+            print(line)
+    done = {"add": "added", "remove": "removed"}[verb]
+    for row in change.rows:
+        print(f"{f'would {verb}' if dry_run else done} {row}")
+    for line in in_words(change.expected):
+        print(line)
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` words as a tree; values are YAML, and 1e-3 is a number."""
+    from deepcustom.base.rows import overlay
+    from deepcustom.pipeline.dvc import read_value
+
+    found: dict[str, Any] = {}
+    for word in given or []:
+        key, equals, text = word.partition("=")
+        if not (key and equals):
+            raise InputError(f"--set {word!r}: want KEY=VALUE, such as training.epochs=5")
+        try:
+            value: Any = read_value(text)
+        except yaml.YAMLError as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"--set {word!r}: the value is not valid YAML: {why}") from None
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        found = overlay(found, value)
+    return found

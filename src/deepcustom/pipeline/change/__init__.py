@@ -1,0 +1,1 @@
+"""Rows put into a project's settings and taken out again: the rows of an item, and all that it left."""
