@@ -17,9 +17,9 @@ from deepcustom.base.rows import LAYOUTS, row
 from deepcustom.pipeline.change import items
 from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
-from deepcustom.pipeline.change.leftovers import READ_WHOLE
 from deepcustom.pipeline.change.plan import adding, removing
 from deepcustom.pipeline.change.text import with_row, without_row
+from deepcustom.pipeline.folders import READ_WHOLE
 from deepcustom.pipeline.template import TEMPLATE
 from deepcustom.pipeline.workspace import Workspace
 
@@ -407,6 +407,17 @@ def test_a_removal_that_was_stopped_can_be_repeated(
     monkeypatch.undo()
     removing(project, "network", "mnist", "online").make()
     assert "mnist-online" not in read_params(project.params)["train_online"]
+
+
+@pytest.mark.parametrize("path", ["src", "models", "../other", "/etc/passwd", "params.yaml"])
+def test_only_outputs_are_ever_removed(project: Workspace, path: str) -> None:
+    """Whatever a lock that came from elsewhere names."""
+    lock = leave(project)
+    lock["stages"]["train_online@mnist-online"]["outs"].append({"path": path})
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    with pytest.raises(InputError, match=f"{path}"):
+        removing(project, "network", "mnist", "online").make()
+    assert (project.root / "models/robust/mnist/online.safetensors").exists()
 
 
 def stop(*_: object) -> None:

@@ -23,6 +23,7 @@ from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.dvc import run_dvc
+from deepcustom.pipeline.folders import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
@@ -91,6 +92,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
     check(ws.root, tree)
     root = folder_of(ws, profile, folder)
     if root == ws.root and profile == "default":
+        keep_folders(root, tree)
         return ws
     _refuse_foreign(ws, root)
     root.mkdir(parents=True, exist_ok=True)
@@ -99,6 +101,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
     for name in COPIED:
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    keep_folders(root, tree)
     raw = root / "data/raw"
     if not raw.exists():
         (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)

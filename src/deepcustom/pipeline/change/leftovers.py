@@ -1,35 +1,37 @@
-"""What the runs of some rows left in a project: outputs, records, entries of ``dvc.lock``, parts."""
+"""What the runs of some rows left in a project: outputs, records, entries of ``dvc.lock``, kept scores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import remove, replace_file
-from deepcustom.base.rows import HARDENING, LAYOUTS, Row, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, Row
 from deepcustom.evaluation.score_store import forget
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.text import without_row
+from deepcustom.pipeline.code import OUTPUTS
 from deepcustom.pipeline.dvc import read_lock
+from deepcustom.pipeline.folders import MARKER
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
-IGNORED = ".gitignore"
+REMOVABLE = (*OUTPUTS, ".checkpoints")
+"""The folders of a project in which anything may be removed."""
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What is to go from one folder, a project or a workspace of it.
+    """What is to be removed from a project, or from a workspace of it.
 
     Attributes:
-        ws: the folder.
-        stages: entries of ``dvc.lock``.
-        paths: files and folders, relative to it.
-        networks: the weights among them, which MLflow's registry may know.
-        scored: hardened networks, each as its subject and name, whose kept scores go.
+        ws: the project or the workspace.
+        stages: the stages whose entries in ``dvc.lock`` go.
+        paths: the files and folders that go, relative to ``ws``.
+        networks: the paths of weights; MLflow's registry may know the networks.
+        scored: subject and name of each hardened network; its kept scores go.
     """
 
     ws: Workspace
@@ -44,7 +46,7 @@ class Leftovers:
         return bool(self.stages or self.paths)
 
     def clear(self) -> None:
-        """Remove all of it; what is gone already is no error, so that an interrupted call can be repeated."""
+        """Remove all of it. What is missing already is no error, so an interrupted call can be repeated."""
         for path in self.paths:
             remove(self.ws.path(path))
             _unlist(self.ws.path(path))
@@ -61,15 +63,15 @@ class Leftovers:
 
 
 def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) -> Leftovers:
-    """What rows left in a project.
+    """Find what rows left in a project.
 
     Args:
         ws: the project, or a workspace of it.
         gone: the rows.
-        subject: a whole subject that goes, with what is kept for all of its rows.
+        subject: the subject, if all of it goes: what is kept for all of its rows then goes too.
 
     Raises:
-        InputError: ``dvc.lock`` or a record cannot be read.
+        InputError: ``dvc.lock`` or a record cannot be read, or names as an output what is none.
     """
     gone = list(gone)
     lock = read_lock(ws.root)
@@ -86,6 +88,9 @@ def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) ->
     if subject:
         made.append(str(ws.scores(subject).relative_to(ws.root)))
         made.append(str(Path(workspace.own_scores(subject, "any")).parent))
+    for path in made:
+        if PurePath(path).parts[0] not in REMOVABLE or len(PurePath(path).parts) < 2:
+            raise InputError(f"dvc.lock or a record names {path} as an output: remove it by hand")
     paths = [path for path in dict.fromkeys(made) if ws.path(path).exists()]
     networks = [path for path in dict.fromkeys(made) if path.startswith("models/")]
     scored = [(one.subject, one.about["network"]) for one in gone if one.stage in HARDENING]
@@ -99,39 +104,9 @@ def _recorded(ws: Workspace, folder: str) -> list[str]:
     return list(RunRecord.read(ws.path(folder)).outputs)
 
 
-def keep_folders(root: Path, tree: Mapping[str, Any]) -> None:
-    """Make the folders that stages read as a whole, which DVC wants to be there, if empty.
-
-    Args:
-        root: the project.
-        tree: the whole of its params.
-    """
-    wanted = [
-        folder
-        for stage, folders in READ_WHOLE.items()
-        for one in rows(tree, stage)
-        for folder in (form.format(one.subject) for form in folders)
-    ]
-    for folder in dict.fromkeys(wanted):
-        path = root / folder
-        if not path.is_dir() or not any(path.iterdir()):
-            replace_file(path / IGNORED, b"")
-
-
-READ_WHOLE = {
-    "evaluate": ("data/adversarial/{}/test", "models/dgn/{}", "models/robust/{}"),
-    "report": (
-        "reports/metrics/{}/train_dgn",
-        "reports/metrics/{}/adversarial_train",
-        "reports/metrics/{}/train_online",
-    ),
-}
-"""Stage → the folders that it depends on and no stage makes whole; a test holds them against ``dvc.yaml``."""
-
-
 def _unlist(path: Path) -> None:
     """Take an output out of the ``.gitignore`` that DVC wrote it into."""
-    listed = path.with_name(IGNORED)
+    listed = path.with_name(MARKER)
     if not listed.is_file():
         return
     lines = listed.read_text().splitlines(keepends=True)
@@ -145,7 +120,7 @@ def _prune(folder: Path, root: Path) -> None:
     while folder.is_relative_to(root) and len(folder.relative_to(root).parts) > 1:
         if folder.is_dir():
             inside = list(folder.iterdir())
-            if [file.name for file in inside] == [IGNORED] and not inside[0].read_text().strip():
+            if [file.name for file in inside] == [MARKER] and not inside[0].read_text().strip():
                 inside = []
             if inside:
                 return

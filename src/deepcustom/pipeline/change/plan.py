@@ -21,13 +21,13 @@ from deepcustom.pipeline.change.draft import Draft, NewRow
 from deepcustom.pipeline.change.items import rows_of
 from deepcustom.pipeline.change.leftovers import (
     Leftovers,
-    keep_folders,
     leftovers,
     refuse_while_busy,
     workspaces,
 )
 from deepcustom.pipeline.change.text import with_row, without_row
 from deepcustom.pipeline.check import check
+from deepcustom.pipeline.folders import keep_folders
 from deepcustom.pipeline.profile import laid_over
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.store import forget
@@ -67,8 +67,9 @@ class Change:
             except TrackingError as error:
                 print(f"warning: {error}", file=sys.stderr)
             left.clear()
-        keep_folders(self.ws.root, self.tree)
         for path, text in self.texts.items():
+            if path.name == self.ws.params.name:
+                keep_folders(path.parent, yaml.safe_load(text))
             replace_file(path, text.encode())
 
     def differences(self) -> Iterator[str]:
