@@ -102,7 +102,7 @@ def test_a_network_that_withstands_transferred_images_only() -> None:
         (
             (300, 300, 500, 200, 5),
             "it withstands transferred images, white-box attacks, black-box attacks and adapted DGNs "
-            "in part, but not all of them together.",
+            "in part, but all of them together not at all.",
         ),
         (
             (950, 950, 950, 950, 500),
@@ -112,7 +112,7 @@ def test_a_network_that_withstands_transferred_images_only() -> None:
         (
             (950, 950, 950, 950, 0),
             "it withstands transferred images, white-box attacks, black-box attacks and adapted DGNs, "
-            "but not all of them together.",
+            "but all of them together not at all.",
         ),
     ],
 )

@@ -145,7 +145,7 @@ def _withstands(grades: Mapping[str, Grade], every: Grade | None) -> str:
     text = f"withstands {', and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}"
     if every is not None and every < min(grades.values()):
         together = "all of them together"
-        text += f", but not {together}" if every is Grade.NONE else f", but {together} only in part"
+        text += f", but {together} {'not at all' if every is Grade.NONE else 'only in part'}"
     return text
 
 
