@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from deepcustom.base.errors import ParamsError
+from deepcustom.pipeline.dvc import read_value
 
 WIDTH = 120
 """Characters a line, within which a mapping is written on one."""
@@ -176,7 +177,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _read(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text)
+    found: dict[str, Any] = read_value(text)
     return found
 
 
