@@ -19,7 +19,7 @@ from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
 from deepcustom.pipeline.change.plan import adding, removing
 from deepcustom.pipeline.change.text import with_row, without_row
-from deepcustom.pipeline.folders import READ_WHOLE
+from deepcustom.pipeline.folders import READ_WHOLE, whole_folders
 from deepcustom.pipeline.template import TEMPLATE
 from deepcustom.pipeline.workspace import Workspace
 
@@ -171,7 +171,7 @@ def test_an_item_comes_and_goes_and_the_settings_are_what_they_were(
     project: Workspace, what: str
 ) -> None:
     draw, item, names = ADDED[what]
-    before = settings_of(project)
+    before, there = settings_of(project), set(project.root.rglob("*"))
     change = adding(project, draw)
     assert settings_of(project) == before, "drawn up, and nothing changed"
     assert not names or change.rows == names
@@ -185,6 +185,9 @@ def test_an_item_comes_and_goes_and_the_settings_are_what_they_were(
     assert sorted(gone.rows) == sorted(change.rows)
     gone.make()
     assert settings_of(project) == before
+    kept = {project.root / folder for s in ("mnist", "cifar10") for folder in whole_folders(s)}
+    left = {path for path in project.root.rglob("*") if path.is_file()} - there
+    assert {path.parent for path in left} <= kept, "folders of subjects that are still there"
 
 
 def test_what_a_new_bank_says(project: Workspace) -> None:

@@ -23,6 +23,11 @@ READ_WHOLE = {
 """Stage → the folders of a subject that it reads as a whole; a test compares them with the template."""
 
 
+def whole_folders(subject: str) -> list[str]:
+    """The folders of a subject that some stage reads as a whole."""
+    return [form.format(subject) for forms in READ_WHOLE.values() for form in forms]
+
+
 def keep_folders(root: Path, tree: Mapping[str, Any]) -> None:
     """Make the folders that the rows of a project read as a whole, where they are missing or empty.
 

@@ -14,7 +14,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.text import without_row
 from deepcustom.pipeline.code import OUTPUTS
 from deepcustom.pipeline.dvc import read_lock
-from deepcustom.pipeline.folders import MARKER
+from deepcustom.pipeline.folders import MARKER, whole_folders
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
@@ -88,6 +88,7 @@ def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) ->
     if subject:
         made.append(str(ws.scores(subject).relative_to(ws.root)))
         made.append(str(Path(workspace.own_scores(subject, "any")).parent))
+        made += [f"{folder}/{MARKER}" for folder in whole_folders(subject)]
     for path in made:
         if PurePath(path).parts[0] not in REMOVABLE or len(PurePath(path).parts) < 2:
             raise InputError(f"dvc.lock or a record names {path} as an output: remove it by hand")
