@@ -51,12 +51,24 @@ def settings(ws: Workspace, profile: str) -> dict[str, Any]:
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``; a row or a subject that ``over`` sets to null is removed."""
+    """``base`` with the values of ``over``.
+
+    A row that ``over`` sets to null is removed, and so is a subject, with all of its rows.
+    """
     merged = overlay(base, over)
+    named = over.get(SUBJECTS)
+    gone = (
+        [name for name, one in named.items() if one is None] if isinstance(named, Mapping) else []
+    )
+
+    def stays(section: str, key: str, one: Any) -> bool:
+        subject = one.get("subject", key) if isinstance(one, Mapping) else key
+        return one is not None and (section == "prepare" or subject not in gone)
+
     for name in (SUBJECTS, *LAYOUTS):
         below = merged.get(name)
         if isinstance(below, Mapping):
-            merged[name] = {key: value for key, value in below.items() if value is not None}
+            merged[name] = {key: one for key, one in below.items() if stays(name, key, one)}
     return merged
 
 
