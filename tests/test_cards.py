@@ -85,15 +85,15 @@ def test_a_networks_card_begins_with_the_headline_and_says_it_in_words() -> None
 
 def test_limits_tell_how_a_network_was_trained() -> None:
     madry = sections(text("classifier", "madry", settings={"type": "madry"}))["Limits"]
-    assert "made against it, anew in every step (Madry et al. 2018" in madry
+    assert "made against it afresh in every step (Madry et al. 2018" in madry
     assert "Madry" not in text("classifier", "nce")
     online = {"type": "online", "eps_step": 0.15}
     limits = sections(text("classifier", "online", settings=online))["Limits"]
-    assert "from a start that a generator offered, which learned against it meanwhile" in limits
+    assert "a starting point proposed by a generator that was trained against it" in limits
     assert "Madry" not in limits
     generator = text("generator", "online", settings=online)
-    assert "no table here tells" in sections(generator)["Limits"]
-    assert "from a start that a generator offered" not in generator
+    assert "no table here shows" in sections(generator)["Limits"]
+    assert "a starting point proposed by a generator" not in generator
     assert "accuracy, %" not in generator
 
 
@@ -108,7 +108,7 @@ def test_a_card_says_what_the_model_is() -> None:
         "| settings | type goodfellow, training.epochs 7 |",
     ):
         assert row in found
-    assert "| parameters | 27,580 a generator |" in text("bank", "nce")
+    assert "| parameters | 27,580 per generator |" in text("bank", "nce")
 
 
 def test_a_label_leak_is_told_on_the_card_of_its_network_alone() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +18,16 @@ from pipeline_fixtures import ROOT, adding_project, call_main, own_modules, reso
 
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import read_params
-from deepcustom.base.rows import LAYOUTS, row
-from deepcustom.pipeline.change import items
+from deepcustom.base.rows import LAYOUTS, row, rows
+from deepcustom.pipeline.change import added
 from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
-from deepcustom.pipeline.change.leftovers import READ_WHOLE
+from deepcustom.pipeline.change.leftovers import outputs
 from deepcustom.pipeline.change.plan import adding, removing
 from deepcustom.pipeline.change.text import with_row, without_row
+from deepcustom.pipeline.check import check
+from deepcustom.pipeline.folders import READ_WHOLE, whole_folders
+from deepcustom.pipeline.profile import laid_over
 from deepcustom.pipeline.template import TEMPLATE
 from deepcustom.pipeline.workspace import Workspace
 
@@ -112,42 +120,42 @@ def settings_of(ws: Workspace) -> dict[str, bytes]:
 
 ADDED: dict[str, tuple[Callable[[Draft], None], tuple[str, ...], list[str]]] = {
     "a bank with a loss of one's own": (
-        lambda d: items.add_bank(d, "mnist", "margin", MARGIN["loss"], None, MARGIN["given"]),
+        lambda d: added.add_bank(d, "mnist", "margin", MARGIN["loss"], None, MARGIN["given"]),
         ("bank", "mnist", "margin"),
         ["train_dgn.mnist-margin", "generate.mnist-margin-test"],
     ),
     "a bank with a loss of the study": (
-        lambda d: items.add_bank(d, "cifar10", "lrp2", "lrp", None, {"training": {"epochs": 1}}),
+        lambda d: added.add_bank(d, "cifar10", "lrp2", "lrp", None, {"training": {"epochs": 1}}),
         ("bank", "cifar10", "lrp2"),
         ["train_dgn.cifar10-lrp2", "generate.cifar10-lrp2-test"],
     ),
     "an attack": (
-        lambda d: items.add_attack(d, "mnist", "pgd5", "pgd", None, {"max_iter": 5}),
+        lambda d: added.add_attack(d, "mnist", "pgd5", "pgd", None, {"max_iter": 5}),
         ("attack", "mnist", "pgd5"),
         ["attack.mnist-pgd5-test"],
     ),
     "an online network": (
-        lambda d: items.add_network(d, "cifar10", "online2", "online", None, {"max_iter": 1}),
+        lambda d: added.add_network(d, "cifar10", "online2", "online", None, {"max_iter": 1}),
         ("network", "cifar10", "online2"),
         ["train_online.cifar10-online2"],
     ),
     "a network of type madry": (
-        lambda d: items.add_network(d, "mnist", "madry2", "madry", None, {}),
+        lambda d: added.add_network(d, "mnist", "madry2", "madry", None, {}),
         ("network", "mnist", "madry2"),
         ["adversarial_train.mnist-madry2"],
     ),
     "a network on a set that is not there yet": (
-        lambda d: items.add_network(d, "mnist", "pgd-study", "goodfellow", None, {}),
+        lambda d: added.add_network(d, "mnist", "pgd-study", "goodfellow", None, {}),
         ("network", "mnist", "pgd-study"),
         ["attack.mnist-pgd-study-train", "adversarial_train.mnist-pgd-study"],
     ),
     "a subject": (
-        lambda d: items.add_subject(d, "small", "mnist", {"threat": {"eps": 0.2}}),
+        lambda d: added.add_subject(d, "small", "mnist", {"threat": {"eps": 0.2}}),
         ("subject", "small"),
         [],
     ),
     "a subject with little": (
-        lambda d: items.add_subject(d, "small", "mnist", {}, only=["nce-ball", "madry"]),
+        lambda d: added.add_subject(d, "small", "mnist", {}, only=["nce-ball", "madry"]),
         ("subject", "small"),
         [
             "subjects.small",
@@ -171,20 +179,24 @@ def test_an_item_comes_and_goes_and_the_settings_are_what_they_were(
     project: Workspace, what: str
 ) -> None:
     draw, item, names = ADDED[what]
-    before = settings_of(project)
+    before, there = settings_of(project), set(project.root.rglob("*"))
     change = adding(project, draw)
     assert settings_of(project) == before, "drawn up, and nothing changed"
-    assert not names or change.rows == names
+    assert not names or [row.partition(",")[0] for row in change.rows] == names
     change.make()
     tree = read_params(project.params)
     assert tree == change.tree
-    for name in change.rows:
+    rows_added = [row.partition(",")[0] for row in change.rows]
+    for name in rows_added:
         section, _, key = name.partition(".")
         assert key in tree[section]
     gone = removing(project, *item)
-    assert sorted(gone.rows) == sorted(change.rows)
+    assert sorted(gone.rows) == sorted(rows_added)
     gone.make()
     assert settings_of(project) == before
+    kept = {project.root / folder for s in ("mnist", "cifar10") for folder in whole_folders(s)}
+    left = {path for path in project.root.rglob("*") if path.is_file()} - there
+    assert {path.parent for path in left} <= kept, "folders of subjects that are still there"
 
 
 def test_what_a_new_bank_says(project: Workspace) -> None:
@@ -228,6 +240,92 @@ def test_steps_follow_the_radius_of_a_new_subject(project: Workspace) -> None:
     assert count == {s: sum(k.startswith("mnist") for k in tree[s]) for s in count}
 
 
+def test_steps_follow_the_radius_of_another_subject(project: Workspace) -> None:
+    """A subject without such a row borrows one; lines say so."""
+    removing(project, "network", "mnist", "online").make()
+    change = adding(project, lambda d: added.add_network(d, "mnist", "online", "online", None, {}))
+    step = change.tree["train_online"]["mnist-online"]["eps_step"]
+    assert step == pytest.approx(0.0313 * 0.3 / 0.0313)
+    assert change.rows == ["train_online.mnist-online, like train_online.cifar10-online"]
+
+
+def test_numbers_as_people_write_them(project: Workspace) -> None:
+    text = project.params.read_text().replace("eps_step: 0.15", "eps_step: 15e-2")
+    project.params.write_text(text)
+    before = settings_of(project)
+    adding(project, ADDED["a subject"][0]).make()
+    tree = read_params(project.params)
+    assert tree["train_online"]["small-online"]["eps_step"] == pytest.approx(0.1)
+    removing(project, "subject", "small").make()
+    assert settings_of(project) == before
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "",
+        "# nothing yet\n",
+        "train_dgn:\n  mnist-nce: null\n  mnist-lrp: null\n",
+        "train_dgn: {mnist-nce: null}\n",
+        "subjects: {cifar10: null}\n",
+        "- a list\n",
+        "train_dgn: [1]\n",
+        "a: b: c\n",
+    ],
+)
+def test_whatever_a_profile_holds(project: Workspace, profile: str) -> None:
+    (project.root / "profiles/mine.yaml").write_text(profile)
+    before = settings_of(project)
+    draw = lambda d: added.add_bank(d, "mnist", "b", "nce", None, {})  # noqa: E731
+    if profile in ("- a list\n", "a: b: c\n"):
+        with pytest.raises(ParamsError, match=r"^profiles/mine\.yaml"):
+            adding(project, draw)
+    else:
+        adding(project, draw).make()
+        removing(project, "bank", "mnist", "b").make()
+    assert settings_of(project) == before
+
+
+def test_a_profile_without_a_subject_has_none_of_its_rows(project: Workspace) -> None:
+    over = {"subjects": {"cifar10": None}, "report": {"mnist": None}}
+    tree = laid_over(read_params(project.params), over)
+    check(project.root, tree)
+    assert list(tree["subjects"]) == ["mnist"]
+    assert tree["report"] == {}
+    left = {one.subject for stage in LAYOUTS for one in rows(tree, stage) if stage != "prepare"}
+    assert left == {"mnist"}
+
+
+def test_what_was_stopped_can_be_added_again(project: Workspace) -> None:
+    before = settings_of(project)
+    draw = ADDED["an online network"][0]
+    adding(project, draw).make()
+    project.params.write_bytes(before["params.yaml"])  # stopped before this one
+    adding(project, draw).make()
+    smoke = (project.root / "profiles/smoke.yaml").read_text()
+    assert smoke.count("cifar10-online2") == 1
+    removing(project, "network", "cifar10", "online2").make()
+    assert settings_of(project) == before
+
+
+def test_a_profiles_own_row_of_that_name_is_not_covered(project: Workspace) -> None:
+    smoke = project.root / "profiles/smoke.yaml"
+    text = smoke.read_text().replace(
+        "train_online:\n", "train_online:\n  cifar10-online2: {noise: 0.1}\n"
+    )
+    smoke.write_text(text)
+    before = settings_of(project)
+    with pytest.raises(InputError, match=r"profiles/smoke\.yaml has train_online\.cifar10-online2"):
+        adding(project, ADDED["an online network"][0])
+    assert settings_of(project) == before
+
+
+def test_the_last_subject_stays(project: Workspace) -> None:
+    removing(project, "subject", "cifar10").make()
+    with pytest.raises(InputError, match="mnist is the last subject"):
+        removing(project, "subject", "mnist")
+
+
 def test_a_profile_says_of_the_new_row_what_it_says_of_its_twin(project: Workspace) -> None:
     adding(project, ADDED["an online network"][0]).make()
     smoke = read_params(project.root / "profiles/smoke.yaml")["train_online"]
@@ -236,69 +334,108 @@ def test_a_profile_says_of_the_new_row_what_it_says_of_its_twin(project: Workspa
 
 REFUSED: dict[str, tuple[Callable[[Draft], None], type[Exception], str]] = {
     "a subject that is not there": (
-        lambda d: items.add_bank(d, "mnits", "b", "nce", None, {}),
+        lambda d: added.add_bank(d, "mnits", "b", "nce", None, {}),
         UnknownNameError,
         "unknown subject 'mnits'.*mnist, cifar10",
     ),
     "a loss that is not there": (
-        lambda d: items.add_bank(d, "mnist", "b", "ncee", None, {}),
+        lambda d: added.add_bank(d, "mnist", "b", "ncee", None, {}),
         UnknownNameError,
         "unknown loss 'ncee'.*lrp",
     ),
     "an option that lacks": (
-        lambda d: items.add_bank(d, "mnist", "b", MARGIN["loss"], None, {}),
+        lambda d: added.add_bank(d, "mnist", "b", MARGIN["loss"], None, {}),
         ParamsError,
         "train_dgn.mnist-b.options.kappa is missing",
     ),
     "a key that is not known": (
-        lambda d: items.add_bank(d, "mnist", "b", "nce", None, {"lss": 1}),
+        lambda d: added.add_bank(d, "mnist", "b", "nce", None, {"lss": 1}),
         ParamsError,
         "train_dgn.mnist-b.lss is not a known key",
     ),
     "a name that is taken": (
-        lambda d: items.add_bank(d, "mnist", "nce", "nce", None, {}),
+        lambda d: added.add_bank(d, "mnist", "nce", "nce", None, {}),
         InputError,
         "has train_dgn.mnist-nce already",
     ),
     "a name that is no file's": (
-        lambda d: items.add_bank(d, "mnist", "../b", "nce", None, {}),
+        lambda d: added.add_bank(d, "mnist", "../b", "nce", None, {}),
         ParamsError,
         "names files",
     ),
     "a recipe that is not there": (
-        lambda d: items.add_bank(d, "mnist", "b", "nce", "fast", {}),
+        lambda d: added.add_bank(d, "mnist", "b", "nce", "fast", {}),
         ParamsError,
         "recipes.fast is missing",
     ),
     "a method that is not there": (
-        lambda d: items.add_attack(d, "mnist", "b", "bim", None, {}),
+        lambda d: added.add_attack(d, "mnist", "b", "bim", None, {}),
         InputError,
         "--method 'bim'.*fgsm, pgd",
     ),
     "a way that is not there": (
-        lambda d: items.add_network(d, "mnist", "b", "trades", None, {}),
+        lambda d: added.add_network(d, "mnist", "b", "trades", None, {}),
         UnknownNameError,
         "way of hardening 'trades'.*goodfellow",
     ),
     "a set that nothing makes": (
-        lambda d: items.add_network(d, "mnist", "b", "goodfellow", None, {}),
+        lambda d: added.add_network(d, "mnist", "b", "goodfellow", None, {}),
         InputError,
         "no bank or attack b; there are: lrp",
     ),
     "a subject on images that are not there": (
-        lambda d: items.add_subject(d, "s", "mnist", {"dataset": "svhn"}),
+        lambda d: added.add_subject(d, "s", "mnist", {"dataset": "svhn"}),
         UnknownNameError,
         "unknown data set 'svhn'",
     ),
     "a subject with something unknown": (
-        lambda d: items.add_subject(d, "s", "mnist", {}, only=["nce-bal"]),
+        lambda d: added.add_subject(d, "s", "mnist", {}, only=["nce-bal"]),
         UnknownNameError,
         "unknown bank, attack or network of mnist 'nce-bal'",
     ),
     "a subject without what its evaluation needs": (
-        lambda d: items.add_subject(d, "s", "mnist", {}, only=["lrp"]),
+        lambda d: added.add_subject(d, "s", "mnist", {}, only=["lrp"]),
         ParamsError,
         "evaluate.s.adaptive.bank: 'nce-ball' is not there",
+    ),
+}
+
+
+REFUSED |= {
+    "a recipe of another method": (
+        lambda d: added.add_attack(d, "mnist", "a", "fgsm", "mnist-pgd", {}),
+        InputError,
+        "recipe mnist-pgd has method 'pgd', and 'fgsm' was asked for",
+    ),
+    "a recipe of another way": (
+        lambda d: added.add_network(d, "mnist", "a", "madry", "art-fgsm", {}),
+        InputError,
+        "recipe art-fgsm has type 'art', and 'madry' was asked for",
+    ),
+    "a name that is a number": (
+        lambda d: added.add_bank(d, "mnist", "08", "nce", None, {}),
+        InputError,
+        "'08' cannot be a name",
+    ),
+    "a name that is no text": (
+        lambda d: added.add_attack(d, "mnist", "null", "pgd", None, {}),
+        InputError,
+        "'null' cannot be a name",
+    ),
+    "a key that is no setting": (
+        lambda d: added.add_bank(d, "mnist", "b", "nce", None, {"code": "src/x.py"}),
+        InputError,
+        "--set code",
+    ),
+    "a subject with no threat": (
+        lambda d: added.add_subject(d, "s", "mnist", {"threat": None}),
+        ParamsError,
+        "subjects.s.threat must be a mapping",
+    ),
+    "a subject with a radius of 0": (
+        lambda d: added.add_subject(d, "s", "mnist", {"threat": {"eps": 0}}),
+        ParamsError,
+        "subjects.s.threat.eps",
     ),
 }
 
@@ -409,6 +546,36 @@ def test_a_removal_that_was_stopped_can_be_repeated(
     assert "mnist-online" not in read_params(project.params)["train_online"]
 
 
+def test_only_what_a_row_makes_is_ever_removed(project: Workspace) -> None:
+    """Whatever a lock or a record that came from elsewhere names."""
+    lock = leave(project)
+    named = ["src", "models", "../other", "/etc/passwd", "params.yaml", "reports/runs", ""]
+    lock["stages"]["train_online@mnist-online"]["outs"] += [{"path": path} for path in named]
+    (project.root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    said = list(removing(project, "network", "mnist", "online").removed())
+    assert [line for line in said if line.startswith("dvc.lock: ")]
+    assert all("online" in line for line in said)
+
+
+def test_a_link_to_nothing_goes_too(project: Workspace) -> None:
+    path = project.root / "models/robust/mnist/madry.safetensors"
+    path.parent.mkdir(parents=True)
+    path.symlink_to(project.root / "nowhere")
+    removing(project, "network", "mnist", "madry").make()
+    assert not path.is_symlink()
+
+
+def test_params_keep_their_mode_and_a_link_stays_one(project: Workspace) -> None:
+    real = project.root / "settings.yaml"
+    project.params.rename(real)
+    real.chmod(0o600)
+    project.params.symlink_to(real)
+    adding(project, ADDED["an attack"][0]).make()
+    assert project.params.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+    assert "mnist-pgd5-test" in read_params(real)["attack"]
+
+
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -426,14 +593,53 @@ def test_workspaces_of_profiles_are_cleared_as_well(project: Workspace) -> None:
     assert not (below.root / "models/robust/mnist/online.safetensors").exists()
 
 
-def test_nothing_is_removed_while_dvc_is_at_work(project: Workspace) -> None:
+def held_lock(ws: Workspace) -> contextlib.AbstractContextManager[object]:
     from dvc.repo import Repo
 
+    return Repo(str(ws.root)).lock  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def running_stage(ws: Workspace) -> Iterator[None]:
+    """A stage under ``dvc repro``, which lets go of DVC's lock meanwhile."""
+    stage = {"cmd": "touch begun && sleep 60", "outs": ["data/slow"]}
+    (ws.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"slow": stage}}))
+    run = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=ws.root)
+    try:
+        while not (ws.root / "begun").exists():
+            assert run.poll() is None
+            time.sleep(0.1)
+        yield
+    finally:
+        run.send_signal(signal.SIGINT)
+        run.wait()
+
+
+@pytest.mark.parametrize("work", [held_lock, running_stage])
+def test_nothing_changes_while_dvc_is_at_work(project: Workspace, work: Any) -> None:
     leave(project)
     resolve(project.root)
-    with Repo(str(project.root)).lock, pytest.raises(InputError, match="DVC is at work"):
-        removing(project, "network", "mnist", "online").make()
+    before = settings_of(project)
+    change = removing(project, "network", "mnist", "online")
+    more = adding(project, ADDED["an attack"][0])
+    with work(project):
+        for one in (change, more):
+            with pytest.raises(InputError, match="DVC is at work"):
+                one.make()
     assert (project.root / "models/robust/mnist/online.safetensors").exists()
+    assert settings_of(project) == before
+    change.make()
+    assert not (project.root / "models/robust/mnist/online.safetensors").exists()
+
+
+def test_what_a_row_makes_is_what_dvc_says_of_it(tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    found = resolve(tmp_path).instances
+    tree = read_params(tmp_path / "params.yaml")
+    for stage in LAYOUTS:
+        for one in rows(tree, stage) if stage != "prepare" else ():
+            assert set(outputs(one)) == found[f"{stage}@{one.name}"].paths
 
 
 def test_folders_that_are_read_whole_are_those_of_the_template() -> None:
@@ -465,7 +671,7 @@ def test_the_forecast_is_what_dvc_would_run(project: Workspace) -> None:
         change = adding(ws, ADDED[what][0])
         change.make()
         pipeline = resolve(ws.root)
-        new = {name.replace(".", "@", 1) for name in change.rows}
+        new = {row.partition(",")[0].replace(".", "@", 1) for row in change.rows}
         report = {one.name for one in pipeline.of("report")}
         evaluate = {f"evaluate@{ADDED[what][1][1]}"}
         assert {one.stage for one in change.expected} == new | report | evaluate
@@ -522,15 +728,15 @@ def test_the_commands(project: Workspace, capsys: Any) -> None:
 def test_registry_aliases_go(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from deepcustom.tracking.store import forget
+    from deepcustom.tracking.store import drop_current
 
-    assert forget(tmp_path, ["models/dgn/mnist/online.safetensors"]) == []
+    assert drop_current(tmp_path, ["models/dgn/mnist/online.safetensors"]) == []
     assert not (tmp_path / "mlflow.db").exists(), "no store is made for it"
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     for name in ("mnist-dgn-online", "mnist-dgn-nce"):
         client.create_registered_model(name)
         version = client.create_model_version(name, source="file:///nowhere")
         client.set_registered_model_alias(name, "current", version.version)
-    assert forget(tmp_path, ["models/dgn/mnist/online.safetensors"]) == ["mnist-dgn-online"]
+    assert drop_current(tmp_path, ["models/dgn/mnist/online.safetensors"]) == ["mnist-dgn-online"]
     assert client.get_registered_model("mnist-dgn-online").aliases == {}
     assert client.get_registered_model("mnist-dgn-nce").aliases == {"current": 1}

@@ -63,15 +63,15 @@ def test_grades(accuracy: float, clean: float, found: Grade) -> None:
 def test_the_rule_tells_the_thresholds() -> None:
     assert (WITHSTOOD, FALLEN, FEW_RIGHT) == (0.9, 0.01, 0.2)
     assert "90 % or more" in RULE
-    assert "1 % of that or less" in RULE
+    assert "keeps 1 % or less" in RULE
 
 
 def test_a_network_that_withstands_transferred_images_only() -> None:
     text = say(clean=965, transfer=960, whitebox=0, blackbox=2, adaptive=0, all=0)
     assert text == (
         "network **nce**: 96.50 % on clean images, 96.00 % on images made against the target network, "
-        "0.00 % under white-box attacks, 0.20 % under black-box attacks, 0.00 % under DGNs adapted to it "
-        "and 0.00 % against everything that was tried (95 % interval 0.00 to 0.38): "
+        "0.00 % under white-box attacks, 0.20 % under black-box attacks, 0.00 % under attack by DGNs "
+        "adapted to it and 0.00 % against everything that was tried (95 % interval 0.00 to 0.38): "
         "it withstands transferred images only."
     )
 
@@ -102,17 +102,17 @@ def test_a_network_that_withstands_transferred_images_only() -> None:
         (
             (300, 300, 500, 200, 5),
             "it withstands transferred images, white-box attacks, black-box attacks and adapted DGNs "
-            "in part, but all of it together not at all.",
+            "in part, but all of them together not at all.",
         ),
         (
             (950, 950, 950, 950, 500),
             "it withstands transferred images, white-box attacks, black-box attacks and adapted DGNs, "
-            "but all of it together only in part.",
+            "but all of them together only in part.",
         ),
         (
             (950, 950, 950, 950, 0),
             "it withstands transferred images, white-box attacks, black-box attacks and adapted DGNs, "
-            "but all of it together not at all.",
+            "but all of them together not at all.",
         ),
     ],
 )
@@ -147,25 +147,26 @@ def test_the_target_network_meets_images_made_against_itself() -> None:
 
 def test_more_than_on_clean_images_is_told() -> None:
     odd = (
-        "100.00 % on images made against the target network (more than on clean ones, which is no "
+        "100.00 % on images made against the target network (higher than on clean images, which is "
+        "not evidence of robustness)"
     )
     assert odd in say(clean=965, transfer=1000)
-    assert "more than" not in say(clean=965, transfer=965)
-    assert "more than" not in say(transfer=965)
+    assert "higher than" not in say(clean=965, transfer=965)
+    assert "higher than" not in say(transfer=965)
 
 
 def test_empty_sets() -> None:
     text = say(clean=965, transfer=None, whitebox=0, all=0)
     assert "96.50 % on clean images, no image on images made" not in text
-    assert "no score on images made against the target network" in text
+    assert "not scored on images made against the target network" in text
     assert text.endswith("it withstands nothing that was tried.")
-    nothing = "network **nce**: no image was scored, so nothing is known of it."
+    nothing = "network **nce**: no image was scored, so nothing is known about it."
     assert say(clean=None, whitebox=None, all=None) == nothing
     assert say() == nothing
 
 
 def test_without_clean_images_nothing_is_said_to_be_withstood() -> None:
-    text = "without its accuracy on clean images, what it withstands cannot be told."
+    text = "its clean accuracy is unknown, so what it withstands cannot be judged."
     assert verdict(whitebox=900, all=900) == text
     assert verdict(clean=None, whitebox=900, all=900) == text
 
@@ -174,7 +175,7 @@ def test_a_network_that_gets_nothing_or_little_right() -> None:
     assert verdict(clean=0, whitebox=0, all=0) == (
         "it gets no clean image right, so there is nothing to attack."
     )
-    little = ", but with so few clean images right it has little to lose."
+    little = ", but it gets so few clean images right that it has little to lose."
     assert verdict(clean=100, whitebox=100, all=100) == (
         f"it withstands everything that was tried{little}"
     )

@@ -116,6 +116,8 @@ def test_what_the_headline_says_in_words() -> None:
     text = (ROOT / "docs/evaluation.md").read_text()
     (time,) = re.findall(r"^\| cifar10 \| online \| 4 \| ([\d.]+) \|", text, re.MULTILINE)
     assert f"in {time} of the time" in (ROOT / "README.md").read_text()
+    (time,) = re.findall(r"^\| mnist \| online \| 4 \| ([\d.]+) \|", text, re.MULTILINE)
+    assert f"and {time} of the time" in (ROOT / "README.md").read_text()
     assert "| mnist | madry | 8 |" in text
     assert "| mnist | online | 4 |" in text
 

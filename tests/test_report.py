@@ -109,7 +109,7 @@ def test_each_rich_table_holds_one_protocol() -> None:
     assert PROTOCOLS["whitebox"] in words(two)
     assert "98.91" in one
     assert "n = 10,000 images" in one
-    assert "reaches at most 0.93 points" in words(one)
+    assert "extends at most 0.93 points" in words(one)
     assert "0.5 [0.2, 1.2]" in two
     assert "n = 1,000 images" in words(two)
     assert "white-box" not in one
@@ -137,7 +137,7 @@ def test_rich_marks_empty_and_unmeasured_and_says_that_sizes_differ() -> None:
     text = text_of([table], 100)
     assert re.search(r"target +100\.0 \[72\.2, 100\.0\] +empty", text)
     assert re.search(r"\[b\]odd\[/b\] +50\.0 .* +-\s", text)
-    assert "n = 0 to 10 images, so not every cell is over the same ones" in words(text)
+    assert "n = 0 to 10 images, so not all cells use the same images" in words(text)
     assert rich_tables([], "mnist", {}) == []
 
 
@@ -223,7 +223,7 @@ def test_page_keeps_the_protocols_apart_and_states_each() -> None:
         "How to read this",
         "Transfer protocol",
         "White-box protocol",
-        "Transferred and attacked itself, side by side",
+        "Transferred and direct attacks, side by side",
         "Label leak",
         "Images",
         "Training curves",
@@ -236,8 +236,8 @@ def test_page_keeps_the_protocols_apart_and_states_each() -> None:
     assert "98.91" not in parts["White-box protocol"]
     assert (
         "* network **lrp-robust**: 98.91 % on transferred `lrp` images "
-        "(the attack it was hardened with); 0.30 % when `fgsm` attacks it itself."
-        in parts["Transferred and attacked itself, side by side"]
+        "(the attack it was hardened with); 0.30 % when `fgsm` attacks it directly."
+        in parts["Transferred and direct attacks, side by side"]
     )
     assert (
         "* network **target**: 30.68 % on transferred `nce` images (the attack hardest for it)"
@@ -251,7 +251,7 @@ def test_page_keeps_the_protocols_apart_and_states_each() -> None:
 def test_page_flags_label_leak_only_where_it_is() -> None:
     leak = sections(make_page(study()))["Label leak"]
     assert "* network **lrp-robust**: 98.91 % on `lrp`, 96.56 % on clean images" in leak
-    assert "intervals lie apart" in leak
+    assert "intervals do not overlap" in leak
     assert "watermark" in leak
     assert "suspiciousness-robust" not in leak
     near = sections(make_page(study(own=9657)))["Label leak"]
@@ -268,10 +268,10 @@ def test_page_says_what_was_not_measured_and_what_is_suspicious() -> None:
     parts = sections(make_page(transfer))
     assert "White-box protocol" not in parts
     assert "White-box" not in parts["How to read this"]
-    assert "Transferred and attacked itself, side by side" not in parts
+    assert "Transferred and direct attacks, side by side" not in parts
     odd = [*transfer, result("lrp-robust", "pgd", 990, 1000, "whitebox", "mnist")]
     text = sections(make_page(odd))["White-box protocol"]
-    assert "**lrp-robust** keeps 99.00 % when `pgd` attacks it itself, but 67.33 %" in text
+    assert "**lrp-robust** keeps 99.00 % when `pgd` attacks it directly, but 67.33 %" in text
     assert "overstate" in text
     empty = page("Empty", [], "mnist", hardened_with={}, facts={}, pictures=Pictures())
     assert empty.count("Nothing was") == 1
@@ -330,7 +330,7 @@ def test_page_lists_every_check_that_is_not_ok_failures_first() -> None:
     assert meanings == [
         f"* **gradients**: {FAILED['gradients']}",
         f"* **pgd-reach**: {FAILED['pgd-reach']}",
-        "* **new-check**: what rests on it is not to be believed.",
+        "* **new-check**: do not trust numbers that depend on it.",
     ]
 
 
@@ -355,7 +355,7 @@ def test_page_compares_networks_with_the_target_and_survivors_with_each_other() 
         found = page(
             "MNIST", results, "mnist", hardened_with={}, facts={}, pictures=Pictures(), pairs=pairs
         )
-        return sections(found).get("Compared two by two", "")
+        return sections(found).get("Pairwise comparison", "")
 
     rows = [line for line in text(results, pairs).splitlines() if line.startswith("| ")][2:]
     assert rows == [
@@ -364,7 +364,7 @@ def test_page_compares_networks_with_the_target_and_survivors_with_each_other() 
         "| madry | other | 1,200 | 3 | 0.030 |",
     ]
     found = text(results, pairs)
-    assert "In 1 of 3 comparisons the networks differ, at 5 % for all taken together" in found
+    assert "differ in 1 of 3 comparisons, at a joint significance level of 5 %" in found
     assert "p below 0.017 each" in found
     assert text(results, pairs[:1]) == ""
     assert "| madry | other |" not in text(study(), pairs)
@@ -496,7 +496,7 @@ def test_image_grid_in_colour_in_the_order_given() -> None:
 def test_image_grid_of_an_empty_set_and_of_wrong_shapes() -> None:
     x, x_adv, y = digits(0)
     empty = image_grid(x, x_adv, y, class_names=DIGITS, eps=0.3, title="t")
-    assert "the set is empty: there is no image to show" in texts(empty)
+    assert "the set is empty, so there is no image to show" in texts(empty)
     x, x_adv, y = digits(4)
     with pytest.raises(InputError, match=r"shapes \(4, 1, 8, 8\) and \(3, 1, 8, 8\)"):
         image_grid(x, x_adv[:3], y, class_names=DIGITS, eps=0.3, title="t")

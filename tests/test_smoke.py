@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -247,3 +248,65 @@ def test_recorded_hashes_are_dvcs(folders: dict[str, Path], subject: str) -> Non
         shared = set(deps) & set(record.inputs)
         assert {name: deps[name] for name in shared} == {n: record.inputs[n] for n in shared}
         assert shared or record.stage == "prepare", record.name
+
+
+# Added and removed
+
+ITEMS = (
+    "add bank margin --subject mnist --loss examples.margin_loss:MarginLoss "
+    "--set 'options={kappa: 0.0, margin_weight: 1.0, mse_weight: 1.0}'",
+    "add network online2 --subject mnist --type online --set noise=0.0",
+    "add attack pgd5 --subject mnist --method pgd --set max_iter=5",
+    "add subject near --like mnist --eps 0.2 --only nce-ball --only madry",
+)
+GONE = (
+    "remove bank margin --subject mnist",
+    "remove network online2 --subject mnist",
+    "remove attack pgd5 --subject mnist",
+    "remove subject near",
+)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Path → hash of what a workspace holds; pictures and records of runs are there, and may be newer."""
+    apart = (".dvc/", "mlflow.db", "mlartifacts/", "src/", "examples/")
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith(apart):
+            loose = path.suffix == ".png" or path.name == RUN_FILE
+            found[name] = "" if loose else dvc_md5(path)
+        elif path.is_dir() and not f"{name}/".startswith(apart):
+            found[f"{name}/"] = ""
+    return found
+
+
+def test_items_come_and_go_and_leave_nothing(project: Path, folders: dict[str, Path]) -> None:
+    """Rows with comments between them; what was trained and scored before is not made again."""
+    folder = folders["mnist"].with_name("changed")
+    shutil.copytree(folders["mnist"], folder, symlinks=True)
+    params = folder / "params.yaml"
+    text = params.read_text().replace("\ntrain_dgn:", "\n# Banks.\ntrain_dgn:")
+    text = text.replace("\nreport:", "\n\n# The page.\nreport:  # of each subject")
+    params.write_text(text)
+    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "src")}
+    env["PATH"] = f"{PROGRAM.parent}{os.pathsep}{env['PATH']}"
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    run("dvc", "repro", "report@mnist")
+    before = content(folder)
+    for line in ITEMS:
+        run(str(PROGRAM), *shlex.split(line))
+    run("dvc", "repro", "report@mnist", "report@near")
+    assert {"models/robust/near/madry.safetensors", "reports/near.md"} <= set(content(folder))
+    for line in GONE:
+        run(str(PROGRAM), *shlex.split(line))
+    assert params.read_text() == text
+    printed = run("dvc", "repro", "report@mnist")
+    assert "deepcustom train" not in printed
+    assert content(folder) == before

@@ -262,8 +262,10 @@ class Pages:
         chosen = field.locator(".du-bois-light-select-selection-item-remove")
         while chosen.count():
             chosen.first.click()
-        field.get_by_role("combobox").click(force=True)  # what is chosen lies above it
+        box = field.get_by_role("combobox")
+        box.click(force=True)  # what is chosen lies above it
         for name in names:
+            box.fill(name, force=True)  # of a long list the page makes only what is in view
             self.page.locator(f".du-bois-light-select-item-option[title='{name}']").click()
         self.page.keyboard.press("Escape")
 

@@ -46,9 +46,9 @@ def add_bank(
     dry_run: Dry = False,
 ) -> None:
     """Add a bank of DGNs, and its adversarial set of the test split."""
-    from deepcustom.pipeline.change import items
+    from deepcustom.pipeline.change import added
 
-    _add(lambda d: items.add_bank(d, subject, name, loss, recipe, _settings(given)), dry_run)
+    _add(lambda d: added.add_bank(d, subject, name, loss, recipe, _settings(given)), dry_run)
 
 
 @add.command("attack")
@@ -61,9 +61,9 @@ def add_attack(
     dry_run: Dry = False,
 ) -> None:
     """Add an attack of ART, and its adversarial set of the test split."""
-    from deepcustom.pipeline.change import items
+    from deepcustom.pipeline.change import added
 
-    _add(lambda d: items.add_attack(d, subject, name, method, recipe, _settings(given)), dry_run)
+    _add(lambda d: added.add_attack(d, subject, name, method, recipe, _settings(given)), dry_run)
 
 
 @add.command("network")
@@ -83,9 +83,9 @@ def add_network(
     dry_run: Dry = False,
 ) -> None:
     """Add a hardened network, and the adversarial set of the train split that it learns from."""
-    from deepcustom.pipeline.change import items
+    from deepcustom.pipeline.change import added
 
-    _add(lambda d: items.add_network(d, subject, name, kind, recipe, _settings(given)), dry_run)
+    _add(lambda d: added.add_network(d, subject, name, kind, recipe, _settings(given)), dry_run)
 
 
 @add.command("subject")
@@ -112,12 +112,15 @@ def add_subject(
     dry_run: Dry = False,
 ) -> None:
     """Add a subject: the images of another one, or its network, under another threat."""
-    from deepcustom.pipeline.change import items
+    from deepcustom.pipeline.change import added
 
     own = _settings(given)
     if eps is not None:
-        own["threat"] = {**own.get("threat", {}), "eps": eps}
-    _add(lambda d: items.add_subject(d, name, like, own, only or ()), dry_run)
+        threat = own.get("threat", {})
+        if not isinstance(threat, dict):
+            raise InputError(f"--set threat={threat!r} and --eps {eps}: name one of them")
+        own["threat"] = {**threat, "eps": eps}
+    _add(lambda d: added.add_subject(d, name, like, own, only or ()), dry_run)
 
 
 @remove.command("bank")
@@ -149,9 +152,8 @@ def _add(draw: Callable[[Draft], None], dry_run: bool) -> None:
     from deepcustom.pipeline.workspace import Workspace
 
     change = adding(Workspace.here(), draw)
-    _tell(change, "add", dry_run)
+    _make(change, "would add" if dry_run else "added", dry_run)
     if not dry_run:
-        change.make()
         print("`dvc repro` runs them")
 
 
@@ -160,23 +162,24 @@ def _remove(kind: str, subject: str, name: str, dry_run: bool) -> None:
     from deepcustom.pipeline.workspace import Workspace
 
     change = removing(Workspace.here(), kind, subject, name)
-    _tell(change, "remove", dry_run)
-    for line in change.removed():
-        print(f"{'would remove' if dry_run else 'removed'} {line}")
-    if not dry_run:
-        change.make()
+    done = "would remove" if dry_run else "removed"
+    gone = list(change.removed())
+    _make(change, done, dry_run)
+    for line in gone:
+        print(f"{done} {line}")
 
 
-def _tell(change: Change, verb: str, dry_run: bool) -> None:
-    """Print what changes, line by line where it is but shown, and what will run."""
+def _make(change: Change, done: str, dry_run: bool) -> None:
+    """Make a change, or show it line by line; then say what was done, and what will run."""
     from deepcustom.pipeline.change.forecast import in_words
 
     if dry_run:
         for line in change.differences():
             print(line)
-    done = {"add": "added", "remove": "removed"}[verb]
+    else:
+        change.make()
     for row in change.rows:
-        print(f"{f'would {verb}' if dry_run else done} {row}")
+        print(f"{done} {row}")
     for line in in_words(change.expected):
         print(line)
 
@@ -189,7 +192,7 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in given or []:
         key, equals, text = word.partition("=")
-        if not (key and equals):
+        if not (all(key.split(".")) and equals and word.isprintable()):
             raise InputError(f"--set {word!r}: want KEY=VALUE, such as training.epochs=5")
         try:
             value: Any = read_value(text)

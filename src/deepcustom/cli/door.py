@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -366,6 +367,9 @@ def _renewed(words: Sequence[str]) -> list[str]:
 def main() -> None:
     """Run; every mistake is one line, never a traceback."""
     wait_asleep()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     try:
         words = _renewed(sys.argv[1:])
         with heartbeat(" ".join(["deepcustom", *words])):

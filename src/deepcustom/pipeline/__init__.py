@@ -3,9 +3,9 @@
 FOR_OTHERS = {
     "adversarial_set": "making a set and drawing some of it",
     "cards": "the cards of a subject's models",
+    "change.added": "the rows of a new bank, attack, network or subject",
     "change.draft": "new rows as they are drawn up",
     "change.forecast": "what a change of rows will run",
-    "change.items": "the rows of a bank, an attack, a network, a subject",
     "change.plan": "rows added and removed",
     "dvc": "DVC, asked through its command line",
     "hardened": "which attack each network was hardened with",

@@ -105,4 +105,4 @@ def _data(stage: StageRun, spec: DatasetSpec) -> str:
     path = stage.read(workspace.metrics(stage.row.dataset, "prepare"))
     counts: dict[str, Any] = json.loads(path.read_text())["metrics"]
     train, val, test = (f"{int(counts[f'{name}_images']):,}" for name in ("train", "val", "test"))
-    return f"{spec.title}: trained on {train} images, watched on {val}, scored on {test} of its test split"
+    return f"{spec.title}: trained on {train} images, validated on {val}, scored on {test} of its test split"

@@ -65,6 +65,37 @@ def stage_names(root: Path) -> list[str]:
     return _ask(root, "stage", "list", "--name-only").split()
 
 
+def is_at_work(root: Path) -> bool:
+    """Whether a living process of DVC works in a project: it holds the lock, or runs a stage there.
+
+    While a stage runs, DVC lets go of its lock, and notes in ``.dvc/tmp/rwlock`` what it reads and writes.
+    """
+    import psutil
+
+    notes = root / ".dvc/tmp"
+    try:
+        found = json.loads((notes / "rwlock").read_text())
+        written, read = found.get("write", {}).values(), found.get("read", {}).values()
+        pids = [one["pid"] for one in (*written, *(one for some in read for one in some))]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        pids = []
+    if any(psutil.pid_exists(pid) for pid in pids if isinstance(pid, int)):
+        return True
+    return (notes / "lock").is_file() and _is_locked(notes / "lock")
+
+
+def _is_locked(path: Path) -> bool:
+    from zc.lockfile import LockError, SimpleLockFile
+
+    try:
+        SimpleLockFile(str(path)).close()
+    except LockError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def read_lock(root: Path) -> dict[str, Any]:
     """The stages of ``dvc.lock``, by name; none if the file is missing.
 

@@ -23,6 +23,7 @@ from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.dvc import run_dvc
+from deepcustom.pipeline.folders import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
@@ -50,12 +51,24 @@ def settings(ws: Workspace, profile: str) -> dict[str, Any]:
 
 
 def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``; a row or a subject that ``over`` sets to null is removed."""
+    """``base`` with the values of ``over``.
+
+    A row that ``over`` sets to null is removed, and so is a subject, with all of its rows.
+    """
     merged = overlay(base, over)
+    named = over.get(SUBJECTS)
+    gone = (
+        [name for name, one in named.items() if one is None] if isinstance(named, Mapping) else []
+    )
+
+    def stays(section: str, key: str, one: Any) -> bool:
+        subject = one.get("subject", key) if isinstance(one, Mapping) else key
+        return one is not None and (section == "prepare" or subject not in gone)
+
     for name in (SUBJECTS, *LAYOUTS):
         below = merged.get(name)
         if isinstance(below, Mapping):
-            merged[name] = {key: value for key, value in below.items() if value is not None}
+            merged[name] = {key: one for key, one in below.items() if stays(name, key, one)}
     return merged
 
 
@@ -91,6 +104,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
     check(ws.root, tree)
     root = folder_of(ws, profile, folder)
     if root == ws.root and profile == "default":
+        keep_folders(root, tree)
         return ws
     _refuse_foreign(ws, root)
     root.mkdir(parents=True, exist_ok=True)
@@ -99,6 +113,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
     for name in COPIED:
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    keep_folders(root, tree)
     raw = root / "data/raw"
     if not raw.exists():
         (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)

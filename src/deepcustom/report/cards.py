@@ -28,39 +28,39 @@ USE = {
     ),
     "bank": (
         "For research on adversarial robustness: making adversarial images in one forward pass each, to test "
-        "or to harden classifiers of the same images."
+        "or harden classifiers of the same images."
     ),
     "generator": (
-        "For research on adversarial robustness: a start for gradient steps inside the ball, in one forward "
-        "pass from an image and its label, to test or to harden classifiers of the same images."
+        "For research on adversarial robustness: making starting points for gradient steps inside the ball, "
+        "in one forward pass from an image and its label, to test or harden classifiers of the same images."
     ),
 }
 LIMITS = {
     "classifier": (
-        "Small, and of the study's architecture: its accuracy is far from the best known for these images. "
-        "Accuracies hold for the threat model above and say nothing about other norms, larger changes, or "
-        "images of another origin. Not for use where a wrong answer does harm."
+        "A small network with the study's architecture; its accuracy is far below the best known for these "
+        "images. Its accuracies under attack hold for the threat model above and say nothing about other "
+        "norms, larger changes, or images from other sources. Do not use it where a wrong answer does harm."
     ),
     "bank": (
-        "Trained against one network, with the true label choosing the generator: what it does to other "
-        "networks is in the table, what it does to other images is unknown. A network hardened with its "
-        "images learns those images; see the white-box figures on that network's card."
+        "Trained against one network, with the true label choosing the generator. The table shows its effect "
+        "on other networks; its effect on other images is unknown. A network hardened with its images learns "
+        "those images; see the white-box figures on that network's card."
     ),
     "generator": (
-        "It learned against a network that learned meanwhile, and gradient steps always followed what it "
-        "offered: how strong its images are by themselves no table here tells. What the network that learned "
-        "with it withstands is on that network's card."
+        "It was trained together with the network it attacks, and gradient steps always followed its output, "
+        "so no table here shows how strong its images are on their own. That network's card says what the "
+        "network withstands."
     ),
 }
-BALL = "and only within the ball of the threat model: nothing in its training speaks for what lies outside."
+BALL = "and only within the ball of the threat model: its training says nothing about images outside it."
 TYPES = {
     "madry": (
-        "Trained on nothing but the images that PGD made against it, anew in every step (Madry et al. 2018, "
+        "Trained only on images that PGD made against it afresh in every step (Madry et al. 2018, "
         f"[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), {BALL}"
     ),
     "online": (
-        "The adversarial images that it learned from were made anew in every step, by signed gradient steps "
-        f"from a start that a generator offered, which learned against it meanwhile, {BALL}"
+        "It was trained on adversarial images made afresh in every step: signed gradient steps from a "
+        f"starting point proposed by a generator that was trained against it at the same time, {BALL}"
     ),
 }
 """Way of hardening (``type`` in ``params.yaml``) → what else limits a network hardened that way."""
@@ -113,7 +113,7 @@ def card(
     rows = {
         "file": f"`{model.path}`",
         "md5": f"`{model.md5}`",
-        "parameters": f"{model.parameters:,}" + (" a generator" if model.kind == "bank" else ""),
+        "parameters": f"{model.parameters:,}" + (" per generator" if model.kind == "bank" else ""),
         **facts,
         "settings": ", ".join(f"{key} {value}" for key, value in _flat(settings)),
     }
@@ -156,7 +156,7 @@ def _as_network(results: Sequence[Result], network: str, hardened_with: Hardened
             sections.append(
                 f"**Label leak.** {percent(leak.own)} % on `{leak.own.attack}` images is above "
                 f"{percent(leak.clean)} % on clean ones: the network learned to read the true label off the "
-                "perturbation. It is no evidence of robustness.\n"
+                "perturbation. It is not evidence of robustness.\n"
             )
     return sections
 
@@ -169,7 +169,7 @@ def _as_attack(results: Sequence[Result], bank: str, hardened_with: HardenedWith
     clean = {r.network: r for r in results if r.protocol == "transfer" and r.attack == CLEAN}
     head = (
         f"## What it does\n\n{PROTOCOLS['transfer']}\n\n"
-        "Accuracy of each network on this bank's images; `target` is the one it was trained against.\n"
+        "Accuracy of each network on this bank's images; `target` is the network it was trained against.\n"
     )
     own = {network for network, attack in hardened_with.items() if attack == bank}
     marked = (

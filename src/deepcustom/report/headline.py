@@ -17,8 +17,9 @@ FEW_RIGHT = 0.2
 """Below this clean accuracy a network has too little to lose for withstanding to mean much."""
 
 RULE = (
-    f"A network is said to withstand what leaves it {100 * WITHSTOOD:g} % or more of its clean accuracy; "
-    f"not at all, what leaves it {100 * FALLEN:g} % of that or less; and in part, what is between."
+    f"A network withstands an attack if it keeps {100 * WITHSTOOD:g} % or more of its clean accuracy; "
+    f"it does not withstand it at all if it keeps {100 * FALLEN:g} % or less; in between, it withstands it "
+    "in part."
 )
 """What the sentences mean by withstanding."""
 
@@ -28,7 +29,7 @@ _WHERE = {
     "transfer": "on images made against the target network",
     "whitebox": "under white-box attacks",
     "blackbox": "under black-box attacks",
-    "adaptive": "under DGNs adapted to it",
+    "adaptive": "under attack by DGNs adapted to it",
 }
 _WHAT = {
     "transfer": "transferred images",
@@ -74,7 +75,7 @@ def sentence(network: str, cells: Mapping[str, Result]) -> str:
     """
     known = {attack: cell for attack, cell in cells.items() if not cell.empty}
     if not known:
-        return f"network **{network}**: no image was scored, so nothing is known of it."
+        return f"network **{network}**: no image was scored, so nothing is known about it."
     where = _WHERE_TARGET if network == TARGET else _WHERE
     clean = known.get(CLEAN)
     figures = [f"{percent(clean)} % on clean images"] if clean else []
@@ -82,7 +83,7 @@ def sentence(network: str, cells: Mapping[str, Result]) -> str:
         if protocol in known:
             figures.append(f"{percent(known[protocol])} % {words}{_odd(known[protocol], clean)}")
         elif protocol in cells:
-            figures.append(f"no score {words}")
+            figures.append(f"not scored {words}")
     if ALL in known:
         every = known[ALL]
         ends = f"{100 * every.ci_low:.2f} to {100 * every.ci_high:.2f}"
@@ -95,13 +96,13 @@ def sentence(network: str, cells: Mapping[str, Result]) -> str:
 def _odd(cell: Result, clean: Result | None) -> str:
     if clean is None or cell.accuracy <= clean.accuracy:
         return ""
-    return " (more than on clean ones, which is no evidence of robustness)"
+    return " (higher than on clean images, which is not evidence of robustness)"
 
 
 def _verdict(network: str, known: Mapping[str, Result]) -> str:
     clean = known.get(CLEAN)
     if clean is None:
-        return "without its accuracy on clean images, what it withstands cannot be told"
+        return "its clean accuracy is unknown, so what it withstands cannot be judged"
     if clean.accuracy == 0:
         return "it gets no clean image right, so there is nothing to attack"
     what = _WHAT_TARGET if network == TARGET else _WHAT
@@ -115,7 +116,7 @@ def _verdict(network: str, known: Mapping[str, Result]) -> str:
         return "it was not attacked, so what it withstands is not known"
     text = f"it {_withstands(grades, every)}"
     if clean.accuracy < FEW_RIGHT and max([*grades.values(), every or Grade.NONE]) > Grade.NONE:
-        text += ", but with so few clean images right it has little to lose"
+        text += ", but it gets so few clean images right that it has little to lose"
     return text
 
 
@@ -124,7 +125,7 @@ def _withstands(grades: Mapping[str, Grade], every: Grade | None) -> str:
 
     Args:
         grades: what was tried → the network's grade against it.
-        every: the grade against all of it together, image by image; None if that is not known.
+        every: the grade against all of them together, image by image; None if that is not known.
     """
     kinds: set[Grade | None] = {*grades.values()} or {every}
     if kinds == {Grade.NONE}:
@@ -143,8 +144,8 @@ def _withstands(grades: Mapping[str, Grade], every: Grade | None) -> str:
     parts += [f"{_list(none, 'and')} not at all"] if none else []
     text = f"withstands {', and '.join([', '.join(parts[:-1]), parts[-1]] if parts[1:] else parts)}"
     if every is not None and every < min(grades.values()):
-        text += ", but all of it together "
-        text += "not at all" if every is Grade.NONE else "only in part"
+        together = "all of them together"
+        text += f", but {together} {'not at all' if every is Grade.NONE else 'only in part'}"
     return text
 
 

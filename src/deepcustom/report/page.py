@@ -39,17 +39,16 @@ if TYPE_CHECKING:
     from deepcustom.evaluation.statistics import PairedTest
 
 APART = """\
-Protocols are never mixed: no table or picture below holds more than one, and no average runs over
-several.
+Protocols are never mixed: no table or picture below shows more than one, and no average mixes them.
 """
 MIXED = f"""{APART}
-The one exception is the headline: each of its columns is the worst case of one protocol, and `all` that
-of everything, on the same images.
+The one exception is the headline: each of its columns is the worst case of one protocol, and `all` is
+the worst case over everything, on the same images.
 """
 
 UPPER_BOUND = """\
-The lowest number of a row is an upper bound on that network's robust accuracy: the attacks taken
-together, image by image, can only leave less, and so can a stronger attack.
+The lowest number of a row is an upper bound on that network's robust accuracy: all attacks taken
+together, image by image, or a stronger attack, can only lower it.
 """
 LEAK_HEAD = """## Label leak
 
@@ -57,24 +56,25 @@ An attack should make images harder, never easier. Does a network do better on t
 hardened with than on clean images?
 """
 LEAK_REASON = """\
-Where the true label chooses what is done to an image (which DGN makes it, or for FGSM and PGD the
-direction of the step), the network can learn to recognise the label's watermark. An attacker has no
-reason to stamp the right answer on an image, so such a number is no evidence of robustness (label
+Where the true label decides how an image is changed (which DGN makes it or, for FGSM and PGD, the
+direction of the step), the network can learn to read the change as a watermark of the label. An attacker
+has no reason to stamp the right answer on an image, so such a number is not evidence of robustness (label
 leaking: Kurakin, Goodfellow and Bengio 2017, [arXiv:1611.01236](https://arxiv.org/abs/1611.01236)).
 """
 
 CURVES = """\
-PGD from one random start on the first images, so these numbers can lie above those of the tables.
-Accuracy has to fall with eps, to about 0 where the ball is large, and to level off with the steps;
-otherwise the attack was misled, or stopped too early.
+PGD from one random start on the first images, so these numbers can be higher than those in the tables.
+Accuracy should fall to about 0 as eps grows, and level off as steps are added; otherwise the attack was
+misled or stopped too early.
 """
 SIGNIFICANT = 0.05
 PAIRS = """\
-How many images stand against everything that was tried with one of two networks alone, and McNemar's exact
-test: p is the probability of a split at least as uneven if both were equally robust. Every network is
-compared with the target network, and those that keep anything with each other.
+For each pair of networks: how many images only one of the two still gets right under everything that was
+tried, and McNemar's exact test, where p is the probability of a split at least as uneven if both were
+equally robust. Every network is compared with the target network, and networks with any accuracy left are
+also compared with each other.
 """
-FAILED_OTHERWISE = "what rests on it is not to be believed."
+FAILED_OTHERWISE = "do not trust numbers that depend on it."
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def _reading(results: Sequence[Result], dataset: str) -> str:
     return f"""## How to read this
 
 Every number is the share of images classified correctly, in %. A protocol says who attacks what; each
-answers a question of its own:
+answers its own question:
 
 {protocols}
 
@@ -190,7 +190,7 @@ points to masked gradients or to too few steps, so these cells overstate the rob
 
 
 def _side_by_side(results: Sequence[Result], dataset: str, hardened_with: HardenedWith) -> str:
-    """One line per network: its accuracy on transferred images, and when it is attacked itself."""
+    """One line per network: its accuracy on transferred images, and when it is attacked directly."""
     networks, _, transfer = pivot(results, dataset, "transfer")
     _, _, whitebox = pivot(results, dataset, "whitebox")
     lines = []
@@ -204,10 +204,10 @@ def _side_by_side(results: Sequence[Result], dataset: str, hardened_with: Harden
             kind = "it was hardened with" if own.attack == by else "hardest for it"
             lines.append(
                 f"* network **{network}**: {percent(own)} % on transferred `{own.attack}` images "
-                f"(the attack {kind}); {percent(worst)} % when `{worst.attack}` attacks it itself."
+                f"(the attack {kind}); {percent(worst)} % when `{worst.attack}` attacks it directly."
             )
     return (
-        "\n".join(["## Transferred and attacked itself, side by side\n", *lines, ""])
+        "\n".join(["## Transferred and direct attacks, side by side\n", *lines, ""])
         if lines
         else ""
     )
@@ -233,9 +233,9 @@ def _leak_section(results: Sequence[Result], dataset: str, hardened_with: Harden
 
 def _checks_section(checks: Sequence[Check]) -> str:
     """How many checks there were, and the findings of those that are not ok."""
-    head = "## Checks\n\nEach check below could have failed, and says whether the numbers can be believed.\n"
+    head = "## Checks\n\nEach check could have failed; the checks show whether the numbers can be trusted.\n"
     if not checks:
-        return f"{head}\nNo check was made, so that is not known.\n"
+        return f"{head}\nNo check was made, so this is unknown.\n"
     counts = ", ".join(f"{sum(c.verdict == v for c in checks)} {v}" for v in ("ok", "warn", "fail"))
     shown = [c for verdict in ("fail", "warn") for c in checks if c.verdict == verdict]
     if not shown:
@@ -243,13 +243,13 @@ def _checks_section(checks: Sequence[Check]) -> str:
     rows = [f"| {c.verdict} | {c.name} | {escape(c.about)} | {escape(c.text)} |" for c in shown]
     names = dict.fromkeys(check.name for check in shown)
     meanings = [f"* **{name}**: {FAILED.get(name, FAILED_OTHERWISE)}" for name in names]
-    table = ["| verdict | check | of | found |", "| --- | --- | --- | --- |", *rows, ""]
+    table = ["| verdict | check | about | found |", "| --- | --- | --- | --- |", *rows, ""]
     return "\n".join(
         [
             head,
             f"Of {len(checks)} checks: {counts}.\n",
             *table,
-            "What each of them means for the numbers where it fails; a warning says to look at it:\n",
+            "What a failure of each check means for the numbers (a warning only asks you to look):\n",
             *meanings,
             "",
         ]
@@ -262,7 +262,7 @@ def _robustness(links: Mapping[str, str]) -> str:
 
 
 def _pairs_section(results: Sequence[Result], dataset: str, pairs: Sequence[PairedTest]) -> str:
-    """Compare each network with the target network, and those that keep anything with each other."""
+    """Compare each network with the target network, and those with any accuracy left with each other."""
     cells = pivot(results, dataset, "worst")[2]
     alive = {n for (n, attack), cell in cells.items() if attack == ALL and cell.accuracy > 0}
     shown = [p for p in pairs if TARGET in (p.first, p.second) or {p.first, p.second} <= alive]
@@ -276,12 +276,12 @@ def _pairs_section(results: Sequence[Result], dataset: str, pairs: Sequence[Pair
     differ = sum(p.p < bound for p in shown)
     return "\n".join(
         [
-            f"## Compared two by two\n\n{PAIRS}",
+            f"## Pairwise comparison\n\n{PAIRS}",
             "| first | second | only the first | only the second | p |",
             "| --- | --- | ---: | ---: | ---: |",
             *rows,
-            f"\nIn {differ} of {len(shown)} comparisons the networks differ, at {100 * SIGNIFICANT:g} % "
-            f"for all taken together (Bonferroni: p below {bound:.2g} each).\n",
+            f"\nThe networks differ in {differ} of {len(shown)} comparisons, at a joint significance level "
+            f"of {100 * SIGNIFICANT:g} % (Bonferroni: p below {bound:.2g} each).\n",
         ]
     )
 

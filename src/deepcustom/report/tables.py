@@ -46,8 +46,8 @@ TARGET_ROW = """The target network's own row is the exception: those images were
 """
 
 HEADLINE = (
-    "Each column is the worst case of one protocol; no network is robust beyond its lowest number, "
-    "and a stronger attack can only leave less."
+    "Each column is the worst case of one protocol; a network is at most as robust as its lowest number, "
+    "and a stronger attack can only lower it."
 )
 """How to read the table of the protocol ``worst``."""
 
@@ -226,10 +226,12 @@ def footnote(cells: Iterable[Result]) -> str:
     if len(sizes) == 1:
         text = f"n = {sizes[0]:,} images in each cell"
     else:
-        text = f"n = {sizes[0]:,} to {sizes[-1]:,} images, so not every cell is over the same ones"
+        text = f"n = {sizes[0]:,} to {sizes[-1]:,} images, so not all cells use the same images"
     if known:
         reach = max(max(c.ci_high - c.accuracy, c.accuracy - c.ci_low) for c in known)
-        text += f"; the 95 % Wilson interval reaches at most {100 * reach:.2f} points to a side"
+        text += (
+            f"; the 95 % Wilson interval extends at most {100 * reach:.2f} points to either side"
+        )
     return text + "."
 
 
@@ -240,7 +242,7 @@ def escape(text: str) -> str:
 def weak_line(own: Result, other: Result) -> str:
     """Say in words that an attack that knows the network does worse than one that does not."""
     return (
-        f"network **{own.network}** keeps {percent(own)} % when `{own.attack}` attacks it itself, "
+        f"network **{own.network}** keeps {percent(own)} % when `{own.attack}` attacks it directly, "
         f"but {percent(other)} % on `{other.attack}` images made against the target network."
     )
 
@@ -248,7 +250,7 @@ def weak_line(own: Result, other: Result) -> str:
 def leak_line(leak: LabelLeak) -> str:
     """Say in words that a network does better under its own attack than on clean images."""
     certainty = (
-        "the 95 % intervals lie apart"
+        "the 95 % intervals do not overlap"
         if leak.clear
         else "the 95 % intervals overlap, so it may be chance"
     )

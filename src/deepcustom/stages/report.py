@@ -97,10 +97,10 @@ def _facts(stage: StageRun) -> dict[str, str]:
         facts[f"{attack}, white-box"] = known.describe()
     auto, adaptive = evaluated.autoattack, evaluated.adaptive
     facts["apgd-ce, apgd-t"] = f"{auto.max_iter} steps, {auto.num_random_init} random start(s)"
-    facts["square"] = f"{auto.queries:,} queries an image"
+    facts["square"] = f"{auto.queries:,} queries per image"
     facts["from-NETWORK"] = f"made against that network: {evaluated.surrogate.describe()}"
     few = adaptive.images_per_class
-    seen = f"{few:,} images a class" if few else "all training images"
+    seen = f"{few:,} images per class" if few else "all training images"
     facts["adaptive"] = (
         f"{adaptive.bank}, trained on for {adaptive.training.epochs} epoch(s) of {seen}"
     )

@@ -134,7 +134,7 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     return {key: str(run.info.run_id) for key, run in found if run.info.status == "FINISHED"}
 
 
-def forget(root: Path, paths: Iterable[str]) -> list[str]:
+def drop_current(root: Path, paths: Iterable[str]) -> list[str]:
     """Takes the alias ``current`` from removed networks; runs, models and versions stay as history.
 
     Args:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import section
-from deepcustom.base.rows import LAYOUTS, RECIPE, SUBJECTS, Row, row
+from deepcustom.base.rows import LAYOUTS, NAME, RECIPE, RECIPES, SUBJECTS, Row, row
 from deepcustom.pipeline.check_files import extra_code, wanted_files
 from deepcustom.pipeline.code import PREFIX
 from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 Tree = dict[str, Any]
+NAMED = ("subject", "bank", "attack", "network")
+"""The keys of a row whose values are names."""
+_NUMBER = re.compile(r"[-+.]?\d[\d_.]*([eE][-+]?\d+)?|0[oxb][\da-fA-F]+")  # in YAML 1.1 or in 1.2
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,13 @@ class Draft:
         """Draw up one more row.
 
         Raises:
-            InputError: its section has a row of that name.
+            InputError: its section has a row of that name, or YAML does not read the name as text.
         """
+        names = [str(one.values[key]) for key in NAMED if key in one.values]
+        for name in names if one.section != SUBJECTS else [one.name]:
+            word = NAME.fullmatch(name)  # the check of the settings refuses what is none
+            if word and (_NUMBER.fullmatch(name) or not isinstance(yaml.safe_load(name), str)):
+                raise InputError(f"{name!r} cannot be a name: YAML does not read it as plain text")
         below = section(self.tree, one.section)
         if one.name in below:
             raise InputError(
@@ -75,7 +86,7 @@ class Draft:
         recipe: str | None = None,
         *,
         twin: bool = True,
-    ) -> None:
+    ) -> Row:
         """Draw up a row of a stage.
 
         Args:
@@ -86,29 +97,37 @@ class Draft:
             recipe: the recipe's name; None takes the sibling's.
             twin: as in :class:`NewRow`.
 
+        Returns:
+            The row, with the settings of its recipe.
+
         Raises:
-            InputError: the name is taken, or there is neither a recipe nor a sibling.
+            InputError: the name is taken, there is neither a recipe nor a sibling, or ``settings`` has a key
+                that is no setting.
             ParamsError: the settings name a loss or a set that does not exist.
         """
-        layout = LAYOUTS[stage]
-        subject = names.get("subject", next(iter(names.values())))
-        name = "-".join(names.values())
-        dataset = section(self.tree, SUBJECTS, subject)["dataset"]
-        about = {**({} if len(layout.names) == 0 else names), "dataset": dataset}
+        layout, name = LAYOUTS[stage], "-".join(names.values())
+        for key in layout.keys:
+            if key in settings:
+                raise InputError(f"--set {key}: the row's {key} follows from the rest of it")
+        about = {key: names[key] for key in layout.names}
+        about["dataset"] = section(self.tree, SUBJECTS, names["subject"])["dataset"]
         if layout.recipe:
-            recipe = recipe or (sibling.about[RECIPE] if sibling else None)
-            if recipe is None:
-                known = ", ".join(section(self.tree, "recipes"))
-                raise InputError(
-                    f"no row of {stage} is like {name}: name a recipe with --recipe: {known}"
-                )
-            about[RECIPE] = recipe
+            about[RECIPE] = self._recipe(stage, name, sibling, recipe)
         whole = {key: about[key] for key in layout.keys if key in about} | dict(settings)
         whole |= dict.fromkeys(layout.files, "")
+        trial = {**self.tree, stage: {**section(self.tree, stage), name: whole}}
         if layout.files:
-            trial = {**self.tree, stage: {**section(self.tree, stage), name: whole}}
-            whole |= self._files(row(trial, stage, *names.values()))
+            whole |= self._files(row(trial, stage, name))
         self.put(NewRow(stage, name, whole, sibling.name if sibling else None, twin))
+        return row(self.tree, stage, name)
+
+    def _recipe(self, stage: str, name: str, sibling: Row | None, recipe: str | None) -> str:
+        if recipe is None and sibling is None:
+            known = ", ".join(section(self.tree, RECIPES))
+            raise InputError(
+                f"no row of {stage} resembles {name}: name a recipe with --recipe: {known}"
+            )
+        return sibling.about[RECIPE] if sibling and recipe is None else str(recipe)
 
     def _files(self, one: Row) -> dict[str, str]:
         """The files that a row has to name as ``code`` and ``reads``."""

@@ -119,9 +119,9 @@ def _scored(
 ) -> Expected:
     """Scores are kept, so an evaluation costs what is new: the attacks on each network that came."""
     stage = f"evaluate@{row.name}"
-    if any(one.stage == "evaluate" and one.name == row.name for one, _ in changed):
-        like = next(s for one, s in changed if one.stage == "evaluate" and one.name == row.name)
-        return _trained(records, row, like)
+    like = next((s for one, s in changed if (one.stage, one.name) == ("evaluate", row.name)), None)
+    if like is not None:
+        return _scored_whole(records, row, like, [one for one, _ in changed])
     before = next((r for r in records if r.name == stage), None)
     if before is None:
         return Expected(stage, None, "no earlier record")
@@ -139,3 +139,17 @@ def _scored(
         seconds += shares.get(sibling, max(shares.values(), default=0.0))
     why = f"attacks {len(new)} network(s) more" if new else "scores are kept: a set more is shown"
     return Expected(stage, seconds, why)
+
+
+def _scored_whole(records: list[RunRecord], row: Row, like: str, new: Iterable[Row]) -> Expected:
+    """A new subject: its networks' shares of the evaluation of the subject that it is like."""
+    stage = f"evaluate@{row.name}"
+    before = next((r for r in records if r.name == f"evaluate@{like}"), None)
+    if before is None:
+        return Expected(stage, None, "no earlier record")
+    taken = {"target", *(one.about["network"] for one in new if one.stage in HARDENING)}
+    networks = {part.partition("/")[0] for part in before.timings}
+    share = len(taken) / max(1, len(networks)) if networks else 1.0
+    return Expected(
+        stage, before.seconds * min(1.0, share), f"as evaluate@{like} took, by networks"
+    )

@@ -6,12 +6,14 @@ again, and refused where it does not say what was wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
 
 from deepcustom.base.errors import ParamsError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 WIDTH = 120
 """Characters a line, within which a mapping is written on one."""
@@ -47,7 +49,7 @@ def with_row(
         at = _line_end(text, begin)
     else:
         at = place.end_of(like if like and like in place.names else place.names[-1])
-    newline = "\r\n" if "\r\n" in text else "\n"
+    newline = "\r\n" if text[:at].endswith("\r\n") else "\n"
     added = "".join(f"{line}{newline}" for line in lines)
     if at and text[at - 1] != "\n":  # the file's last line has no end, and shall have none
         added = newline + added.removesuffix(newline)
@@ -55,25 +57,33 @@ def with_row(
 
 
 def without_row(text: str, section: str, name: str) -> str:
-    """``text`` without one row of a section; comments above the row stay.
+    """``text`` without one row of a section; see :func:`without_rows`."""
+    return without_rows(text, section, [name])
+
+
+def without_rows(text: str, section: str, names: Collection[str]) -> str:
+    """``text`` without some rows of a section; comments above a row stay.
 
     Raises:
         ParamsError: as :func:`with_row`.
     """
     wanted = _read(text)
-    wanted[section] = {key: value for key, value in wanted[section].items() if key != name}
+    wanted[section] = {key: value for key, value in wanted[section].items() if key not in names}
     place = _Section(text, section)
     if place.node.flow_style:
-        begin, end = place.item(name)
-        return _checked(text[:begin] + text[end:], wanted)
-    begin, end = place.begin_of(name), place.end_of(name)
-    if end == len(text) and not text.endswith("\n"):
-        begin = len(text[:begin].removesuffix("\n").removesuffix("\r"))
-    left = text[:begin] + text[end:]
-    if len(place.names) == 1:
+        for name in names:
+            begin, end = _Section(text, section).item(name)
+            text = text[:begin] + text[end:]
+        return _checked(text, wanted)
+    for name in sorted(names, key=place.begin_of, reverse=True):
+        begin, end = place.begin_of(name), place.end_of(name)
+        if end == len(text) and not text.endswith("\n"):
+            begin = len(text[:begin].removesuffix("\n").removesuffix("\r"))
+        text = text[:begin] + text[end:]
+    if not wanted[section]:
         at = place.colon()
-        left = f"{left[:at]} {{}}{left[at:]}"
-    return _checked(left, wanted)
+        text = f"{text[:at]} {{}}{text[at:]}"
+    return _checked(text, wanted)
 
 
 class _Section:
@@ -101,9 +111,9 @@ class _Section:
         return int(self._keys[0].start_mark.column) if self._keys else 2
 
     def is_flat(self, name: str | None) -> bool:
-        """Whether a row stands on one line."""
+        """Whether a row, by default the last one, stands on one line."""
         place = self.names.index(name) if name in self.names else -1
-        return bool(self.values[place].flow_style)
+        return bool(getattr(self.values[place], "flow_style", False))
 
     def begin_of(self, name: str) -> int:
         """Where the line of a row begins."""
@@ -176,7 +186,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _read(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(text)
+    found: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # a safe one
     return found
 
 

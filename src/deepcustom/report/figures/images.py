@@ -48,11 +48,11 @@ def image_grid(
     x, x_adv, y = np.asarray(x), np.asarray(x_adv), np.asarray(y)
     _check_images(x, x_adv, {"y": y, "predicted": predicted, "predicted_adv": predicted_adv})
     if len(x) == 0:
-        return message_figure(title, "the set is empty: there is no image to show")
+        return message_figure(title, "the set is empty, so there is no image to show")
     # One column of cells for each image.
     largest = float(np.abs(x_adv - x).max())
     colour = x.shape[1] == 3
-    fig = new_figure(max(1.0 * len(x) + 1.2, 5.5), 4.5 if colour else 4.1, title, compress=True)
+    fig = new_figure(max(1.0 * len(x) + 1.2, 6.0), 4.5 if colour else 4.1, title, compress=True)
     grid = fig.subplots(3, len(x), squeeze=False)
     for cells, clean, adversarial, label in zip(grid.T, x, x_adv, y, strict=True):
         _image_column(cells, clean, adversarial, eps)
@@ -127,7 +127,8 @@ def _difference_scale(fig: Figure, grid: Any, eps: float, note: str, *, colour: 
     """Say what the colours of the difference mean, and write ``note`` below."""
     if colour:
         note += (
-            f"\ndifference: grey is none, a channel runs from -{eps:g} (dark) to +{eps:g} (bright)"
+            f"\ndifference: grey means no change; each channel runs from -{eps:g} (dark) "
+            f"to +{eps:g} (bright)"
         )
     else:
         image = grid[2, 0].images[0]

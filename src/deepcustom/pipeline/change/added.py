@@ -1,4 +1,4 @@
-"""Which rows belong to a bank, a network, an attack or a subject, when it is added or removed.
+"""Which rows a new bank, attack, network or subject needs.
 
 A new row resembles a *sibling*: a row that is there already, for the same subject and of the same kind (a
 bank's loss, a network's way of hardening, an attack's method). It takes over the sibling's recipe and
@@ -9,22 +9,23 @@ removed with the hardened network.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
 from deepcustom.attacks.losses.base import find_loss
-from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
-from deepcustom.base.params import section
-from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
+from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.params import section, validate
+from deepcustom.base.rows import LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
+from deepcustom.base.settings import SubjectParams
 from deepcustom.hardening.ways import way, way_of
-from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
+from deepcustom.pipeline.change.removed import names_of
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
-
-
-# Added
 
 
 def add_bank(
@@ -47,18 +48,20 @@ def add_attack(
 ) -> None:
     """An attack of ART, and its set of test."""
     _known_subject(draft.tree, subject)
-    known = list(rows(draft.tree, "attack", subject)) or list(rows(draft.tree, "attack"))
+    known = [*rows(draft.tree, "attack", subject), *rows(draft.tree, "attack")]
     twins = [one for one in known if one.settings.get("method") == method]
-    twin = next((one for one in twins if one.about["split"] == "test"), next(iter(twins), None))
+    own = [one for one in twins if one.subject == subject] or twins
+    twin = next((one for one in own if one.about["split"] == "test"), next(iter(own), None))
     if twin is None and recipe is None:
         methods = sorted({str(one.settings.get("method")) for one in known})
         raise InputError(
-            f"--method {method!r}: no row of attack is of this method; there are: {', '.join(methods)}; "
-            "or name a recipe of it with --recipe"
+            f"--method {method!r}: no row of attack has this method; there are: "
+            f"{', '.join(methods) or 'none'}; or name a recipe that has it with --recipe"
         )
     names = _names(subject, attack=name, split="test")
-    settings = overlay(_own(draft.tree, twin) if twin else {}, given)
-    draft.put_run("attack", names, twin, settings, recipe)
+    settings = overlay(_taken(draft.tree, twin, subject), given)
+    new = draft.put_run("attack", names, twin, settings, recipe)
+    _same(new, "method", method, recipe)
 
 
 def add_network(
@@ -73,12 +76,10 @@ def add_network(
         stage, there = _maker(draft.tree, subject, name)
         if not there:
             _add_set(draft, stage, subject, name, "train")
-    settings = overlay(_own(draft.tree, twin) if twin else {}, given)
-    if twin is None and recipe is None:
-        raise InputError(
-            f"no network of type {kind} is there to be like: name a recipe with --recipe"
-        )
-    draft.put_run(found.stage, _names(subject, network=name), twin, settings, recipe)
+    settings = overlay(_taken(draft.tree, twin, subject), given)
+    new = draft.put_run(found.stage, _names(subject, network=name), twin, settings, recipe)
+    if new.settings.get("type") not in (None, kind) and way(new.settings["type"]) is not found:
+        _same(new, "type", kind, recipe)
 
 
 def add_subject(
@@ -94,34 +95,45 @@ def add_subject(
         only: the banks, attacks and networks that it gets; none: all of them.
     """
     _known_subject(draft.tree, like)
-    items = [n for kind in ITEMS for n in _known(draft.tree, kind, like)]
+    items = list(dict.fromkeys(n for kind in ITEMS for n in names_of(draft.tree, kind, like)))
     for wanted in only:
         if wanted not in items:
             raise UnknownNameError(f"bank, attack or network of {like}", wanted, items)
     before = section(draft.tree, SUBJECTS, like)
     after = overlay(before, given)
+    validate(SubjectParams, after, f"{SUBJECTS}.{name}")
     draft.put(NewRow(SUBJECTS, name, after, like, twin=True))
     known = section(draft.tree, "prepare")
     if after["dataset"] not in known:
         raise UnknownNameError("data set", after["dataset"], known)
-    scale = _radius(after) / _radius(before)
     for stage in LAYOUTS:
         for one in rows(draft.tree, stage, like) if stage != "prepare" else ():
             if only and any(one.about[key] not in only for key in ITEMS if key in one.about):
                 continue
-            own = _own(draft.tree, one)
-            if scale != 1:
-                own = overlay(own, _scaled(one.settings, scale))
-            keys = LAYOUTS[stage].names
-            names = {key: one.about[key] for key in keys} if keys else {"subject": like}
+            names = {key: one.about[key] for key in LAYOUTS[stage].names}
+            own = _taken(draft.tree, one, name)
             draft.put_run(stage, {**names, "subject": name}, one, own)
 
 
-def _radius(subject: Mapping[str, Any]) -> float:
-    try:
-        return float(subject["threat"]["eps"])
-    except (KeyError, TypeError, ValueError):
-        raise ParamsError("params.yaml: subjects: threat.eps must be a number") from None
+def _taken(tree: Tree, one: Row | None, subject: str) -> dict[str, Any]:
+    """The settings that a new row takes over from its twin; steps of another subject follow the radius."""
+    if one is None:
+        return {}
+    own = _own(tree, one)
+    radii = [_radius(tree, name) for name in (subject, one.subject)]
+    return own if radii[0] == radii[1] else overlay(own, _scaled(one.settings, radii[0] / radii[1]))
+
+
+def _radius(tree: Tree, subject: str) -> float:
+    return float(section(tree, SUBJECTS, subject, "threat", "eps"))
+
+
+def _same(new: Row, key: str, wanted: str, recipe: str | None) -> None:
+    """Refuse a recipe that makes something else than was asked for."""
+    if new.settings.get(key) != wanted:
+        raise InputError(
+            f"recipe {recipe} has {key} {new.settings.get(key)!r}, and {wanted!r} was asked for"
+        )
 
 
 def _scaled(settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
@@ -132,7 +144,7 @@ def _scaled(settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
             below = _scaled(value, scale)
             found |= {key: below} if below else {}
         elif key == "eps_step" and value is not None:
-            found[key] = float(f"{value * scale:.6g}")
+            found[key] = float(f"{float(value) * scale:.6g}")
     return found
 
 
@@ -145,7 +157,7 @@ def _add_set(draft: Draft, stage: str, subject: str, name: str, split: str) -> N
         *rows(draft.tree, stage),
     ]
     sibling = next(iter(known), None)
-    twin = sibling is not None and sibling.about[key] == name
+    twin = sibling is not None and (sibling.subject, sibling.about[key]) == (subject, name)
     own = _own(draft.tree, sibling) if sibling and twin else {}
     draft.put_run(stage, _names(subject, **{key: name}, split=split), sibling, own, twin=twin)
 
@@ -177,85 +189,28 @@ def _own(tree: Tree, one: Row) -> dict[str, Any]:
 
 
 def _defaults(draft: Draft, loss: str) -> dict[str, Any]:
-    """The options of a loss that have a default, written out: no setting is hidden."""
+    """The options of a loss that have a default, written out: no setting is hidden.
+
+    Raises:
+        InputError: a default is nothing that YAML holds.
+    """
     with contextlib.chdir(draft.root):
-        fields = find_loss(loss).Options.model_fields
-    return {name: one.default for name, one in fields.items() if not one.is_required()}
+        options = find_loss(loss).Options
+    if not (isinstance(options, type) and issubclass(options, BaseModel)):
+        return {}  # the check of the settings says what is wrong
+    found = {}
+    for name, one in options.model_fields.items():
+        if not one.is_required():
+            default = one.get_default(call_default_factory=True, validated_data={})
+            try:
+                found[name] = to_jsonable_python(default)
+            except PydanticSerializationError:
+                raise InputError(
+                    f"options.{name} of loss {loss!r} has a default that YAML cannot hold: give it with --set"
+                ) from None
+    return found
 
 
 def _known_subject(tree: Tree, subject: str) -> None:
     if subject not in section(tree, SUBJECTS):
         raise UnknownNameError("subject", subject, section(tree, SUBJECTS))
-
-
-# Removed
-
-
-def rows_of(tree: Tree, kind: str, subject: str, name: str = "") -> list[Row]:
-    """The rows that go with an item.
-
-    Args:
-        tree: the whole of the params.
-        kind: ``bank``, ``attack``, ``network`` or ``subject``.
-        subject: whose.
-        name: of the item; none for a subject.
-
-    Raises:
-        UnknownNameError: there is no such item.
-    """
-    _known_subject(tree, subject)
-    found = {
-        "bank": _rows_of_bank,
-        "attack": _rows_of_attack,
-        "network": _rows_of_network,
-        "subject": _rows_of_subject,
-    }[kind](tree, subject, name)
-    rest = list(found)
-    if not rest:
-        raise UnknownNameError(f"{kind} of {subject}", name, _known(tree, kind, subject))
-    return rest
-
-
-def _rows_of_bank(tree: Tree, subject: str, name: str) -> Iterator[Row]:
-    yield from (r for r in rows(tree, "train_dgn", subject) if r.about["bank"] == name)
-    if name in _known(tree, "bank", subject):
-        yield from (r for r in rows(tree, "generate", subject) if r.about["bank"] == name)
-        yield from _learned_from(tree, subject, name)
-
-
-def _rows_of_attack(tree: Tree, subject: str, name: str) -> Iterator[Row]:
-    yield from (r for r in rows(tree, "attack", subject) if r.about["attack"] == name)
-    if name in _known(tree, "attack", subject):
-        yield from _learned_from(tree, subject, name)
-
-
-def _rows_of_network(tree: Tree, subject: str, name: str) -> Iterator[Row]:
-    mine = [r for s in HARDENING for r in rows(tree, s, subject) if r.about["network"] == name]
-    learned = list(_learned_from(tree, subject, name))
-    for stage, key in SETS.items():
-        for one in rows(tree, stage, subject):
-            online = stage == "generate" and any(r.stage == "train_online" for r in mine)
-            only_train = bool(learned) and one.about["split"] == "train"
-            if one.about[key] == name and (online or only_train):
-                yield one
-    yield from mine
-
-
-def _rows_of_subject(tree: Tree, subject: str, name: str) -> Iterator[Row]:
-    for stage in LAYOUTS:
-        if stage != "prepare":
-            yield from rows(tree, stage, subject)
-
-
-def _learned_from(tree: Tree, subject: str, name: str) -> Iterator[Row]:
-    """The network that learned from the set of train of this name."""
-    read = workspace.adversarial(subject, "train", name)
-    for one in rows(tree, "adversarial_train", subject):
-        if one.about["reads"] == read:
-            yield one
-
-
-def _known(tree: Tree, kind: str, subject: str) -> list[str]:
-    """The names of a subject's items of one kind."""
-    stages = {"bank": ("train_dgn",), "attack": ("attack",), "network": HARDENING}.get(kind, ())
-    return list(dict.fromkeys(r.about[kind] for s in stages for r in rows(tree, s, subject)))
