@@ -22,11 +22,10 @@ from deepcustom.base.rows import LAYOUTS, row, rows
 from deepcustom.pipeline.change import added
 from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
-from deepcustom.pipeline.change.leftovers import outputs
 from deepcustom.pipeline.change.plan import adding, removing
 from deepcustom.pipeline.change.text import with_row, without_row
 from deepcustom.pipeline.check import check
-from deepcustom.pipeline.folders import READ_WHOLE, whole_folders
+from deepcustom.pipeline.outputs import READ_WHOLE, outputs, whole_folders
 from deepcustom.pipeline.profile import laid_over
 from deepcustom.pipeline.template import TEMPLATE
 from deepcustom.pipeline.workspace import Workspace

@@ -676,7 +676,7 @@ def test_what_hardening_with_a_generator_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"network": "nce"}, r"trains a network and a generator of this name, which a bank"),
+        ({"network": "nce"}, r"trains a network and a generator of this name, but a bank"),
         ({"loss": "nec"}, r"train_online\.mnist-mine\.loss: unknown loss 'nec'"),
         ({"loss": "nce", "options": {"x": 1}}, r"mine\.options\.x is not a known key"),
         ({"loss": "nce", "options": {"mse_weight": 0.5, "cross_entropy_weight": 1}}, None),

@@ -13,7 +13,7 @@ from deepcustom.base.waiting import DECIDED, wait_asleep
 # What main() finds when the command begins, and whether torch was there before.
 SHOW = """
 import os, sys
-from deepcustom import cli
+from deepcustom.cli import door as cli
 assert "torch" not in sys.modules
 cli.app = lambda words: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
 cli.main()
@@ -22,7 +22,7 @@ cli.main()
 TRAIN = """
 import hashlib, sys
 sys.argv = ["deepcustom"]
-from deepcustom import cli
+from deepcustom.cli import door as cli
 
 def train(words):
     import torch

@@ -23,11 +23,11 @@ from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.dvc import run_dvc
-from deepcustom.pipeline.folders import keep_folders
+from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
-COPIED = ("src", "examples", "dvc.yaml")
+COPIED = ("src", "examples", "dvc.yaml", ".dvcignore")
 
 
 def names(ws: Workspace) -> list[str]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepcustom.base.files import remove, replace_file
-from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, Row
+from deepcustom.base.rows import HARDENING, LAYOUTS, Row
 from deepcustom.evaluation.score_store import forget as forget_scores
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.text import without_rows
 from deepcustom.pipeline.dvc import read_lock
-from deepcustom.pipeline.folders import MARKER, whole_folders
+from deepcustom.pipeline.outputs import MARKER, outputs, whole_folders
 from deepcustom.pipeline.workspace import Workspace
 
 
@@ -81,31 +81,6 @@ def leftovers(ws: Workspace, gone: Iterable[Row], subject: str | None = None) ->
         networks,
         [(one.subject, one.about["network"]) for one in gone if one.stage in HARDENING],
     )
-
-
-def outputs(one: Row) -> list[str]:
-    """What the run of a row makes, by the row alone; a test compares with ``dvc.yaml``."""
-    subject, stage = one.subject, one.stage
-    names = [one.about[key] for key in LAYOUTS[stage].names[1:]]
-    metrics = workspace.metrics(subject, stage, *names)
-    if stage == "train_target":
-        made = [workspace.target(subject)]
-    elif stage in ("relevance", "suspiciousness"):
-        made = [workspace.analysis(subject, stage)]
-    elif stage == "train_dgn":
-        made = [workspace.bank(subject, one.about["bank"])]
-    elif stage in SETS:
-        made = [workspace.adversarial(subject, one.about["split"], one.about[SETS[stage]])]
-    elif stage in HARDENING:
-        name = one.about["network"]
-        made = [workspace.robust(subject, name)]
-        made += [workspace.bank(subject, name)] if stage == "train_online" else []
-    elif stage == "evaluate":
-        kinds = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
-        made = [kind(subject) for kind in kinds]
-    else:
-        made = [f(subject) for f in (workspace.page, workspace.figures, workspace.cards)]
-    return [*made, metrics]
 
 
 def _unlist(path: Path) -> None:

@@ -24,7 +24,7 @@ from deepcustom.pipeline.change.leftovers import Leftovers, leftovers, workspace
 from deepcustom.pipeline.change.removed import rows_of
 from deepcustom.pipeline.change.text import with_row, without_row
 from deepcustom.pipeline.check import check
-from deepcustom.pipeline.folders import keep_folders
+from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.profile import laid_over
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.store import drop_current

@@ -13,7 +13,7 @@ import yaml
 
 from deepcustom.base.errors import ParamsError
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 WIDTH = 120
 """Characters a line, within which a mapping is written on one."""
@@ -186,7 +186,11 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _read(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.load(text, Loader=_LOADER)  # a safe one
+    loader = _Loader(text)
+    try:
+        found: dict[str, Any] = loader.get_single_data()
+    finally:
+        loader.dispose()
     return found
 
 
