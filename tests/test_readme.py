@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,6 +13,7 @@ import yaml
 from pipeline_fixtures import ROOT
 
 from deepcustom.evaluation.results import PROTOCOLS, datasets_of, pivot, read_csv
+from deepcustom.pipeline.provenance import file_at
 from deepcustom.report.tables import markdown_table
 
 BLOCK = re.compile(r"<!-- results:(\w+):(\w+) -->\n(.*?)<!-- /results -->", re.DOTALL)
@@ -131,6 +133,39 @@ def test_the_drawn_rooms_are_those_of_the_code() -> None:
     block = (ROOT / "CONTRIBUTING.md").read_text().split(rooms.BEGIN)[1].split(rooms.END)[0]
     assert block == rooms.drawn(), "`make rooms` draws them anew"
     assert ("stages", "pipeline") in rooms.arrows().edges
+
+
+def test_minutes_in_the_docs_are_those_of_the_records() -> None:
+    """Of the committed ones: `make evaluate` writes some of them anew."""
+    whole, missing, scoring = ({"mnist": 0.0, "cifar10": 0.0} for _ in range(3))
+    for file in (ROOT / "reports/runs").rglob("run.json"):
+        committed = file_at(ROOT, "HEAD", f"./{file.relative_to(ROOT).as_posix()}")
+        run = json.loads(committed or file.read_bytes())
+        subject, stage, minutes = run["dataset"], run["stage"], run["seconds"] / 60
+        whole[subject] += minutes
+        of_train = stage in ("generate", "attack") and run["item"].endswith("-train")
+        if of_train or stage in ("relevance", "suspiciousness"):
+            missing[subject] += minutes
+        if stage == "evaluate":
+            scoring[subject] += minutes
+    text = " ".join((ROOT / "docs/parameters.md").read_text().split())
+    said = "add up to {mnist:.0f} minutes for MNIST and {cifar10:.0f} for CIFAR-10"
+    assert said.format(**whole) in text
+    assert f"CIFAR-10 with one thread took {scoring['cifar10']:.0f}." in text
+    said = "takes about {mnist:.0f} minutes on MNIST and {cifar10:.0f} on CIFAR-10"
+    assert said.format(**missing) in text
+    said = "the whole scoring takes {mnist:.0f} minutes on MNIST and {cifar10:.0f} on CIFAR-10"
+    assert said.format(**scoring) in text
+
+
+def test_every_file_that_contributing_sends_one_to_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = text.split("| to change | go to |")[1].split("\n\n")[0]
+    named = re.findall(r"`([\w/]+\.\w+|[\w/]+/)`", rows)
+    assert len(named) > 15
+    for name in named:
+        places = (ROOT / "src/deepcustom" / name, ROOT / name)
+        assert any(place.exists() for place in places), name
 
 
 def test_the_readme_is_short() -> None:

@@ -16,6 +16,7 @@ from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, U
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
+from deepcustom.pipeline.workspace import SPLITS
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.workspace import Workspace
@@ -32,7 +33,6 @@ app.add_typer(runs, name="runs")
 app.add_typer(change.add, name="add")
 app.add_typer(change.remove, name="remove")
 
-SPLITS = ("train", "val", "test")
 UNCUT = 10_000  # characters a line, for what is piped or kept: no hash is cut short
 INTERRUPTED = 130  # what typer ends with on Ctrl-C
 

@@ -22,7 +22,7 @@ from deepcustom.base.rows import LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
 from deepcustom.base.settings import SubjectParams
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
-from deepcustom.pipeline.change.removed import names_of
+from deepcustom.pipeline.change.removed import known_subject, names_of
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
@@ -32,7 +32,7 @@ def add_bank(
     draft: Draft, subject: str, name: str, loss: str, recipe: str | None, given: Mapping[str, Any]
 ) -> None:
     """A bank of DGNs and its set of test."""
-    _known_subject(draft.tree, subject)
+    known_subject(draft.tree, subject)
     banks = list(rows(draft.tree, "train_dgn", subject))
     twin = next((one for one in banks if one.settings.get("loss") == loss), None)
     sibling = twin or next(iter(banks), None)
@@ -47,7 +47,7 @@ def add_attack(
     draft: Draft, subject: str, name: str, method: str, recipe: str | None, given: Mapping[str, Any]
 ) -> None:
     """An attack of ART, and its set of test."""
-    _known_subject(draft.tree, subject)
+    known_subject(draft.tree, subject)
     known = [*rows(draft.tree, "attack", subject), *rows(draft.tree, "attack")]
     twins = [one for one in known if one.settings.get("method") == method]
     own = [one for one in twins if one.subject == subject] or twins
@@ -68,7 +68,7 @@ def add_network(
     draft: Draft, subject: str, name: str, kind: str, recipe: str | None, given: Mapping[str, Any]
 ) -> None:
     """A hardened network, and the set of train that it learns from, where its way reads one."""
-    _known_subject(draft.tree, subject)
+    known_subject(draft.tree, subject)
     found = way(kind)
     known = [*rows(draft.tree, found.stage, subject), *rows(draft.tree, found.stage)]
     twin = next((one for one in known if way_of(one.settings, one.place, one.stage) is found), None)
@@ -94,7 +94,7 @@ def add_subject(
         given: keys of its row below ``subjects``; they win over the other's.
         only: the banks, attacks and networks that it gets; none: all of them.
     """
-    _known_subject(draft.tree, like)
+    known_subject(draft.tree, like)
     items = list(dict.fromkeys(n for kind in ITEMS for n in names_of(draft.tree, kind, like)))
     for wanted in only:
         if wanted not in items:
@@ -209,8 +209,3 @@ def _defaults(draft: Draft, loss: str) -> dict[str, Any]:
                     f"options.{name} of loss {loss!r} has a default that YAML cannot hold: give it with --set"
                 ) from None
     return found
-
-
-def _known_subject(tree: Tree, subject: str) -> None:
-    if subject not in section(tree, SUBJECTS):
-        raise UnknownNameError("subject", subject, section(tree, SUBJECTS))

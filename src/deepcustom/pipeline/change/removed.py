@@ -23,8 +23,7 @@ def rows_of(tree: Tree, kind: str, subject: str, name: str = "") -> list[Row]:
     Raises:
         UnknownNameError: there is no such item.
     """
-    if subject not in section(tree, SUBJECTS):
-        raise UnknownNameError("subject", subject, section(tree, SUBJECTS))
+    known_subject(tree, subject)
     if kind == "subject":
         stages = (stage for stage in LAYOUTS if stage != "prepare")
         return [one for stage in stages for one in rows(tree, stage, subject)]
@@ -70,3 +69,13 @@ def names_of(tree: Tree, kind: str, subject: str) -> list[str]:
     """The names of a subject's items of one kind."""
     stages = {"bank": ("train_dgn",), "attack": ("attack",), "network": HARDENING}.get(kind, ())
     return list(dict.fromkeys(r.about[kind] for s in stages for r in rows(tree, s, subject)))
+
+
+def known_subject(tree: Tree, subject: str) -> None:
+    """Check that there is such a subject.
+
+    Raises:
+        UnknownNameError: there is none; the message lists those there are.
+    """
+    if subject not in section(tree, SUBJECTS):
+        raise UnknownNameError("subject", subject, section(tree, SUBJECTS))
