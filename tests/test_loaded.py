@@ -247,7 +247,9 @@ def test_code_that_dvc_would_not_see_is_refused(
 def test_a_module_found_by_name_must_stand_in_the_row(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "deepcustom.attacks.losses.nce", raising=False)
+    name = "deepcustom.attacks.losses.nce"
+    monkeypatch.setitem(sys.modules, name, None)  # so that it is forgotten again in the end
+    monkeypatch.delitem(sys.modules, name)
     unnamed, named = (RunningCode(second, "train_dgn", more) for more in ([], [PREFIX + LOSS]))
     monkeypatch.setattr("deepcustom.attacks.losses.base.REGISTRY", {})
     __import__("deepcustom.attacks.losses.nce")
@@ -354,10 +356,8 @@ def test_the_command_says_what_will_run_again(
     before: str | None,
 ) -> None:
     root = make_project(tmp_path / "project").root
-    names = ["prepare@mnist", "report@mnist"]
-    monkeypatch.setattr("deepcustom.pipeline.dvc.stage_names", lambda root: names)
     monkeypatch.setattr(
-        "deepcustom.pipeline.dvc.status", lambda root, asked: {asked[0]: ["changed"]}
+        "deepcustom.pipeline.dvc.status", lambda root: {"prepare@mnist": ["changed"]}
     )
     (root / LOCK).unlink()
     for name in (LOCK, "dvc.yaml") if before else ():

@@ -13,8 +13,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,22 +48,33 @@ from pipeline_fixtures import (
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base import rows
-from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
+from deepcustom.base.errors import (
+    DeepCustomError,
+    InputError,
+    ParamsError,
+    UnknownNameError,
+    UserError,
+)
 from deepcustom.base.files import partial_of
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.settings import ReportParams, SuspiciousnessParams
+from deepcustom.base.settings import EvaluateParams, ReportParams, SuspiciousnessParams
+from deepcustom.cli.door import run_words
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import blackbox
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.found import Finding
-from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, read_csv
+from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, Result, read_csv
+from deepcustom.evaluation.score_store import ScoreStore
+from deepcustom.evaluation.scoring import score
 from deepcustom.evaluation.victim import Outcome, Victim
-from deepcustom.pipeline import profile, provenance, workspace
+from deepcustom.pipeline import apart, profile, provenance, remake, workspace
 from deepcustom.pipeline.adversarial_set import first_rows
 from deepcustom.pipeline.code_lock import LOCK, write_lock
+from deepcustom.pipeline.load import load_dataset
 from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.score_inputs import score_inputs
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import page
 from deepcustom.tracking import store as tracking
@@ -256,6 +269,7 @@ def test_what_a_killed_run_left_is_replaced(ws: Workspace) -> None:
 
 TWICE = """
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 import deepcustom.pipeline.run as module
 from deepcustom.pipeline.workspace import Workspace
@@ -1403,6 +1417,154 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
         pages.append({path: dvc_md5(ws.root / path) for path in report.paths})
     assert pages[0] == pages[1]
     assert "| empty |" in (ws.root / workspace.page(DATASET)).read_text()
+
+
+STAGES = {"generate@mnist-lrp-test": "deepcustom generate --subject mnist --bank lrp --split test"}
+
+
+@pytest.fixture
+def two_processes(copied: Done, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A project with two networks and a set, where two processes of one thread share the work."""
+    ws, _ = copied
+    keep_rows(ws.root, ("target", "nce"), ("lrp",))
+    shutil.rmtree(ws.scores(DATASET))
+    monkeypatch.setattr(apart.Share, "of", lambda tree: apart.Share(2, 1))
+    with contextlib.chdir(ws.root):
+        yield ws
+
+
+def remade(ws: Workspace, stages: dict[str, str]) -> dict[str, list[Result]]:
+    return remake.remake(ws, stages, [DATASET], run_words)
+
+
+def test_processes_of_their_own_find_what_one_process_finds(
+    two_processes: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ws = two_processes
+    made = ws.root / workspace.adversarial(DATASET, "test", "lrp")
+    before = dvc_md5(made)
+    shutil.rmtree(made)
+    found = remade(ws, STAGES)
+    out = capsys.readouterr().out
+    assert "making sets and attacking networks: 3/3" in out
+    assert "showing the sets to the networks: 1/1" in out
+    assert dvc_md5(made) == before
+    with threads(1), StageRun(ws, "evaluate", DATASET, writes=False) as stage:
+        params = stage.settings(EvaluateParams)
+        inputs = score_inputs(stage, load_dataset(stage), params, quick=True)
+        assert found == {DATASET: score(inputs, ScoreStore()).results}
+    assert {r.network for r in found[DATASET]} == {"target", "nce"}
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_was_attacked_once_is_not_attacked_again(two_processes: Workspace) -> None:
+    """Each network is attacked apart from the table, which takes the attacks from the store."""
+    ws = two_processes
+    first = remade(ws, {})
+    before = {file: file.stat().st_mtime_ns for file in ws.scores(DATASET).rglob("*.safetensors")}
+    assert len(before) == 2 * 4
+    assert remade(ws, {}) == first
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    # A network's attacks are forgotten when its weights are others.
+    target, nce = (ws.root / workspace.network(DATASET, name) for name in ("target", "nce"))
+    shutil.copy(target, nce)
+    remade(ws, {})
+    after = set(ws.scores(DATASET).rglob("*.safetensors"))
+    assert len(after) == len(before)
+    assert {file.parts[-3] for file in after - before.keys()} == {"nce"}
+
+
+def test_an_error_in_a_process_is_one_of_the_program(two_processes: Workspace) -> None:
+    ws = two_processes
+    (ws.root / workspace.network(DATASET, "nce")).unlink()
+    with pytest.raises(UserError, match=r"models/robust/mnist/nce.safetensors is missing: `make p"):
+        remade(ws, {})
+    assert not active_children()
+
+
+def test_an_interrupt_ends_the_processes_and_leaves_nothing_half_written(
+    two_processes: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ws, before = two_processes, files(two_processes.root)
+    place = ws.root / workspace.adversarial(DATASET, "test", "lrp")
+
+    def interrupt() -> None:
+        while not any(place.parent.glob("*.partial*")):
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        remade(ws, STAGES)
+    thread.join()
+    assert not active_children()
+    left = {path for path in set(files(ws.root)) - set(before) if ".checkpoints" not in path}
+    assert left == set()
+
+
+def test_a_process_that_is_killed_is_said(two_processes: Workspace) -> None:
+    def kill() -> None:
+        while not active_children():
+            time.sleep(0.01)
+        for child in active_children():
+            child.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(DeepCustomError, match="ended from outside, perhaps for lack of memory"):
+        remade(two_processes, STAGES)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "share"),
+    [
+        (1, "auto", (1, 1)),
+        (2, "auto", (2, 1)),
+        (32, "auto", (8, 4)),
+        (4, 2, (2, 2)),
+        (2, 8, (1, 8)),
+        (32, 1, (8, 1)),
+    ],
+)
+def test_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: object, share: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    tree = {"compute": {"device": "cpu", "precision": "float32", "threads": threads}}
+    assert apart.Share.of(tree) == apart.Share(*share)
+
+
+@pytest.mark.usefixtures("unsent")
+def test_how_long_work_took_is_taken_from_records(ws: Workspace) -> None:
+    tree = tiny_params()
+    with StageRun(ws, "evaluate", DATASET) as stage:
+        stage.time({"target/whitebox/pgd": 2.0, "target/whitebox/fgsm": 1.0, "nce/worst/all": 9.0})
+    took = remake._seconds(ws, tree, [DATASET])
+    assert took.keys() == {"evaluate@mnist", "mnist/target"}
+    assert took["mnist/target"] == 3
+    (ws.root / workspace.record(DATASET, "evaluate") / "run.json").write_text("{}")
+    assert remake._seconds(ws, tree, [DATASET]) == {}
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "sizes"), [(1, 8, [1]), (10, 2, [5, 5]), (10, 8, [4, 4, 2]), (5, 2, [5])]
+)
+def test_networks_are_shown_the_sets_in_groups(count: int, most: int, sizes: list[int]) -> None:
+    names = [str(number) for number in range(count)]
+    groups = list(remake._groups(names, most))
+    assert [len(group) for group in groups] == sizes
+    assert [name for group in groups for name in group] == names
 
 
 @pytest.mark.usefixtures("unsent")

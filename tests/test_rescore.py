@@ -18,10 +18,11 @@ from pipeline_fixtures import ROOT
 from deepcustom.base.errors import DeepCustomError, InputError, ParamsError, TrackingError
 from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.base.rows import row as row_of
+from deepcustom.cli.door import run_words
+from deepcustom.evaluation.comparison import Comparison
 from deepcustom.evaluation.results import Result, read_csv, write_csv
-from deepcustom.pipeline import dvc, rescore
+from deepcustom.pipeline import dvc, rescore, workspace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.store import LATER
 
 TABLE = "reports/results/mnist.csv"
 MODEL = "models/target/mnist.safetensors"
@@ -91,10 +92,25 @@ def told(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> Told:
     monkeypatch.setattr(rescore, "check", lambda *_: None)
     monkeypatch.setattr(dvc, "stage_names", lambda root: list(LOCK))
     monkeypatch.setattr(dvc, "run_dvc", lambda root, words, **more: asked.append(list(words)) or 0)
-    monkeypatch.setattr(dvc, "status", lambda root, stages: {})
-    table = ws.root / TABLE  # stands for what scoring anew would find
-    monkeypatch.setattr(rescore, "_scored", lambda ws, dataset: read_csv(table))
+    monkeypatch.setattr(dvc, "status", lambda root: {})
+    monkeypatch.setattr(dvc, "keep_outputs", lambda root, stages: asked.append(["keep", *stages]))
+
+    def remake(
+        ws: Workspace, stages: dict[str, str], names: list[str], run: object
+    ) -> dict[str, list[Result]]:
+        assert stages == {name: dvc.read_lock(ws.root)[name]["cmd"] for name in stages}
+        assert run is run_words
+        asked.append(list(stages))
+        return {name: read_csv(ws.root / workspace.results(name)) for name in names}
+
+    monkeypatch.setattr(rescore, "remake", remake)
     return asked
+
+
+def rescored(
+    ws: Workspace, say: Callable[[str], None] = print
+) -> tuple[list[Result], list[Comparison]]:
+    return rescore.rescore(ws, run_words, say)
 
 
 def lock(ws: Workspace, stages: object) -> None:
@@ -102,10 +118,10 @@ def lock(ws: Workspace, stages: object) -> None:
 
 
 def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Told) -> None:
-    found, (compared,) = rescore.rescore(ws)
+    found, (compared,) = rescored(ws)
     assert found == [row(90)]
     assert (compared.dataset, compared.equal, compared.alike) == ("mnist", 1, True)
-    assert told == [["repro", "--force", "--single-item", *ORDER]]
+    assert told == [ORDER, ["keep", *ORDER]]
 
 
 def test_mlflow_gets_the_runs_of_all_stages_at_once(
@@ -114,11 +130,10 @@ def test_mlflow_gets_the_runs_of_all_stages_at_once(
     old, new = (ws.runs / "mnist/generate" / name for name in ("old", "new"))
     sent: list[list[Path]] = []
 
-    def run(root: Path, words: list[str], *, env: dict[str, str], **_: object) -> int:
-        assert env == {LATER: "1"}
+    def remake(*_: object) -> dict[str, list[Result]]:
         (new / "run.json").parent.mkdir()
         (new / "run.json").write_text("{}")
-        return 0
+        return {"mnist": []}
 
     def fail(*_: object) -> None:
         raise TrackingError("MLflow is away")
@@ -126,13 +141,13 @@ def test_mlflow_gets_the_runs_of_all_stages_at_once(
     old.mkdir(parents=True)
     (old / "run.json").write_text("{}")
     os.utime(old / "run.json", (0, 0))
-    monkeypatch.setattr(dvc, "run_dvc", run)
+    monkeypatch.setattr(rescore, "remake", remake)
     monkeypatch.setattr(rescore, "send_kept", lambda folders, root: sent.append(folders))
-    rescore.rescore(ws)
+    rescored(ws)
     assert sent == [[new]]
     shutil.rmtree(new)
     monkeypatch.setattr(rescore, "send_kept", fail)
-    rescore.rescore(ws)
+    rescored(ws)
     assert "warning: MLflow is away" in capsys.readouterr().err
 
 
@@ -142,7 +157,7 @@ def test_only_the_quick_protocols_are_compared(ws: Workspace, told: Told) -> Non
     write_csv([row(90), slow, after_square], ws.root / TABLE)
     git(ws.root, "commit", "--quiet", "-am", "b")
     write_csv([row(90)], ws.root / TABLE)
-    _, (compared,) = rescore.rescore(ws)
+    _, (compared,) = rescored(ws)
     assert (compared.equal, compared.missing) == (1, [])
 
 
@@ -177,7 +192,7 @@ def test_a_mistake_in_the_settings_shows_before_anything_is_touched(
 
     monkeypatch.setattr(rescore, "check", refuse)
     with pytest.raises(ParamsError, match="seed must be another"):
-        rescore.rescore(ws)
+        rescored(ws)
     assert told == []
 
 
@@ -196,14 +211,14 @@ def test_models_that_are_not_here_are_pulled(
         return 0
 
     monkeypatch.setattr(dvc, "run_dvc", run)
-    rescore.rescore(ws)
-    assert told == [PULL, ["repro", "--force", "--single-item", *ORDER]]
+    rescored(ws)
+    assert told == [PULL, ORDER, ["keep", *ORDER]]
 
 
 def test_models_that_are_nowhere_are_named(ws: Workspace, told: Told) -> None:
     (ws.root / MODEL).unlink()
     with pytest.raises(InputError) as caught:
-        rescore.rescore(ws)
+        rescored(ws)
     assert told == [PULL]
     assert str(caught.value) == (
         f"{MODEL} is neither here nor in the remote storage (1 of 1 models): "
@@ -214,7 +229,7 @@ def test_models_that_are_nowhere_are_named(ws: Workspace, told: Told) -> None:
 def test_a_model_that_is_another_is_said(ws: Workspace, told: Told) -> None:
     (ws.root / MODEL).write_text("others")
     said: list[str] = []
-    rescore.rescore(ws, said.append)
+    rescored(ws, said.append)
     back = f"`dvc checkout --force {MODEL}` brings that back"
     assert said == [f"warning: {MODEL} is not the one of dvc.lock ({back})"]
 
@@ -224,7 +239,7 @@ def test_without_tables_in_the_lock_nothing_runs(ws: Workspace, told: Told, stag
     """DVC without a target would run the whole pipeline."""
     (ws.root / "dvc.lock").unlink() if stages is None else lock(ws, stages)
     with pytest.raises(InputError, match=r"^dvc\.lock has no evaluate@mnist: `make repro` trains"):
-        rescore.rescore(ws)
+        rescored(ws)
     assert told == []
 
 
@@ -233,7 +248,7 @@ def test_a_data_set_that_the_lock_lacks_is_named(
 ) -> None:
     monkeypatch.setattr(dvc, "stage_names", lambda root: [*LOCK, "evaluate@cifar10"])
     with pytest.raises(InputError, match=r"^dvc\.lock has no evaluate@cifar10: "):
-        rescore.rescore(ws)
+        rescored(ws)
     assert told == []
 
 
@@ -242,8 +257,8 @@ def test_stages_that_dvc_yaml_has_no_longer_are_left_alone(ws: Workspace, told: 
     gone = entry("generate --subject mnist --bank gone --split test")
     bank = entry("train_dgn --subject mnist --bank gone", "models/dgn/mnist/gone.safetensors")
     lock(ws, {**LOCK, "generate@mnist-gone-test": gone, "train_dgn@mnist-gone": bank})
-    rescore.rescore(ws)
-    assert told == [["repro", "--force", "--single-item", *ORDER]]
+    rescored(ws)
+    assert told == [ORDER, ["keep", *ORDER]]
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\na: 1\n", "- a\n", "stages: 3\n", "stages: {a: 1}"])
@@ -252,7 +267,7 @@ def test_a_broken_lock_is_one_line(ws: Workspace, told: Told, text: str) -> None
     with pytest.raises(
         InputError, match=r"^dvc\.lock (is not readable|holds no stages): "
     ) as caught:
-        rescore.rescore(ws)
+        rescored(ws)
     assert "\n" not in str(caught.value)
     assert told == []
 
@@ -260,10 +275,7 @@ def test_a_broken_lock_is_one_line(ws: Workspace, told: Told, text: str) -> None
 def test_models_of_other_settings_or_code_are_said(
     ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-
-    def status(root: Path, stages: list[str]) -> dict[str, list[object]]:
-        asked.extend(stages)
+    def status(root: Path) -> dict[str, list[object]]:
         deps = {
             "data/prepared/mnist/train": "deleted",
             "src/deepcustom/training/nets/base.py": "modified",
@@ -272,44 +284,48 @@ def test_models_of_other_settings_or_code_are_said(
         missing = {"changed outs": {"data/analysis/mnist/r.safetensors": "not in cache"}}
         return {
             "train_target@mnist": [{"changed deps": deps}, missing, "changed command"],
-            "train_dgn@mnist-a": [
-                {"changed deps": {"data/prepared/mnist/val": "deleted"}},
-                missing,
-            ],
+            "prepare@mnist": [{"changed deps": {"data/prepared/mnist/val": "deleted"}}, missing],
             **{f"attack@mnist-{k}-train": ["changed command"] for k in range(5)},
+            "attack@mnist-unread-train": ["changed command"],
+            "report@mnist": ["changed command"],
         }
 
+    # The network reads the data set and five sets, and one of them reads an analysis.
+    stages = {**LOCK, **{f"attack@mnist-{k}-train": entry("attack", f"data/{k}") for k in range(5)}}
+    reads = ["src/a.py", "data/prepared/mnist/train", *(f"data/{k}" for k in range(4))]
+    stages["train_target@mnist"] |= {"deps": [{"path": path, "md5": "c" * 32} for path in reads]}
+    further = [{"path": "data/4", "md5": "c" * 32}]
+    stages["attack@mnist-0-train"] |= {"deps": further}
+    lock(ws, stages)
+
     monkeypatch.setattr(dvc, "status", status)
+    monkeypatch.setattr(dvc, "stage_names", lambda root: list(stages))
     said: list[str] = []
-    rescore.rescore(ws, said.append)
-    assert asked == ["train_target@mnist"]
+    rescored(ws, said.append)
     changed = "src/deepcustom/training/nets/base.py, train_target.mnist.epochs, its command changed"
     first = "warning: train_target@mnist would run anew, and the models be others"
     assert said[0] == f"{first}: {changed}"
     assert (len(said), said[-1]) == (5, "warning: and 2 more like this")
 
 
-def test_a_stage_that_fails_says_how_to_get_the_tables_back(
+def test_dvc_is_kept_out_meanwhile(
     ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dvc, "run_dvc", lambda *_, **__: 1)
-    with pytest.raises(
-        DeepCustomError, match=r"dvc repro failed .* `git checkout dvc\.lock reports`"
-    ):
-        rescore.rescore(ws)
+    """And is not disturbed where it is at work."""
 
+    def remake(*_: object) -> dict[str, list[Result]]:
+        assert dvc.is_at_work(ws.root)
+        with (
+            pytest.raises(DeepCustomError, match=r"DVC is at work in .*: try again when it has"),
+            dvc.kept_out(ws.root),
+        ):
+            pass
+        raise InputError("so")
 
-def test_an_interrupt_says_so_too(
-    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(dvc, "run_dvc", interrupted)
-    said: list[str] = []
-    with pytest.raises(KeyboardInterrupt):
-        rescore.rescore(ws, said.append)
-    assert said == [f"what was being made is removed; {rescore.BACK}"]
+    monkeypatch.setattr(rescore, "remake", remake)
+    with pytest.raises(InputError, match="so"):
+        rescored(ws)
+    assert not dvc.is_at_work(ws.root)
 
 
 @pytest.fixture
@@ -319,7 +335,7 @@ def differences(ws: Workspace, told: Told) -> Callable[[int], list[str]]:
     def say(correct: int) -> list[str]:
         write_csv([row(correct)], ws.root / TABLE)
         lines: list[str] = []
-        rescore.say_differences(rescore.rescore(ws)[1], lines.append)
+        rescore.say_differences(rescored(ws)[1], lines.append)
         return lines
 
     return say
@@ -345,7 +361,7 @@ def test_a_table_that_was_never_committed_is_named_first(ws: Workspace, told: To
     git(ws.root, "rm", "--quiet", "--cached", TABLE)
     git(ws.root, "commit", "--quiet", "-m", "b")
     with pytest.raises(InputError, match=f"the last commit has no {TABLE} to compare with"):
-        rescore.rescore(ws)
+        rescored(ws)
     assert told == []
 
 
@@ -369,22 +385,37 @@ def real(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_single_stages_run_in_the_order_given_and_by_force(
-    real: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """What rescore relies on."""
-    assert dvc.status(real, ["one", "two"]) == {}
+def test_what_changed_is_told_apart(real: Path) -> None:
+    assert dvc.status(real) == {}
     assert list(dvc.read_lock(real)) == ["one", "two"]
-    capfd.readouterr()
-    dvc.run_dvc(real, ["repro", "--force", "--single-item", "two", "one"])
-    out = capfd.readouterr().out
-    assert 0 <= out.index("Running stage 'two'") < out.index("Running stage 'one'")
     (real / "one").unlink()
-    reasons = dvc.status(real, ["two"])["two"]
+    reasons = dvc.status(real)["two"]
     assert reasons == [{"changed deps": {"one": "deleted"}}]
     (real / "one").write_text("other")
-    (reason, *_) = dvc.status(real, ["two"])["two"]
+    (reason, *_) = dvc.status(real)["two"]
     assert rescore._changes(reason) == ["one"]
+
+
+def test_outputs_made_without_dvc_are_kept_where_they_are_those_of_the_lock(
+    real: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """DVC then has no reason to run their stages again."""
+    shutil.rmtree(real / ".dvc/cache")
+    assert dvc.status(real)["one"] == [{"changed outs": {"one": "not in cache"}}]
+    before = (real / "dvc.lock").read_bytes()
+    dvc.keep_outputs(real, ["one", "two"])
+    assert dvc.status(real) == {}
+    (real / "two").write_text("other")
+    dvc.keep_outputs(real, ["two"])
+    assert dvc.status(real)["two"] == [{"changed outs": {"two": "modified"}}]
+    assert (real / "dvc.lock").read_bytes() == before
+
+
+def test_dvc_waits_for_its_lock(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with dvc.kept_out(real):
+        assert dvc.run_dvc(real, ["repro", "--force"], check=False) != 0
+    assert "Unable to acquire lock" in capfd.readouterr().err
+    dvc.run_dvc(real, ["repro", "--force"])
 
 
 def test_a_change_further_up_is_seen(real: Path) -> None:
@@ -392,11 +423,12 @@ def test_a_change_further_up_is_seen(real: Path) -> None:
     stages = yaml.safe_load((real / "dvc.yaml").read_text())
     stages["stages"]["one"]["cmd"] += " && true"
     (real / "dvc.yaml").write_text(yaml.safe_dump(stages))
-    assert dvc.status(real, ["two"]) == {"one": ["changed command"]}
+    assert dvc.status(real) == {"one": ["changed command"]}
 
 
 def test_a_failure_of_dvc_is_one_line(real: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DeepCustomError, match=f"dvc repro failed in {real.name}, see above"):
         dvc.run_dvc(real, ["repro", "three"])
+    (real / "dvc.yaml").write_text("stages: {three: 3}\n")
     with pytest.raises(DeepCustomError, match=r"dvc status failed in .*three"):
-        dvc.status(real, ["three"])
+        dvc.status(real)

@@ -239,6 +239,11 @@ def results(
         into.write_text(fill_tables(into.read_text(), found))
 
 
+def run_words(words: Sequence[str]) -> None:
+    """Run a command in this process; its errors are the caller's."""
+    app(list(words), standalone_mode=False)
+
+
 @app.command("rescore", rich_help_panel=HELPERS)
 def rescore() -> None:
     """Score the published networks again, without training; compare with the committed tables."""
@@ -247,7 +252,7 @@ def rescore() -> None:
     from deepcustom.pipeline.hardened import hardened_networks
     from deepcustom.report.tables import print_tables
 
-    found, compared = again.rescore(_here())
+    found, compared = again.rescore(_here(), run_words)
     print_tables(found, hardened_networks(read_params(_here().params)))
     again.say_differences(compared, print)
 
@@ -299,7 +304,7 @@ def upgrade() -> None:
     root = _here().root
     changed = template.upgrade(root)
     print(f"other code than before: {', '.join(changed) or 'no stage'}")
-    again = dvc.status(root, dvc.stage_names(root))
+    again = dvc.status(root)
     print(f"will run again: {', '.join(again) or 'nothing'}")
 
 

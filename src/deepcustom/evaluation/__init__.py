@@ -5,6 +5,7 @@ FOR_OTHERS = {
     "checks": "what a check is",
     "comparison": "results held against earlier ones",
     "files": "checks, curves and pairs as files",
+    "full": "every attack on one network",
     "material": "what attackers bring along",
     "own_network": "a user's own network from a file",
     "results": "accuracies and their table",

@@ -9,36 +9,35 @@ from typing import Any
 
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
-from deepcustom.evaluation.scoring import is_quick, score
+from deepcustom.evaluation.scoring import is_quick
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.check import check
-from deepcustom.pipeline.load import load_dataset
-from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.score_inputs import score_inputs, score_store
+from deepcustom.pipeline.remake import PREPARE, RunCommand, remake
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, TRAINING
-from deepcustom.tracking.store import LATER, send_kept
+from deepcustom.tracking.store import send_kept
 
-SCORING = ("prepare", "generate", "attack")
+SCORING = (PREPARE, "generate", "attack")
 """The stages that lead from trained networks to what they are scored on, in the order to run them."""
 
-BACK = "`git checkout dvc.lock reports` brings the committed ones back"
+BACK = "`git checkout reports` brings the committed records back"
 SHOWN = 4  # warnings of one kind
 
 
 def rescore(
-    ws: Workspace, say: Callable[[str], None] = print
+    ws: Workspace, run: RunCommand, say: Callable[[str], None] = print
 ) -> tuple[list[Result], list[Comparison]]:
     """Pull the models that are missing, and compute the tables' numbers again; train nothing.
 
     Only the protocols that take minutes run: see :func:`deepcustom.evaluation.scoring.is_quick`. This writes
-    the test sets, the records of how they were made, and the store of scores, and nothing else.
+    the test sets, the records of how they were made, and the store of scores, and nothing else. Meanwhile
+    DVC is kept out of the project.
 
     Args:
         ws: a git checkout with ``dvc.lock``.
+        run: runs a command of ``dvc.lock``.
         say: receives each line for the user.
 
     Returns:
@@ -70,18 +69,14 @@ def rescore(
         if lines[SHOWN:]:
             say(f"warning: and {len(lines) - SHOWN} more like this")
     # Test sets, scores, comparison.
-    _run(ws, scoring_stages(lock), say)
-    found = {name: _scored(ws, name) for name in names}
+    begun = time.time()
+    stages = {name: lock[name]["cmd"] for name in scoring_stages(lock)}
+    with dvc.kept_out(ws.root):
+        found = remake(ws, stages, names, run)
+        dvc.keep_outputs(ws.root, stages)
+    _send(ws, begun)
     compared = [compare(committed[name], found[name], name) for name in names]
     return [result for results in found.values() for result in results], compared
-
-
-def _scored(ws: Workspace, dataset: str) -> list[Result]:
-    """Score the networks under the quick protocols, and write nothing but the store of scores."""
-    with StageRun(ws, "evaluate", dataset, writes=False) as stage:
-        params = stage.settings(EvaluateParams)
-        inputs = score_inputs(stage, load_dataset(stage), params, quick=True)
-        return score(inputs, score_store(stage, "rescore")).results
 
 
 def scoring_stages(lock: Mapping[str, Any]) -> list[str]:
@@ -105,9 +100,11 @@ def foreign(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
 
 def outdated(ws: Workspace, lock: Mapping[str, Any]) -> list[str]:
     """A line for each stage that leads to the models and has changed code, settings or inputs."""
-    stages = [name for name in lock if name.split("@")[0] in TRAINING]
+    leading = _leading(lock)
     lines = []
-    for name, reasons in dvc.status(ws.root, stages).items() if stages else []:
+    for name, reasons in dvc.status(ws.root).items() if leading else []:
+        if name not in leading:
+            continue
         changed = [what for reason in reasons for what in _changes(reason)]
         if changed:
             what = ", ".join(dict.fromkeys(changed))
@@ -150,17 +147,8 @@ def _fetch(ws: Workspace, lock: Mapping[str, Any]) -> None:
         )
 
 
-def _run(ws: Workspace, stages: Sequence[str], say: Callable[[str], None]) -> None:
-    """Run exactly ``stages``, even unchanged ones, and send all their records to MLflow at the end."""
-    begun = time.time()
-    words, later = ["repro", "--force", "--single-item", *stages], {LATER: "1"}
-    try:
-        code = dvc.run_dvc(ws.root, words, check=False, env=later)
-    except KeyboardInterrupt:  # DVC removes a stage's outputs before it runs
-        say(f"what was being made is removed; {BACK}")
-        raise
-    if code:
-        raise DeepCustomError(f"dvc repro failed in {ws.root.name}, see above; {BACK}")
+def _send(ws: Workspace, begun: float) -> None:
+    """Send the records that were written since then to MLflow, all at once."""
     made = [file for file in ws.runs.rglob(RUN_FILE) if file.stat().st_mtime >= begun]
     try:
         send_kept([file.parent for file in sorted(made)], ws.root)
@@ -186,6 +174,18 @@ def _models(lock: Mapping[str, Any]) -> dict[str, str]:
     """Path → md5 of every model."""
     outs = [out for entry in lock.values() for out in entry.get("outs", [])]
     return {out["path"]: out["md5"] for out in outs if out["path"].startswith("models/")}
+
+
+def _leading(lock: Mapping[str, Any]) -> set[str]:
+    """The stages that train networks, and those that make what they read, and so on."""
+    maker = {out["path"]: name for name, entry in lock.items() for out in entry.get("outs", [])}
+    found: set[str] = set()
+    new = {name for name in lock if name.split("@")[0] in TRAINING}
+    while new:
+        found |= new
+        read = {dep["path"] for name in new for dep in lock[name].get("deps", [])}
+        new = {maker[path] for path in read if path in maker} - found
+    return found
 
 
 def _option(entry: Mapping[str, Any], name: str) -> str | None:
