@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import NETWORK
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -74,7 +73,7 @@ def exported(path: Path, net: nn.Module, dynamic: bool = True) -> Path:
 
 def load(path: Path, **options: Any) -> nn.Module:
     """What takes the place of a network of MNIST's."""
-    return load_own(path, MNIST, FLOAT32, default=NETWORK["mnist"], **options)
+    return load_own(path, MNIST, FLOAT32, default=MnistClassifier, **options)
 
 
 def images() -> Tensor:
@@ -202,7 +201,7 @@ def test_the_code_of_a_network_decides_its_source(here: Path) -> None:
             weights(here / "a.safetensors"),
             MNIST,
             FLOAT32,
-            default=NETWORK["mnist"],
+            default=MnistClassifier,
             architecture="my_nets:Mine",
         )
         return own_source("my_nets:Mine", more, more)

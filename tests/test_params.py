@@ -69,9 +69,16 @@ def test_models_change_no_setting(name):
         for one in rows.rows(tree, stage):
             given = p.validate(model, one.settings, one.place).model_dump(mode="json")
             lacking = {"decay_rate", "decay_steps", "eps_step", "max_iter", "num_random_init"}
+            lacking |= {"augment", "weights"}
             assert without_none(given, lacking) == without_none(one.settings, lacking), one.place
     for subject, values in tree["subjects"].items():
-        assert p.validate(m.SubjectParams, values, subject).model_dump(mode="json") == values
+        given = p.validate(m.SubjectParams, values, subject).model_dump(mode="json")
+        bare = {key: value for key, value in given["network"].items() if value}
+        assert bare == {"name": values["network"]}
+        for key in ("generator", "conditional"):
+            assert given[key] == {"name": values[key], "options": {}}
+        others = {"dataset", "threat"}
+        assert {key: given[key] for key in others} == {key: values[key] for key in others}
 
 
 def without_none(value: Any, keys: set[str]) -> Any:
@@ -161,8 +168,8 @@ def test_paper_profile_is_the_study(place):
 def test_misspelt_key_is_named_with_the_allowed_ones():
     refused(
         m.RelevanceParams,
-        {"k": 3, "epsilon": 1, "kk": 3},
-        "params.yaml: relevance.mnist.kk is not a known key; allowed: k, epsilon",
+        {"k": 3, "epsilon": 1, "method": "lrp", "kk": 3},
+        "params.yaml: relevance.mnist.kk is not a known key; allowed: k, epsilon, method",
         "relevance.mnist",
     )
 
@@ -260,8 +267,8 @@ def test_training_has_no_default_budget(key):
 
 
 def test_no_mapping_is_refused():
-    refused(m.RelevanceParams, None, "here must be a mapping of k, epsilon, found nothing")
-    refused(m.RelevanceParams, 3, "here must be a mapping of k, epsilon, found 3")
+    refused(m.RelevanceParams, None, "here must be a mapping of k, epsilon, method, found nothing")
+    refused(m.RelevanceParams, 3, "here must be a mapping of k, epsilon, method, found 3")
     refused(
         m.TrainDgnParams,
         {"loss": "nce", "training": None},
@@ -314,7 +321,7 @@ def test_load_takes_the_nested_section(tmp_path):
 
 def test_load_names_the_whole_key(tmp_path):
     file = tmp_path / "params.yaml"
-    file.write_text("relevance: {mnist: {k: -4, epsilon: 1}}")
+    file.write_text("relevance: {mnist: {k: -4, epsilon: 1, method: lrp}}")
     with pytest.raises(ParamsError, match=r"^params\.yaml: relevance\.mnist\.k: .*\(found -4\)$"):
         p.load(file, m.RelevanceParams, "relevance", "mnist")
 
@@ -535,17 +542,17 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
         (
             ("subjects", "mnist", "network"),
             "nonsense",
-            r"subjects\.mnist\.network: 'nonsense' must have the form package\.module:Class",
+            r"subjects\.mnist\.network: nonsense must be a class of deepcustom, or of a file in own/nets",
         ),
         (
             ("subjects", "mnist", "network"),
-            "deepcustom.training.nets.mnist:MnistGenerator",
-            r"subjects\.mnist\.network must be a subclass of deepcustom\.training\.nets\.base\.Classifier",
+            "deepcustom.training.compute:Compute",
+            r"subjects\.mnist\.network must be a subclass of torch\.nn\.Module",
         ),
         (
             ("subjects", "mnist", "generator"),
             "torch.nn:Identity",
-            r"subjects\.mnist\.generator must be a class of deepcustom, since DVC sees no other",
+            r"subjects\.mnist\.generator: torch\.nn:Identity must be a class of deepcustom, or of a file in own/n",
         ),
         (
             ("generate", "mnist-lrp-test", "bank"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.perturb import Effect, SplitAttack, perturb_split
+from deepcustom.attacks.perturb import Effect, SplitAttack, chunk_size, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.progress import silent
@@ -291,3 +291,20 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
     # A busy system takes freed pages back late, which only ever adds.
     assert grown() < 12 or grown() < 12
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shape", "batch", "size"),
+    [
+        (2000, (1, 28, 28), 200, 2000),
+        (2000, (3, 32, 32), 128, 1920),
+        (20_000, (3, 32, 32), 200, 5400),
+        (2000, (3, 256, 256), 8, 80),
+        (2000, (3, 256, 256), 500, 500),
+        (100, (1, 8, 8), 200, 200),
+    ],
+)
+def test_chunks_are_whole_batches_of_little_memory(
+    wanted: int, shape: tuple[int, ...], batch: int, size: int
+) -> None:
+    assert chunk_size(wanted, shape, batch) == size

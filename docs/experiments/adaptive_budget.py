@@ -17,7 +17,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.adaptive import adapt, by_any, by_label
 from deepcustom.evaluation.victim import Victim
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
+from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, labelled
 from deepcustom.pipeline.run import StageRun
 
 OUT = Path(__file__).with_suffix(".csv")
@@ -32,7 +32,7 @@ def measure(stage: StageRun) -> list[tuple[str, int, float, str, str]]:
     spec, compute = load_dataset(stage), stage.compute()
     params = stage.settings(EvaluateParams).adaptive
     threat = ThreatModel.of(stage.subject.threat)
-    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    train, val = (labelled(load_split(stage, spec, name), compute) for name in ("train", "val"))
     bank = load_bank(stage, spec, params.bank, compute)
     x, y = (part[:ATTACKED] for part in val)
     rows = []

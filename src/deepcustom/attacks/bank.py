@@ -14,7 +14,7 @@ from deepcustom.attacks.dgn import DGN, read_dgn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.training.compute import Compute
-from deepcustom.training.nets.base import build
+from deepcustom.training.nets.base import Named, build
 from deepcustom.training.weights import load_state, save_tensors
 
 Output = Literal["image", "perturbation"]
@@ -86,7 +86,7 @@ class DGNBank(DGN):
 
     @classmethod
     def load(
-        cls, path: Path, generator: str, dataset: str, num_classes: int, device: torch.device
+        cls, path: Path, generator: Named, dataset: str, num_classes: int, device: torch.device
     ) -> DGNBank:
         """Read a bank of ``num_classes`` DGNs of the class ``generator`` for ``dataset``.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepcustom.attacks.dgn import DGN, read_dgn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.training.compute import Compute
-from deepcustom.training.nets.base import Conditional, build_conditional
+from deepcustom.training.nets.base import Conditional, Named, build_conditional
 from deepcustom.training.weights import load_state, save_tensors
 
 KIND = "conditional-dgn"
@@ -37,8 +37,8 @@ class PerClass(Conditional):
         return made
 
 
-def conditional(generator: str, num_classes: int, *, per_class: bool = False) -> Conditional:
-    """A fresh generator, ``package.module:Class``; with ``per_class``, one for each label.
+def conditional(generator: Named, num_classes: int, *, per_class: bool = False) -> Conditional:
+    """A fresh generator; with ``per_class``, one for each label.
 
     Raises:
         InputError: there is no such class, or it is not a :class:`Conditional`.
@@ -104,7 +104,7 @@ class ConditionalDGN(DGN):
 
     @classmethod
     def load(
-        cls, path: Path, generator: str, dataset: str, num_classes: int, device: torch.device
+        cls, path: Path, generator: Named, dataset: str, num_classes: int, device: torch.device
     ) -> ConditionalDGN:
         """Read a DGN of the class ``generator`` for the subject ``dataset``.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,15 @@ from deepcustom.training.prediction import predict
 
 Perturb = Callable[[Tensor, Tensor, int], Tensor]
 """(x, y, start) → x_adv: perturbs images (n, C, H, W) with labels (n,), the rows from ``start`` on."""
+
+
+_MOST = 2**26  # bytes of a chunk's images as float32
+
+
+def chunk_size(wanted: int, shape: tuple[int, ...], batch: int) -> int:
+    """How many images of ``shape`` a chunk should have: ``wanted`` at most, whole batches, one at least."""
+    fit = _MOST // (4 * math.prod(shape))
+    return max(min(wanted, fit) // batch, 1) * batch
 
 
 @dataclass(frozen=True)

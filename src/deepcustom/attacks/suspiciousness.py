@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.rows import Images
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Suspiciousness:
 @torch.no_grad()
 def suspicious_units(
     target_net: Classifier,
-    x: Tensor,
+    x: Images,
     y: Tensor,
     num_classes: int,
     *,
@@ -154,7 +155,7 @@ def suspicious_units(
 
 
 def _class_spectra(
-    net: Classifier, x: Tensor, label: int, threshold: float, batch_size: int = 1000
+    net: Classifier, x: Images, label: int, threshold: float, batch_size: int = 1000
 ) -> tuple[dict[str, HitSpectrum], int]:
     """The spectra of every layer over the images of one class, and how many images the network got wrong."""
     spectra: dict[str, HitSpectrum] = {}

@@ -17,23 +17,26 @@ from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, epochs_kept
 from deepcustom.training.fit import fit
 from deepcustom.training.job import Job
-from deepcustom.training.nets.base import MixedPrecision, build
+from deepcustom.training.nets.base import MixedPrecision, Named, build
 from deepcustom.training.prediction import accuracy
+from deepcustom.training.rows import Images, LabelledImages
+
+_ROWS = 2000  # validation images at a time
 
 
 def train_bank(
-    generator: str,
+    generator: Named,
     dataset: str,
     contexts: Sequence[LossContext],
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
+    train: LabelledImages,
+    val: LabelledImages,
     params: TrainDgnParams,
     job: Job,
 ) -> tuple[DGNBank, History]:
     """Train one DGN per class on that class's images.
 
     Args:
-        generator: the class of the DGNs, ``package.module:Class``.
+        generator: what the DGNs are made from.
         dataset: name of the subject that they attack.
         contexts: what the loss may know, one for each class, as
             :func:`deepcustom.attacks.losses.contexts` makes them: the network under attack, frozen and in
@@ -82,7 +85,7 @@ def train_bank(
     return DGNBank(dataset, params.loss, params.output, generators), merged
 
 
-def _finished(generator: str, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
+def _finished(generator: Named, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
     """The results of :func:`train_dgn` for the first classes, as many as the checkpoint holds."""
     found: list[tuple[nn.Module, History]] = []
     for label in range(num_classes):
@@ -104,7 +107,12 @@ def _tell_resumed(classes: int, epochs: int, job: Job) -> None:
 
 
 def train_dgn(
-    generator: str, context: LossContext, x: Tensor, x_val: Tensor, params: TrainDgnParams, job: Job
+    generator: Named,
+    context: LossContext,
+    x: Images,
+    x_val: Images,
+    params: TrainDgnParams,
+    job: Job,
 ) -> tuple[nn.Module, History]:
     """Train the DGN of one class on ``x``; other arguments as in :func:`train_bank`.
 
@@ -118,7 +126,6 @@ def train_dgn(
     net = job.compute.place(build(generator))
     attacked = MixedPrecision(context.target_net, job.compute)
     loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
-    y_val = torch.full((len(x_val),), context.label, device=x_val.device)
 
     # What training minimises, and what it measures after each epoch.
     def terms(batch: Tensor) -> Mapping[str, Tensor]:
@@ -128,9 +135,13 @@ def train_dgn(
 
     def left() -> float:
         bank = DGNBank("", params.loss, params.output, [net])  # used in this call alone
-        labels = torch.zeros_like(y_val)
-        x_adv = bank.generate(x_val, labels, context.threat, compute=job.compute)
-        return accuracy(context.target_net, x_adv, y_val)
+        hits = 0.0
+        for start in range(0, len(x_val), _ROWS):
+            some = x_val[start : start + _ROWS]
+            labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
+            x_adv = bank.generate(some, labels, context.threat, compute=job.compute)
+            hits += len(some) * accuracy(context.target_net, x_adv, labels + context.label)
+        return hits / len(x_val)
 
     def watch(epoch: int) -> Mapping[str, float]:
         return {"val_target_accuracy": left()} if len(x_val) else {}

@@ -45,7 +45,7 @@ class Layout:
 
 LAYOUTS = {
     "prepare": Layout(files=("code",), dataset=False),
-    "train_target": Layout(),
+    "train_target": Layout(files=("reads",)),
     "relevance": Layout(),
     "suspiciousness": Layout(),
     "train_dgn": Layout(("subject", "bank"), recipe=True, files=("code", "reads")),

@@ -40,17 +40,52 @@ class ThreatParams(Params):
     eps: float = Field(gt=0, le=1)
 
 
+class ArchitectureParams(Params):
+    """What a network is made from; the class name alone stands for it where there is nothing else to say.
+
+    ``name``: ``package.module:Class``; ``options``: arguments of the class. The class also gets ``shape``
+    (C, H, W) and ``classes`` of the data set, if it has parameters of these names.
+    """
+
+    name: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class NetworkParams(ArchitectureParams):
+    """The network under attack.
+
+    ``name`` may also be the path of an exported program (``.pt2``). ``mean`` and ``std`` of each channel:
+    images in [0, 1] are normalised by them in front of the network. ``layers``: names of the modules whose
+    outputs count as pre-activations; without them the network tells, or they are found.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    layers: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _a_pair(self) -> NetworkParams:
+        if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
+            raise ValueError("mean and std should have one number for each channel, std above 0")
+        return self
+
+
 class SubjectParams(Params):
     """What is attacked: a data set, a network and a threat model.
 
-    ``network``, ``generator`` and ``conditional`` are named as ``package.module:Class``. The last two are
-    architectures of DGNs: ``generator`` of one DGN per class, ``conditional`` of one that is told the label.
+    ``generator`` and ``conditional`` are architectures of DGNs: of one DGN per class, and of one that is
+    told the label.
     """
 
     dataset: str = Field(min_length=1)
-    network: str = Field(min_length=1)
-    generator: str = Field(min_length=1)
-    conditional: str = Field(min_length=1)
+    network: NetworkParams
+    generator: ArchitectureParams
+    conditional: ArchitectureParams
     threat: ThreatParams
 
 
@@ -62,12 +97,19 @@ class PrepareParams(Params):
     test_size: int | None = Field(gt=0)
 
 
+class AugmentParams(Params):
+    """What happens to training images: ``flip``: half of them are mirrored; ``crop``: shifts in pixels."""
+
+    flip: bool
+    crop: int = Field(ge=0)
+
+
 class TrainingParams(Params):
     """One run of the training loop (Adam).
 
     ``schedule`` of the learning rate: ``constant``; ``staircase``, multiplied by ``decay_rate`` every
     ``decay_steps`` steps; ``one_cycle``, up to ``learning_rate`` and down again. ``momentum`` is Adam's
-    first beta.
+    first beta. ``augment``: None leaves images as they are.
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -78,6 +120,7 @@ class TrainingParams(Params):
     decay_steps: int | None = Field(default=None, ge=1)
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
+    augment: AugmentParams | None = None
 
     @model_validator(mode="after")
     def _a_staircase_alone_decays(self) -> TrainingParams:
@@ -90,11 +133,27 @@ class TrainingParams(Params):
         return self
 
 
+class TargetParams(TrainingParams):
+    """The network under attack: trained here, or brought along.
+
+    ``weights``: a safetensors file that it starts from; None: fresh weights. ``epochs`` of 0: it stays as it
+    is brought.
+    """
+
+    epochs: int = Field(ge=0)
+    weights: str | None = None
+
+
 class RelevanceParams(Params):
-    """``k`` most relevant pixels per class, by LRP with the epsilon rule."""
+    """``k`` most relevant pixels per class.
+
+    ``method``: ``lrp``, with the epsilon rule; or another of Captum's: ``input_x_gradient`` or
+    ``integrated_gradients``, which do not use ``epsilon``.
+    """
 
     k: int = Field(ge=1)
     epsilon: float = Field(gt=0)
+    method: Literal["lrp", "input_x_gradient", "integrated_gradients"]
 
 
 class SuspiciousnessParams(Params):

@@ -4,6 +4,7 @@ FOR_OTHERS = {
     "arrays": "splits and adversarial sets",
     "datasets": "what a data set is",
     "draws": "stratified draws",
+    "mapped": "images that are read when they are needed",
     "sources": "where a built-in data set comes from",
 }
 """The modules that other rooms may import, and what each has."""

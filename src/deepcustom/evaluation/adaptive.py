@@ -17,6 +17,7 @@ from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.fit import Terms, fit
 from deepcustom.training.job import Job
 from deepcustom.training.prediction import predict
+from deepcustom.training.rows import LabelledImages
 
 PROTOCOL = "adaptive"
 
@@ -24,7 +25,7 @@ PROTOCOL = "adaptive"
 def adapt(
     bank: DGNBank,
     victim: Victim,
-    train: tuple[Tensor, Tensor],
+    train: LabelledImages,
     params: AdaptiveParams,
     *,
     compute: Compute,
@@ -57,7 +58,9 @@ def adapt(
             y = torch.full((len(x),), label, device=x.device)
             return {"cross_entropy": -nn.functional.cross_entropy(logits, y, reduction="none")}
 
-        images = train[0][train[1] == label][: params.images_per_class]
+        images = train[0][train[1] == label]
+        if params.images_per_class is not None:
+            images = images[: params.images_per_class]
         seed = derive_seed(victim.seed, PROTOCOL, str(label))
         if len(images):
             fit(generator, terms, [images], params.training, Job(seed, compute))

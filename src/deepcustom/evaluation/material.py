@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
+from deepcustom.training.rows import LabelledImages
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def as_it_is(value: T) -> Lazy[T]:
     return Lazy(uuid.uuid4().hex, lambda: value)
 
 
-Adaptable = tuple[DGNBank, tuple[Tensor, Tensor]]
+Adaptable = tuple[DGNBank, LabelledImages]
 """DGNs to adapt, and the images (N, C, H, W) and labels (N,) to adapt them on."""
 
 

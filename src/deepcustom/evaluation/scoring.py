@@ -15,8 +15,9 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, progress
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import draws
-from deepcustom.data.arrays import Split
+from deepcustom.data.arrays import Split, labels
 from deepcustom.data.datasets import DatasetSpec
+from deepcustom.data.mapped import MappedImages
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
 from deepcustom.evaluation.checks import Check
@@ -79,7 +80,8 @@ class Testbed:
         seed: int,
     ) -> Testbed:
         """Put the test split, whose files have the hash ``md5``, on the device; draw the images to attack."""
-        x, y = (part.to(compute.device) for part in split.tensors())
+        x = MappedImages.on(split.x, compute.device)
+        y = labels(split.y).to(compute.device)
         size = params.n if params.n < len(split) else None
         chosen = draws.subset(split, size, seed).index
         rows = torch.from_numpy(np.searchsorted(split.index, np.sort(chosen)))

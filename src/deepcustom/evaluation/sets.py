@@ -11,6 +11,7 @@ from torch import Tensor
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.data import arrays
 from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.mapped import MappedImages
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import unclipped
@@ -53,8 +54,8 @@ def checked(
     if not clipped:
         print(f"warning: scored as {name}, since {inside.text}")
     found = [inside, *_label_leak(name, made, seed)]
-    x_adv, y = arrays.images(made.x_adv), arrays.labels(made.y)
-    images = TestSet(name, stored.md5, x_adv.to(device), y.to(device), clipped)
+    x_adv, y = MappedImages.on(made.x_adv, device), arrays.labels(made.y)
+    images = TestSet(name, stored.md5, x_adv, y.to(device), clipped)
     rows = split.rows_of(made.index, f"the adversarial set {attack!r}", "test")
     return images, torch.from_numpy(rows), found
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from deepcustom.evaluation.results import Result
 from deepcustom.training.prediction import predict
+from deepcustom.training.rows import Images
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TestSet:
     Attributes:
         attack: name of the attack that made them.
         md5: md5 of their files.
-        x: images (N, C, H, W).
+        x: images (N, C, H, W); they may be unread.
         y: labels (N,).
         inside: whether all of them lie in the ball; if not, the attack breaks the threat model.
     """
@@ -43,7 +44,7 @@ class TestSet:
 
     attack: str
     md5: str
-    x: Tensor
+    x: Images
     y: Tensor
     inside: bool = True
 

@@ -9,12 +9,13 @@ import torch
 from pydantic import Field, model_validator
 
 from deepcustom.base.settings import AttackParams
-from deepcustom.hardening.base import Images, Way, WaySettings
+from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import accuracy
+from deepcustom.training.rows import LabelledImages
 
 
 class ArtSettings(WaySettings):
@@ -37,9 +38,16 @@ class Art(Way[ArtSettings]):
     Settings = ArtSettings
 
     def train(
-        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
+        self,
+        net: Classifier,
+        train: LabelledImages,
+        val: LabelledImages,
+        job: Job,
+        made: LabelledImages | None = None,
     ) -> History:
-        """As :meth:`Way.train`, except that ART computes in float32; every epoch has its own seed.
+        """As :meth:`Way.train`, except that ART holds all images in memory and computes in float32.
+
+        Every epoch has its own seed.
 
         Returns:
             ``val_accuracy`` where ``val`` is not empty (ART reports no loss).
@@ -60,7 +68,7 @@ class Art(Way[ArtSettings]):
         estimator = art_classifier(net, shape, classes, job.compute.device, optimizer)
         attack = art_attack(estimator, self.settings.attack, self.threat)
         trainer = AdversarialTrainer(estimator, attack, ratio=self.settings.ratio)
-        x, y = train[0].cpu().numpy(), np.eye(classes, dtype=np.float32)[train[1].cpu().numpy()]
+        x, y = train[0][:].cpu().numpy(), np.eye(classes, dtype=np.float32)[train[1].cpu().numpy()]
         # Train one epoch at a time, so that the checkpoint can keep each.
         job.tell_resumed()
         done, history, _ = load_epoch(job.checkpoint, net, optimizer)

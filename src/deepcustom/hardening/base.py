@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import field_validator
-from torch import Tensor, nn
+from torch import nn
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.params import Params
@@ -18,9 +18,7 @@ from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, fit
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
-
-Images = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) in [0, 1], and (N,) the label of each, or the row that each was made from."""
+from deepcustom.training.rows import Images, LabelledImages
 
 OLD = {"gf": "goodfellow", "default": "art"}
 """The old name of a ``type`` → its present name."""
@@ -83,7 +81,12 @@ class Way(ABC, Generic[S]):
 
     @abstractmethod
     def train(
-        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
+        self,
+        net: Classifier,
+        train: LabelledImages,
+        val: LabelledImages,
+        job: Job,
+        made: LabelledImages | None = None,
     ) -> History:
         """Harden ``net`` in place.
 
@@ -103,7 +106,7 @@ class Way(ABC, Generic[S]):
         self,
         net: nn.Module,
         terms: Callable[..., Terms],
-        tensors: Sequence[Tensor],
+        tensors: Sequence[Images],
         job: Job,
         *,
         before_epoch: Callable[[int], None] | None = None,

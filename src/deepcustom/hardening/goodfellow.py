@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from deepcustom.base.errors import InputError
-from deepcustom.hardening.base import Images, Way, WaySettings
+from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.rows import LabelledImages
 
 
 class GoodfellowSettings(WaySettings):
@@ -33,7 +34,12 @@ class Goodfellow(Way[GoodfellowSettings]):
     reads_set = True
 
     def train(
-        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
+        self,
+        net: Classifier,
+        train: LabelledImages,
+        val: LabelledImages,
+        job: Job,
+        made: LabelledImages | None = None,
     ) -> History:
         """As :meth:`Way.train`.
 

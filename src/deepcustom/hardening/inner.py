@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.rows import LabelledImages
 
 SCALE = 2.0**10  # lifts gradients above float16's smallest number; leaves their signs as they are
 _ROWS = 1000  # images at a time, where nothing is trained
@@ -112,7 +113,7 @@ def scaled_gradient(net: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:
 
 def accuracy_under(
     net: Classifier,
-    images: tuple[Tensor, Tensor],
+    images: LabelledImages,
     threat: ThreatModel,
     *,
     eps_step: float,
@@ -120,7 +121,8 @@ def accuracy_under(
 ) -> float:
     """Share of ``images``, 0 to 1, that ``net`` gets right under :func:`inner_pgd`; in float32."""
     hits = 0
-    for x, y in zip(*(torch.split(part, _ROWS) for part in images), strict=True):
+    for start in range(0, len(images[1]), _ROWS):
+        x, y = (part[start : start + _ROWS] for part in images)
         x_adv = inner_pgd(net, x, y, threat, eps_step=eps_step, max_iter=max_iter)
         with torch.no_grad():
             hits += int((net(x_adv).argmax(1) == y).sum())

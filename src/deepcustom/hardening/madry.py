@@ -10,12 +10,13 @@ from pydantic import Field
 from torch import Tensor
 
 from deepcustom.base.params import Params
-from deepcustom.hardening.base import Images, Way, WaySettings
+from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import GrowingBall, accuracy_under, inner_pgd
 from deepcustom.training.epochs import History
 from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.rows import LabelledImages
 
 
 class InnerParams(Params):
@@ -44,7 +45,12 @@ class Madry(Way[MadrySettings]):
     title = "{name}, adversarial training as Madry et al. 2018"
 
     def train(
-        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
+        self,
+        net: Classifier,
+        train: LabelledImages,
+        val: LabelledImages,
+        job: Job,
+        made: LabelledImages | None = None,
     ) -> History:
         """As :meth:`Way.train`.
 

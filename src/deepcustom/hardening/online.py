@@ -24,7 +24,7 @@ from torch import Tensor
 from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.hardening.base import Images, Way, WaySettings
+from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import (
     SCALE,
     GrowingBall,
@@ -39,6 +39,7 @@ from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_ep
 from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Classifier, Conditional
+from deepcustom.training.rows import LabelledImages
 
 _WATCHED = 1000  # validation images that are attacked after every epoch, by PGD from random starts
 
@@ -121,7 +122,12 @@ class Online(Way[OnlineSettings]):
         self.losses = losses
 
     def train(
-        self, net: Classifier, train: Images, val: Images, job: Job, made: Images | None = None
+        self,
+        net: Classifier,
+        train: LabelledImages,
+        val: LabelledImages,
+        job: Job,
+        made: LabelledImages | None = None,
     ) -> History:
         """As :meth:`Way.train`; the job's checkpoint keeps the generator with the network.
 

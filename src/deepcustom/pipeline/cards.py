@@ -11,15 +11,16 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import HARDENING, row, rows
-from deepcustom.base.settings import TrainDgnParams, TrainingParams
+from deepcustom.base.settings import TargetParams, TrainDgnParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.results import HardenedWith, Result
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.load import architecture, fresh_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
-from deepcustom.training.nets.base import build, build_classifier, parameter_count
+from deepcustom.training.nets.base import build, parameter_count
 
 
 def model_cards(
@@ -60,13 +61,13 @@ Found = Iterator[tuple[str, Model, Params]]
 
 def _classifiers(stage: StageRun) -> Found:
     subject = stage.row.subject
-    size = parameter_count(build_classifier(stage.subject.network))
+    size = parameter_count(fresh_classifier(stage))
 
     def model(name: str, title: str) -> Model:
         return _model(stage, "classifier", name, title, workspace.network(subject, name), size)
 
     target = row(stage.tree, "train_target", subject)
-    yield "target", model("target", "target network"), stage.settings_of(target, TrainingParams)
+    yield "target", model("target", "target network"), stage.settings_of(target, TargetParams)
     for one in (one for trains in HARDENING for one in rows(stage.tree, trains, subject)):
         kind = way_of(one.settings, one.place, one.stage)
         name = one.about["network"]
@@ -76,7 +77,7 @@ def _classifiers(stage: StageRun) -> Found:
 
 def _banks(stage: StageRun, spec: DatasetSpec) -> Found:
     subject = stage.row.subject
-    size = parameter_count(build(stage.subject.generator))
+    size = parameter_count(build(architecture(stage, stage.subject.generator)))
     for one in rows(stage.tree, "train_dgn", subject):
         name = one.about["bank"]
         title = f"{name}, a bank of {spec.num_classes} DGNs"
@@ -89,9 +90,8 @@ def _generators(stage: StageRun, spec: DatasetSpec) -> Found:
     subject = stage.row.subject
     for one in rows(stage.tree, "train_online", subject):
         name, own = one.about["network"], stage.settings_of(one, OnlineSettings)
-        net = conditional(
-            stage.subject.conditional, spec.num_classes, per_class=own.generator == "per_class"
-        )
+        made_from = architecture(stage, stage.subject.conditional)
+        net = conditional(made_from, spec.num_classes, per_class=own.generator == "per_class")
         title, path = f"{name}, the DGN of the network", workspace.bank(subject, name)
         size = parameter_count(net)
         yield f"dgn-{name}", _model(stage, "generator", name, title, path, size), own

@@ -35,8 +35,8 @@ from deepcustom.base.settings import (
     ReportParams,
     SubjectParams,
     SuspiciousnessParams,
+    TargetParams,
     TrainDgnParams,
-    TrainingParams,
 )
 from deepcustom.data.datasets import load_spec
 from deepcustom.data.sources import find_source, source_names
@@ -45,11 +45,15 @@ from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
 from deepcustom.pipeline.code import NAME as PACKAGE
-from deepcustom.training.nets.base import Classifier, Conditional
+from deepcustom.training.nets.base import Conditional
+from deepcustom.training.nets.exported import SUFFIX
+
+OWN_NETS = "own/nets"
+"""The folder of a project where a user's own networks lie."""
 
 MODELS: dict[str, type[Params]] = {
     "prepare": PrepareParams,
-    "train_target": TrainingParams,
+    "train_target": TargetParams,
     "relevance": RelevanceParams,
     "suspiciousness": SuspiciousnessParams,
     "train_dgn": TrainDgnParams,
@@ -126,18 +130,26 @@ def _subjects(tree: Mapping[str, Any]) -> dict[str, SubjectParams]:
 
 
 def _check_networks(name: str, subject: SubjectParams) -> None:
-    """Check that a subject's classes exist, and that each is of the kind that its key asks for."""
-    wanted = {"network": Classifier, "generator": Module, "conditional": Conditional}
+    """Check that a subject's classes exist where DVC sees them, and are of the kind that is asked for."""
+    wanted = {"network": Module, "generator": Module, "conditional": Conditional}
     for key, kind in wanted.items():
-        place = f"params.yaml: {SUBJECTS}.{name}.{key}"
-        found = load_object(getattr(subject, key), f"{place}:", ParamsError)
-        if not (isinstance(found, type) and issubclass(found, kind)):
-            raise ParamsError(f"{place} must be a subclass of {kind.__module__}.{kind.__name__}")
-        if found.__module__.partition(".")[0] != PACKAGE:
+        place, called = f"params.yaml: {SUBJECTS}.{name}.{key}", getattr(subject, key).name
+        if key == "network" and called.endswith(SUFFIX):
+            if Path(called).parent != Path(OWN_NETS) or not Path(called).is_file():
+                raise ParamsError(f"{place}: {called} must be a file in {OWN_NETS}")
+            continue
+        module = called.partition(":")[0]
+        if not module.startswith((f"{PACKAGE}.", f"{OWN_NETS.replace('/', '.')}.")):
             raise ParamsError(
-                f"{place} must be a class of {PACKAGE}, since DVC sees no other; "
-                "`deepcustom evaluate --network FILE` scores any network"
+                f"{place}: {called} must be a class of {PACKAGE}, or of a file in {OWN_NETS}, since DVC sees "
+                "no other; `deepcustom evaluate --network FILE` scores any network"
             )
+        found = load_object(called, f"{place}:", ParamsError)
+        if not (isinstance(found, type) and issubclass(found, kind)):
+            wanted_class = (
+                "torch.nn.Module" if kind is Module else f"{kind.__module__}.{kind.__name__}"
+            )
+            raise ParamsError(f"{place} must be a subclass of {wanted_class}")
 
 
 def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:

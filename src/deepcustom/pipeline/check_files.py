@@ -36,7 +36,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
             for key, (path, reason) in wanted.items():
                 if key != "code" or not _stands_for(one.about["code"], path, root):
                     must_be(one, key, path, reason)
-            if stage != "prepare":
+            if "code" in layout.files and stage != "prepare":
                 free = () if "reads" in wanted else (one.about["reads"],)
                 _no_more(root, one, free)
 
@@ -56,6 +56,11 @@ def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tup
     """
     if one.stage == "prepare":
         return {"code": (f"{PREFIX}data/{one.name}.py", "the file of the data set")}
+    if one.stage == "train_target":
+        weights = one.settings.get("weights")
+        if weights is not None:
+            return {"reads": (str(weights), "the weights that the network starts from")}
+        return {"reads": (workspace.split(one.dataset, "train"), "since it names no weights")}
     if one.stage == "adversarial_train":
         return _files_of_way(root, tree, one)
     train = workspace.split(one.dataset, "train")

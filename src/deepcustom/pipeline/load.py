@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.hashes import dvc_md5
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.run import StageRun
 
+OURS = "deepcustom."  # how the names of this package's networks begin
+
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
+    from deepcustom.base.settings import ArchitectureParams, TargetParams
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets.base import Classifier
+    from deepcustom.training.nets.base import Architecture, Classifier
+    from deepcustom.training.rows import LabelledImages
 
 
 def load_dataset(stage: StageRun) -> DatasetSpec:
@@ -39,27 +45,61 @@ def load_split(stage: StageRun, spec: DatasetSpec, name: str) -> Split:
     return Split.load(stage.read(workspace.split(stage.row.dataset, name)), spec)
 
 
-def to_device(split: Split, compute: Compute) -> tuple[Tensor, Tensor]:
-    """Images (N, C, H, W) in [0, 1] and labels (N,) on the device, moved once."""
-    x, y = split.tensors()
-    return x.to(compute.device), y.to(compute.device)
+def labelled(split: Split, compute: Compute) -> LabelledImages:
+    """Images (N, C, H, W), float32 in [0, 1] when they are read, and labels (N,); on the device."""
+    from deepcustom.data.arrays import labels
+    from deepcustom.data.mapped import MappedImages
+
+    return MappedImages.on(split.x, compute.device), labels(split.y).to(compute.device)
+
+
+def architecture(stage: StageRun, params: ArchitectureParams) -> Architecture:
+    """What a network of the row's subject is made from, with the facts of the data set."""
+    from deepcustom.training.nets.base import Architecture
+
+    spec = load_dataset(stage)
+    facts = {"shape": spec.shape, "classes": spec.num_classes, "num_classes": spec.num_classes}
+    return Architecture(params.name, params.options, facts)
 
 
 def new_classifier(stage: StageRun, compute: Compute) -> Classifier:
     """A fresh network of the subject's architecture."""
-    from deepcustom.training.nets.base import build_classifier
-
-    return compute.place(build_classifier(stage.subject.network))
+    return compute.place(fresh_classifier(stage))
 
 
 def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
     """A network of the subject by its name in the tables, frozen, in eval mode."""
-    from deepcustom.training.nets.base import build_classifier
     from deepcustom.training.weights import load_network
 
-    net = build_classifier(stage.subject.network)
+    net = fresh_classifier(stage)
     load_network(stage.read(workspace.network(stage.row.subject, name)), net)
     return compute.place(net)
+
+
+def fresh_classifier(stage: StageRun) -> Classifier:
+    """A fresh network of the subject, which tells its pre-activations, and takes images in [0, 1].
+
+    Raises:
+        ParamsError: ``mean`` and ``std`` are not one number for each channel.
+        InputError: the network cannot be made.
+    """
+    from deepcustom.training.nets.base import Classifier, build
+    from deepcustom.training.nets.exported import SUFFIX, load_exported
+    from deepcustom.training.nets.foreign import Foreign
+
+    params, channels = stage.subject.network, load_dataset(stage).shape[0]
+    if params.mean and len(params.mean) != channels:
+        raise ParamsError(
+            f"params.yaml: subjects.{stage.row.subject}.network.mean must have one number for each of "
+            f"{channels} channels, found {len(params.mean)}"
+        )
+    if params.name.endswith(SUFFIX):
+        net: Module = load_exported(stage.read(params.name))
+    else:
+        net = build(architecture(stage, params))
+    if isinstance(net, Classifier) and not (params.mean or params.layers):
+        return net
+    return Foreign(net, mean=params.mean, std=params.std, layers=params.layers)
 
 
 def load_analysis(
@@ -79,3 +119,33 @@ def load_analysis(
             found = tuple(array.shape)
             raise InputError(f"{path}: {key} is {found}, expected {spec.num_classes} rows")
     return {key: array.to(compute.device) for key, array in arrays.items()}
+
+
+def brought(
+    stage: StageRun, net: Classifier, params: TargetParams, spec: DatasetSpec, compute: Compute
+) -> dict[str, str]:
+    """Give a network the weights that it is brought with, if any, and check that it fits the data set.
+
+    Returns:
+        What its own file should say of where it comes from.
+
+    Raises:
+        ParamsError: it is neither trained nor brought with weights, or it cannot be trained.
+        InputError: the weights or the network do not fit.
+    """
+    from deepcustom.training.nets.base import check_outputs
+    from deepcustom.training.nets.exported import SUFFIX
+    from deepcustom.training.weights import load_weights
+
+    place, name = f"params.yaml: train_target.{stage.row.name}", stage.subject.network.name
+    program = name.endswith(SUFFIX)
+    if program and (params.epochs or params.weights):
+        raise ParamsError(f"{place}: an exported program is used as it is: epochs 0 and no weights")
+    if not (program or params.epochs or params.weights):
+        raise ParamsError(f"{place}.epochs is 0, so the network must be brought with weights")
+    if params.weights:
+        load_weights(net, stage.read(params.weights))
+    if params.weights or program or not name.startswith(OURS):
+        check_outputs(net, spec.shape, spec.num_classes, compute, name)
+    file = name if program else params.weights
+    return {"brought": dvc_md5(stage.ws.root / file)} if file else {}

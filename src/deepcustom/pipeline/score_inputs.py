@@ -17,7 +17,7 @@ from deepcustom.evaluation.scoring import ScoringInputs, Testbed
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_split, to_device
+from deepcustom.pipeline.load import architecture, labelled, load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.tracking.record import TRAINING, RunRecord
 
@@ -105,12 +105,16 @@ def _dgns(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> La
     """A bank of DGNs, and the train split to adapt them on."""
     path = stage.read(workspace.bank(stage.row.subject, name))
     bank = DGNBank.load(
-        path, stage.subject.generator, stage.row.subject, spec.num_classes, compute.device
+        path,
+        architecture(stage, stage.subject.generator),
+        stage.row.subject,
+        spec.num_classes,
+        compute.device,
     )
     train = load_split(stage, spec, "train")
     images = _md5(stage, workspace.split(stage.row.dataset, "train"))
     md5 = {"bank": dvc_md5(path), "train": images}
-    return Lazy(md5, lambda: (bank, to_device(train, compute)))
+    return Lazy(md5, lambda: (bank, labelled(train, compute)))
 
 
 def _training_reads(stage: StageRun) -> dict[str, list[str]]:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.progress import progress
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
+from deepcustom.data.mapped import MappedImages
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
 from deepcustom.training.compute import Compute
+from deepcustom.training.rows import LabelledImages
 from deepcustom.training.weights import save_network
 
 
@@ -29,8 +30,8 @@ def run(ws: Workspace, subject: str, name: str) -> None:
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, "train")
-        train = to_device(split, compute)
-        val = to_device(load_split(stage, spec, "val"), compute)
+        train = labelled(split, compute)
+        val = labelled(load_split(stage, spec, "val"), compute)
         made = _adversarial_set(stage, spec, split, name, compute) if way.reads_set else None
 
         net = new_classifier(stage, compute)
@@ -47,11 +48,11 @@ def run(ws: Workspace, subject: str, name: str) -> None:
 
 def _adversarial_set(
     stage: StageRun, spec: DatasetSpec, split: arrays.Split, name: str, compute: Compute
-) -> tuple[Tensor, Tensor]:
+) -> LabelledImages:
     """The images of the train split's adversarial set ``name``, and each one's position in that split."""
     path = workspace.adversarial(stage.row.subject, "train", name)
     made = arrays.AdversarialSet.load(stage.read(path), spec)
     if not len(made):
         raise InputError(f"the adversarial set {name!r} is empty: there is nothing to train on")
     row = torch.from_numpy(split.rows_of(made.index, f"the adversarial set {name!r}", "train"))
-    return arrays.images(made.x_adv).to(compute.device), row.to(compute.device)
+    return MappedImages.on(made.x_adv, compute.device), row.to(compute.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
-from deepcustom.attacks.perturb import SplitAttack
+from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import AttackSetParams
@@ -42,6 +42,6 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
                 threat,
                 compute,
                 only_changed=params.mis_classification_check,
-                chunk=max(2000 // params.batch_size, 1) * params.batch_size,
+                chunk=chunk_size(2000, spec.shape, params.batch_size),
             )
             make_set(stage, spec, split, ready)

@@ -19,7 +19,7 @@ from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.hardened import hardened_with
-from deepcustom.pipeline.load import load_dataset
+from deepcustom.pipeline.load import fresh_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
@@ -99,13 +99,13 @@ def run_own(
                 spec,
                 stage.compute(),
                 architecture=architecture,
-                default=stage.subject.network,
+                default=lambda: fresh_classifier(stage),
                 mean=mean,
                 std=std,
             )
             taken = networks(stage.tree, subject)
             name = network.stem if network.stem not in taken else f"{network.stem}-own"
-            source = own_source(architecture or stage.subject.network, mean, std)
+            source = own_source(architecture or stage.subject.network.name, mean, std)
             own = Network(name, dvc_md5(network), net, source)
 
         inputs = score_inputs(stage, spec, params, own=own)

@@ -9,14 +9,14 @@ from torch import Tensor
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import KIND, ConditionalDGN
 from deepcustom.attacks.dgn import DGN
-from deepcustom.attacks.perturb import SplitAttack
+from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import GenerateParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import make_set
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
+from deepcustom.pipeline.load import architecture, load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import Compute
@@ -46,7 +46,8 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
             threat,
             compute,
             only_changed=params.mis_classification_check,
-            chunk=spec.num_classes * params.batch_size,  # on average a batch for each DGN
+            # On average a batch for each DGN.
+            chunk=chunk_size(spec.num_classes * params.batch_size, spec.shape, params.batch_size),
         )
         with progress(stage.name, len(split)) as advance:
             make_set(stage, spec, split, attack, advance)
@@ -61,7 +62,7 @@ def _dgn(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> DGN
     subject, whose = stage.subject, stage.row.subject
     path = stage.read(workspace.bank(whose, name))
     if read_metadata(path).get("kind") == KIND:
-        return ConditionalDGN.load(
-            path, subject.conditional, whose, spec.num_classes, compute.device
-        )
-    return DGNBank.load(path, subject.generator, whose, spec.num_classes, compute.device)
+        told = architecture(stage, subject.conditional)
+        return ConditionalDGN.load(path, told, whose, spec.num_classes, compute.device)
+    each = architecture(stage, subject.generator)
+    return DGNBank.load(path, each, whose, spec.num_classes, compute.device)

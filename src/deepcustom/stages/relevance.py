@@ -8,7 +8,7 @@ from deepcustom.attacks.relevance import class_relevance, top_pixels
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.settings import RelevanceParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
+from deepcustom.pipeline.load import labelled, load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.weights import save_tensors
@@ -26,10 +26,12 @@ def run(ws: Workspace, subject: str) -> None:
             raise ParamsError(
                 f"params.yaml: relevance.{subject}.k must be at most {values}, found {params.k}"
             )
-        x, y = to_device(load_split(stage, spec, "train"), compute)
+        x, y = labelled(load_split(stage, spec, "train"), compute)
         target_net = load_classifier(stage, "target", compute)
 
-        relevance = class_relevance(target_net, x, y, spec.num_classes, epsilon=params.epsilon)
+        relevance = class_relevance(
+            target_net, x, y, spec.num_classes, epsilon=params.epsilon, method=params.method
+        )
         pixels = top_pixels(relevance, params.k)
 
         arrays = {"relevance": relevance, "pixels": pixels}

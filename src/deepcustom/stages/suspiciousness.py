@@ -5,7 +5,7 @@ from __future__ import annotations
 from deepcustom.attacks.suspiciousness import suspicious_units
 from deepcustom.base.settings import SuspiciousnessParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, to_device
+from deepcustom.pipeline.load import labelled, load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.weights import save_tensors
@@ -18,7 +18,7 @@ def run(ws: Workspace, subject: str) -> None:
         compute = stage.compute()
 
         spec = load_dataset(stage)
-        x, y = to_device(load_split(stage, spec, "train"), compute)
+        x, y = labelled(load_split(stage, spec, "train"), compute)
         target_net = load_classifier(stage, "target", compute)
 
         found = suspicious_units(

@@ -9,11 +9,12 @@ from deepcustom.base.progress import progress
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import (
+    architecture,
+    labelled,
     load_analysis,
     load_classifier,
     load_dataset,
     load_split,
-    to_device,
 )
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -28,8 +29,8 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         loss = find_loss(params.loss)
 
         spec = load_dataset(stage)
-        train = to_device(load_split(stage, spec, "train"), compute)
-        val = to_device(load_split(stage, spec, "val"), compute)
+        train = labelled(load_split(stage, spec, "train"), compute)
+        val = labelled(load_split(stage, spec, "val"), compute)
         target_net = load_classifier(stage, "target", compute)
         analysis = {what: load_analysis(stage, spec, what, compute) for what in loss.requires}
 
@@ -38,7 +39,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         total = params.training.epochs * spec.num_classes
         with progress(stage.name, total) as advance:
             job = stage.job(compute, advance)
-            generator = stage.subject.generator
+            generator = architecture(stage, stage.subject.generator)
             bank, history = train_bank(generator, subject, classes, train, val, params, job)
 
         bank.save(stage.write(workspace.bank(subject, name)))

@@ -9,11 +9,12 @@ from deepcustom.base.progress import progress
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import (
+    architecture,
+    labelled,
     load_analysis,
     load_dataset,
     load_split,
     new_classifier,
-    to_device,
 )
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -30,13 +31,17 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
 
         spec = load_dataset(stage)
-        train = to_device(load_split(stage, spec, "train"), compute)
-        val = to_device(load_split(stage, spec, "val"), compute)
+        train = labelled(load_split(stage, spec, "train"), compute)
+        val = labelled(load_split(stage, spec, "val"), compute)
 
         net = new_classifier(stage, compute)
         per_class = params.generator == "per_class"
         generator = compute.place(
-            conditional(stage.subject.conditional, spec.num_classes, per_class=per_class)
+            conditional(
+                architecture(stage, stage.subject.conditional),
+                spec.num_classes,
+                per_class=per_class,
+            )
         )
         losses = None
         if params.loss is not None:

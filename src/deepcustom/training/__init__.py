@@ -7,7 +7,10 @@ FOR_OTHERS = {
     "fit": "the loop",
     "job": "what travels with every long computation",
     "nets.base": "what a network is, and making one by its name",
+    "nets.exported": "programs that torch exported",
+    "nets.foreign": "any network as a classifier",
     "prediction": "what a network says of images",
+    "rows": "images that may be unread",
     "weights": "safetensors files",
 }
 """The modules that other rooms may import, and what each has."""

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from deepcustom.base.errors import DivergenceError
 from deepcustom.base.settings import TrainingParams
+from deepcustom.training.augment import augmented
 from deepcustom.training.checkpoint import Checkpoint
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History, load_epoch, save_epoch
 from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
+from deepcustom.training.rows import Images, LabelledImages
 
 Terms = Mapping[str, Tensor]
 
@@ -24,7 +26,7 @@ Terms = Mapping[str, Tensor]
 def fit(
     net: nn.Module,
     terms: Callable[..., Terms],
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Images],
     params: TrainingParams,
     job: Job,
     *,
@@ -40,7 +42,8 @@ def fit(
         net: the network to train, already on the job's device; left in eval mode.
         terms: called with a batch of each of ``tensors``; returns term name → (n,) tensor, weighted and
             signed. The loop minimises the batch mean of the sum of all terms.
-        tensors: training data, all with first dimension N, on the job's device.
+        tensors: training data, all with first dimension N, on the job's device; images may be unread. The
+            first are the images that are augmented.
         params: learning rate, epochs, batch size and schedule.
         job: its seed decides the order of the images, and what ``terms`` and ``net`` draw. Its checkpoint
             does not keep what ``terms`` remembers from batch to batch.
@@ -70,6 +73,7 @@ def fit(
         net.train()
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=job.compute.device))
         for batch in _batches(tensors, params.batch_size, order):
+            batch = (augmented(batch[0], params.augment), *batch[1:])
             with job.compute.autocast():
                 parts = terms(*batch)
             loss = torch.stack([part.float() for part in parts.values()]).sum(0).mean()
@@ -142,7 +146,7 @@ class _Descent:
 
 
 def _batches(
-    tensors: Sequence[Tensor], size: int, order: torch.Generator
+    tensors: Sequence[Images], size: int, order: torch.Generator
 ) -> Iterator[tuple[Tensor, ...]]:
     """One epoch: every row once, in a fresh order; the last batch may be shorter."""
     rows = torch.randperm(len(tensors[0]), generator=order).to(tensors[0].device)
@@ -166,17 +170,15 @@ def _scheduler(
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
 
 
-def watch_accuracy(
-    net: nn.Module, val: tuple[Tensor, Tensor]
-) -> Callable[[int], Mapping[str, float]]:
+def watch_accuracy(net: nn.Module, val: LabelledImages) -> Callable[[int], Mapping[str, float]]:
     """A callback for ``fit``'s ``after_epoch``: ``val_accuracy``, 0 to 1, where ``val`` is not empty."""
     return lambda epoch: {"val_accuracy": accuracy(net, *val)} if len(val[0]) else {}
 
 
 def train_classifier(
     net: nn.Module,
-    train: tuple[Tensor, Tensor],
-    val: tuple[Tensor, Tensor],
+    train: LabelledImages,
+    val: LabelledImages,
     params: TrainingParams,
     job: Job,
 ) -> History:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from deepcustom.base.errors import InputError, OutputError
@@ -24,7 +24,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     Raises:
         OutputError: the file cannot be written, for example because the disk is full.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     told = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     # Not save_file: it writes to a temporary file of its own, which stays if the process is killed.
     content = save(plain, metadata=told)
@@ -32,6 +32,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         path.write_bytes(content)
     except OSError as error:
         raise OutputError(f"{final_of(path)} cannot be written: {error.strerror}") from error
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, none in the memory of another: tied weights go to the file twice."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -90,6 +101,46 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds values that are not finite")
     net.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a user's own weights into ``net`` in place.
+
+    Names may begin with ``module.`` or ``_orig_mod.``, which training in parallel and compiling put in front.
+    Of tensors that share memory, one may stand for all, as :func:`safetensors.torch.save_model` writes them.
+
+    Raises:
+        InputError: no such file, or it does not fit ``net``.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no safetensors file, or is corrupted: {reason}") from None
+    expected = net.state_dict(keep_vars=True)
+    named = {_known(name, expected): tensor for name, tensor in tensors.items()}
+    twins = {_place(expected[name]): name for name in named if name in expected}
+    for name, tensor in expected.items():
+        if name not in named and _place(tensor) in twins:
+            named[name] = named[twins[_place(tensor)]]
+    load_state(net, named, path)
+
+
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+def _known(name: str, expected: Mapping[str, Any]) -> str:
+    """``name`` as ``expected`` has it: without what wrappers put in front, or behind our own wrapper's."""
+    bare = name
+    while bare.startswith(WRAPPERS) and bare not in expected:
+        bare = bare.partition(".")[2]
+    return next((one for one in (bare, f"net.{bare}") if one in expected), name)
+
+
+def _place(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
+    return tensor.untyped_storage().data_ptr(), int(tensor.storage_offset()), tuple(tensor.shape)
 
 
 def save_network(path: Path, net: nn.Module, metadata: Mapping[str, Any]) -> None:

@@ -6,6 +6,9 @@ suspiciousness loss use. A generator is one DGN: images in, images of the same s
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -120,44 +123,123 @@ def parameter_count(net: nn.Module) -> int:
 N = TypeVar("N", bound=nn.Module)
 
 
-def build(name: str, **options: Any) -> nn.Module:
+@dataclass(frozen=True)
+class Architecture:
+    """What a network is made from.
+
+    Attributes:
+        name: ``package.module:Class``, a subclass of :class:`torch.nn.Module`, from the current folder too.
+        options: arguments of the class.
+        facts: further arguments, such as ``shape`` and ``classes`` of the data set; the class gets those that
+            it has a parameter for.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """A fresh network.
+
+        Raises:
+            InputError: in one line: there is no such class, it is not a network, or it refuses the options.
+        """
+        return self._built(nn.Module)
+
+    def _built(self, kind: type[N]) -> N:
+        found = network_class(self.name, kind)
+        known = inspect.signature(found).parameters
+        facts = {name: value for name, value in self.facts.items() if name in known}
+        try:
+            return found(**{**facts, **self.options})
+        except Exception as error:  # the user's own class may raise anything
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise InputError(f"network {self.name!r}: making one failed: {why}") from error
+
+
+def network_class(name: str, kind: type[N]) -> type[N]:
+    """The class ``package.module:Class``.
+
+    Raises:
+        InputError: there is no such class, or it is no subclass of ``kind``.
+    """
+    found = load_object(name, "network", InputError)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        wanted = "torch.nn.Module" if kind is nn.Module else f"{kind.__module__}.{kind.__name__}"
+        raise InputError(f"network {name!r} is not a subclass of {wanted}")
+    return found
+
+
+Named = Architecture | str
+"""A network's architecture, or its class alone, ``package.module:Class``."""
+
+
+def build(named: Named, **more: Any) -> nn.Module:
     """A fresh network.
 
     Args:
-        name: ``package.module:Class``, a subclass of :class:`torch.nn.Module`, from the current folder too.
-        options: the arguments of the class.
+        named: what it is made from.
+        more: further arguments of the class, if it has parameters of these names.
 
     Raises:
-        InputError: in one line: there is no such class, it is not a network, or it refuses the options.
+        InputError: as :meth:`Architecture.build`.
     """
-    return _built(name, nn.Module, options)
+    return _with(named, more).build()
 
 
-def build_classifier(name: str, **options: Any) -> Classifier:
+def build_classifier(named: Named, **more: Any) -> Classifier:
     """Like :func:`build`, for a network that names its hidden layers.
 
     Raises:
         InputError: as there, or the class is not a :class:`Classifier`.
     """
-    return _built(name, Classifier, options)
+    return _with(named, more)._built(Classifier)
 
 
-def build_conditional(name: str, classes: int) -> Conditional:
+def build_conditional(named: Named, classes: int) -> Conditional:
     """Like :func:`build`, for a generator that is told the label.
 
     Raises:
         InputError: as there, or the class is not a :class:`Conditional`.
     """
-    return _built(name, Conditional, {"classes": classes})
+    return _with(named, {"classes": classes})._built(Conditional)
 
 
-def _built(name: str, kind: type[N], options: dict[str, Any]) -> N:
-    found = load_object(name, "network", InputError)
-    if not (isinstance(found, type) and issubclass(found, kind)):
-        wanted = "torch.nn.Module" if kind is nn.Module else f"{kind.__module__}.{kind.__name__}"
-        raise InputError(f"network {name!r} is not a subclass of {wanted}")
-    try:
-        return found(**options)
-    except Exception as error:  # the user's own class may raise anything
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(f"network {name!r}: making one failed: {why}") from error
+def _with(named: Named, more: Mapping[str, Any]) -> Architecture:
+    """``named`` with further facts."""
+    known = Architecture(named) if isinstance(named, str) else named
+    return replace(known, facts={**known.facts, **more})
+
+
+def check_outputs(
+    net: nn.Module, shape: tuple[int, int, int], classes: int, compute: Compute, what: str
+) -> None:
+    """Check that a network turns two and three images into as many rows of finite logits.
+
+    Args:
+        net: the network; left in eval mode.
+        shape: (C, H, W) of an image.
+        classes: how many logits it should give.
+        compute: where it lies.
+        what: what to call it.
+
+    Raises:
+        InputError: it does not, in one line.
+    """
+    net.eval()
+    for count in (2, 3):
+        x = torch.full((count, *shape), 0.5, device=compute.device)
+        try:
+            with torch.no_grad():
+                out = net(x)
+        except Exception as error:  # the network may raise anything
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(
+                f"{what}: the network refuses {count} images of shape {shape}: {reason}"
+            ) from error
+        want = (count, classes)
+        if not isinstance(out, Tensor) or tuple(out.shape) != want:
+            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InputError(f"{what}: the network gives {found}, want logits of shape {want}")
+        if not bool(out.isfinite().all()):
+            raise InputError(f"{what}: the network gives logits that are not finite")
