@@ -552,7 +552,7 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
         (
             ("subjects", "mnist", "generator"),
             "torch.nn:Identity",
-            r"subjects\.mnist\.generator: torch\.nn:Identity must be a class of deepcustom, or of a file in own/n",
+            r"subjects\.mnist\.generator: torch\.nn:Identity must be a class of deepcustom, or of a",
         ),
         (
             ("generate", "mnist-lrp-test", "bank"),

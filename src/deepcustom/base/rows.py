@@ -44,7 +44,7 @@ class Layout:
 
 
 LAYOUTS = {
-    "prepare": Layout(files=("code",), dataset=False),
+    "prepare": Layout(files=("reads",), dataset=False),
     "train_target": Layout(files=("reads",)),
     "relevance": Layout(),
     "suspiciousness": Layout(),

@@ -3,8 +3,11 @@
 FOR_OTHERS = {
     "arrays": "splits and adversarial sets",
     "datasets": "what a data set is",
+    "doubts": "what is suspicious about images",
     "draws": "stratified draws",
     "mapped": "images that are read when they are needed",
+    "official": "a data set before anything is drawn from it",
     "sources": "where a built-in data set comes from",
+    "whole": "splits written from many images",
 }
 """The modules that other rooms may import, and what each has."""

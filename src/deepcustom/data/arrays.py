@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_DTYPES = {"x": np.uint8, "x_adv": np.float32, "y": np.uint8, "index": np.int64}
+_DTYPES: dict[str, Any] = {"x": np.uint8, "x_adv": np.float32, "index": np.int64}
+_NAMES = ("x", "x_adv", "y", "index")
 _IMAGES = ("x", "x_adv")
 _CHUNK = 2048
+
+
+def label_dtype(classes: int) -> np.dtype[Any]:
+    """The dtype of labels in files: uint8 for up to 256 classes, uint16 for more."""
+    return np.dtype(np.uint8 if classes <= 256 else np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +60,16 @@ class _Arrays:
             InputError: an array has the wrong dtype or shape for its file.
         """
         arrays = self._arrays()
-        self._check(folder, arrays["x"].shape[1:])
+        self._check(folder, arrays["x"].shape[1:], None)
         for name, array in arrays.items():
             with beside(folder / f"{name}.npy") as partial, partial.open("wb") as file:
                 np.save(file, np.ascontiguousarray(array), allow_pickle=False)
 
-    def _check(self, folder: Path, image: tuple[int, ...]) -> None:
+    def _check(self, folder: Path, image: tuple[int, ...], classes: int | None) -> None:
         """Check each array's form against its file in ``folder``; ``image`` is the shape of one image."""
         for name, array in self._arrays().items():
             shape = image if name in _IMAGES else ()
-            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape))
+            _check_form(folder / f"{name}.npy", name, array, (len(self), *shape), classes)
 
     @classmethod
     def load(cls, folder: Path, spec: DatasetSpec) -> Self:
@@ -79,7 +85,7 @@ class _Arrays:
         n = mode(len(array) if array.ndim else 0 for array in arrays.values())
         for name, path in paths.items():
             shape = spec.shape if name in _IMAGES else ()
-            _check_form(path, name, arrays[name], (n, *shape))
+            _check_form(path, name, arrays[name], (n, *shape), spec.num_classes)
             _check_range(path, name, arrays[name], spec)
         return cls(**arrays)
 
@@ -90,7 +96,7 @@ class Split(_Arrays):
 
     Attributes:
         x: images, uint8 (N, C, H, W) in 0..255.
-        y: labels, uint8 (N,).
+        y: labels (N,), uint8, or uint16 for more than 256 classes.
         index: row of each image in the official split, int64 (N,), no row twice.
     """
 
@@ -132,7 +138,7 @@ class AdversarialSet(_Arrays):
     Attributes:
         x: the images they were made from, uint8 (N, C, H, W) in 0..255.
         x_adv: adversarial images, float32 (N, C, H, W) in [0, 1].
-        y: true labels, uint8 (N,).
+        y: true labels (N,), uint8, or uint16 for more than 256 classes.
         index: row of each image in the official split, int64 (N,), no row twice.
     """
 
@@ -155,13 +161,14 @@ class SetWriter:
 
     def __init__(self, folder: Path, spec: DatasetSpec) -> None:
         """Write images of the shape that ``spec`` gives to ``folder``, which is created if missing."""
-        self._folder, self._shape = folder, spec.shape
+        self._folder, self._shape, self._classes = folder, spec.shape, spec.num_classes
+        self._dtypes = {**_DTYPES, "y": label_dtype(spec.num_classes)}
         self._files: dict[str, BinaryIO] = {}
         self._count = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            for name in _DTYPES:
+            for name in _NAMES:
                 partial = opened.enter_context(beside(self._folder / f"{name}.npy"))
                 self._files[name] = opened.enter_context(partial.open("wb"))
             self._write_headers()
@@ -174,7 +181,7 @@ class SetWriter:
         Raises:
             InputError: an array has the wrong dtype or shape for its file.
         """
-        rows._check(self._folder, self._shape)
+        rows._check(self._folder, self._shape, self._classes)
         for name, array in rows._arrays().items():
             self._files[name].write(np.ascontiguousarray(array).data)
         self._count += len(rows)
@@ -198,7 +205,7 @@ class SetWriter:
         for name, file in self._files.items():
             shape = self._shape if name in _IMAGES else ()
             header = {
-                "descr": np.lib.format.dtype_to_descr(np.dtype(_DTYPES[name])),
+                "descr": np.lib.format.dtype_to_descr(np.dtype(self._dtypes[name])),
                 "fortran_order": False,
                 "shape": (self._count, *shape),
             }
@@ -256,11 +263,17 @@ def _map(path: Path) -> Array:
     return array
 
 
-def _check_form(path: Path, name: str, array: Array, shape: tuple[int, ...]) -> None:
-    dtype = np.dtype(_DTYPES[name])
-    if array.dtype != dtype or array.shape != shape:
-        found = f"{array.dtype} of shape {array.shape}"
-        raise InputError(f"{path}: {found}, expected {dtype} of shape {shape}")
+def _check_form(
+    path: Path, name: str, array: Array, shape: tuple[int, ...], classes: int | None
+) -> None:
+    """Check dtype and shape; labels may have either of their dtypes where ``classes`` is not known."""
+    if name == "y":
+        allowed = [label_dtype(n) for n in ((1, 257) if classes is None else (classes,))]
+    else:
+        allowed = [np.dtype(_DTYPES[name])]
+    if array.dtype not in allowed or array.shape != shape:
+        found, expected = f"{array.dtype} of shape {array.shape}", " or ".join(map(str, allowed))
+        raise InputError(f"{path}: {found}, expected {expected} of shape {shape}")
 
 
 def _check_range(path: Path, name: str, array: Array, spec: DatasetSpec) -> None:

@@ -27,7 +27,7 @@ class SplitFacts:
     Attributes:
         size: number of images.
         x_sha256: of the raw bytes of the C-contiguous uint8 (N, C, H, W) images.
-        y_sha256: of the raw bytes of the uint8 (N,) labels.
+        y_sha256: of the raw bytes of the (N,) labels, uint8, or uint16 for more than 256 classes.
     """
 
     size: Size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from deepcustom.base.errors import ParamsError
 from deepcustom.data.arrays import Array, Split
@@ -50,22 +51,40 @@ def _draw(split: Split, size: int, seed: int, *, key: str, trivial: int) -> tupl
     ``trivial`` is a size, 0 or all, that needs no draw.
     """
     rows = np.argsort(split.index, kind="stable")
+    chosen, rest = pick(split.y[rows], size, seed, key=key, trivial=trivial)
+    return rows[chosen], rows[rest]
+
+
+def pick(
+    y: Array, size: int, seed: int, *, key: str, trivial: int | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of ``size`` images and of the others, stratified by class, by labels alone.
+
+    Args:
+        y: labels (N,) in the order of the official split.
+        size: number of images.
+        seed: of the draw.
+        key: what messages call ``size``.
+        trivial: a size, 0 or all, that needs no draw: the first images are taken. None: there is none.
+
+    Returns:
+        Both sorted, int64.
+
+    Raises:
+        ParamsError: one side would have no image of some class.
+    """
+    rows = np.arange(len(y), dtype=np.int64)
     if size == trivial:
         return rows[:size], rows[size:]
-    n, present = len(split), len(np.unique(split.y))
+    n, present = len(y), len(np.unique(y))
     if not present <= size <= n - present:
-        allowed = f"{trivial}, or {present} (one per class) to {n - present}"
+        whole = "" if trivial is None else f"{trivial}, or "
+        allowed = f"{whole}{present} (one per class) to {n - present}"
         raise ParamsError(f"{key} is {size}, of {n} images: allowed is {allowed}")
     from sklearn.model_selection import train_test_split
 
     try:
-        rest, chosen = train_test_split(
-            rows, test_size=size, random_state=seed, stratify=split.y[rows]
-        )
+        rest, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=y)
     except ValueError as error:
         raise ParamsError(f"{key} {size}: {error}") from error
-    return _sorted(chosen, split.index), _sorted(rest, split.index)
-
-
-def _sorted(rows: Array, index: Array) -> Array:
-    return rows[np.argsort(index[rows], kind="stable")]
+    return np.sort(chosen), np.sort(rest)

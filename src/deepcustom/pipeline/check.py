@@ -13,6 +13,7 @@ from torch.nn import Module
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import LossError, ParamsError, UnknownNameError
+from deepcustom.base.image_settings import prepare_model
 from deepcustom.base.names import load_object
 from deepcustom.base.params import Params, found_value, section, seed, validate
 from deepcustom.base.rows import (
@@ -30,7 +31,6 @@ from deepcustom.base.settings import (
     ComputeParams,
     EvaluateParams,
     GenerateParams,
-    PrepareParams,
     RelevanceParams,
     ReportParams,
     SubjectParams,
@@ -45,14 +45,14 @@ from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
 from deepcustom.pipeline.code import NAME as PACKAGE
+from deepcustom.pipeline.code import OWN
 from deepcustom.training.nets.base import Conditional
 from deepcustom.training.nets.exported import SUFFIX
 
-OWN_NETS = "own/nets"
+OWN_NETS = f"{OWN}/nets"
 """The folder of a project where a user's own networks lie."""
 
 MODELS: dict[str, type[Params]] = {
-    "prepare": PrepareParams,
     "train_target": TargetParams,
     "relevance": RelevanceParams,
     "suspiciousness": SuspiciousnessParams,
@@ -220,6 +220,9 @@ def _check_settings(one: Row) -> None:
     """Check a row's settings. Losses and ways of hardening bring the classes of their own settings."""
     if one.stage in HARDENING:
         hardening(one)
+        return
+    if one.stage == "prepare":
+        validate(prepare_model(one.settings, one.place), one.settings, one.place)
         return
     settings = validate(MODELS[one.stage], one.settings, one.place)
     if isinstance(settings, TrainDgnParams):

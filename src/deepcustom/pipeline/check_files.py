@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
-from deepcustom.base.params import section
+from deepcustom.base.image_settings import BuiltInParams, prepare_model
+from deepcustom.base.params import section, validate
 from deepcustom.base.rows import LAYOUTS, Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.code import PREFIX, closure, closure_of, loaded_package
+from deepcustom.pipeline.code import OWN, PREFIX, closure, closure_of, loaded_package
 from deepcustom.pipeline.code_lock import LOCK, has_sources
+from deepcustom.pipeline.template import own_code
 
 ONLINE = f"{PREFIX}hardening/online.py"
+OWN_DATA = f"{OWN}/data"
+TAKEN = (
+    *("src", OWN_DATA, f"{OWN}/nets", f"{OWN}/losses", "models", "reports", "workspaces"),
+    *("data/prepared", "data/analysis", "data/adversarial", "data/raw"),
+)
+"""The folders of a project that hold no images of the user's own."""
 
 
 def check_files(root: Path, tree: Mapping[str, Any]) -> None:
@@ -34,7 +42,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         for one in rows(tree, stage) if layout.files else ():
             wanted = wanted_files(root, tree, one)
             for key, (path, reason) in wanted.items():
-                if key != "code" or not _stands_for(one.about["code"], path, root):
+                if not _stands_for(one.about[key], path, root):
                     must_be(one, key, path, reason)
             if "code" in layout.files and stage != "prepare":
                 free = () if "reads" in wanted else (one.about["reads"],)
@@ -55,7 +63,7 @@ def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tup
         ParamsError: the row needs an analysis or an adversarial set that no other row makes.
     """
     if one.stage == "prepare":
-        return {"code": (f"{PREFIX}data/{one.name}.py", "the file of the data set")}
+        return {"reads": _source(one)}
     if one.stage == "train_target":
         weights = one.settings.get("weights")
         if weights is not None:
@@ -72,6 +80,28 @@ def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tup
         }
     otherwise = workspace.target(one.subject) if one.stage == "train_dgn" else train
     return _files_of_loss(root, tree, one, str(loss), otherwise)
+
+
+def _source(one: Row) -> tuple[str, str]:
+    """What a row of ``prepare`` reads: the file of a built-in data set, or the images.
+
+    Raises:
+        ParamsError: the images lie outside the project, or where it keeps something else.
+    """
+    params = validate(prepare_model(one.settings, one.place), one.settings, one.place)
+    if isinstance(params, BuiltInParams):
+        return f"{PREFIX}data/{one.name}.py", "the file of the data set"
+    if params.path is None:
+        return OWN_DATA, "since it names no path, and its function lies there"
+    path = PurePosixPath(params.path)
+    problem = ""
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != params.path:
+        problem = "must lie in the project, as a path such as data/images"
+    elif any(path.is_relative_to(one) or PurePosixPath(one).is_relative_to(path) for one in TAKEN):
+        problem = f"must lie beside these, which hold something else: {', '.join(TAKEN)}"
+    if problem:
+        raise ParamsError(f"params.yaml: {one.place}.path {problem}; found {params.path}")
+    return params.path, "the path of its images"
 
 
 def _files_of_loss(
@@ -122,7 +152,12 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
     code = one.about["code"]
     if code == LOCK:  # the lock covers all code of the package
         return
-    more = [path for path in extra_code(root, one.stage, code) if path not in reads]
+    folders = own_code(root, one.stage)
+    more = [
+        path
+        for path in extra_code(root, one.stage, code)
+        if path not in reads and not any(path.startswith(f"{folder}/") for folder in folders)
+    ]
     if more:
         raise ParamsError(
             f"params.yaml: {one.place}: {code} imports {more[0]}, which DVC would not see: "

@@ -30,6 +30,7 @@ CUT: Mapping[str, str] = {
     "cli": "hands the words of the command line on to a stage",
     "base.errors": "says in one line what is wrong",
     "base.settings": "refuses what is misspelt or out of range; it has no default, and changes no setting",
+    "base.image_settings": "as base.settings, for rows of prepare",
     "base.files": "gives what was written its name; which bytes they are, others decide",
     "base.progress": "says how far the work is",
     "pipeline.code": "says which code a stage runs",
@@ -44,6 +45,8 @@ CUT: Mapping[str, str] = {
 """Modules of the package, each with all modules below it, that decide no stage's output, and why."""
 OUTPUTS = ("data", "models", "reports")
 """The folders of a project that hold no code."""
+OWN = "own"
+"""The folder of a project for the user's own code, with a folder for each kind of it."""
 BY_NAME = {"training/nets/base.py": "training/nets", "pipeline/cards.py": "hardening"}
 """Modules that load others by a name in ``params.yaml``, and the folder whose modules they may load."""
 KEPT = {"report": ("report", "base.settings"), "evaluate": ("tracking.record",)}
@@ -145,10 +148,17 @@ def hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
     return found
 
 
-def is_code(path: str) -> bool:
-    """Whether a path in a row or in ``dvc.lock`` is code: Python, or a folder outside :data:`OUTPUTS`."""
+def is_code(path: str, stage: str) -> bool:
+    """Whether a path in a row of ``stage`` or in its part of ``dvc.lock`` is code.
+
+    Code is Python, or a folder outside :data:`OUTPUTS`; ``prepare`` reads images from other folders.
+    """
     name = path.rpartition("/")[2]
-    return name.endswith(".py") or ("." not in name and path.partition("/")[0] not in OUTPUTS)
+    if name.endswith(".py"):
+        return True
+    if stage == "prepare":
+        return f"{path}/".startswith(f"{OWN}/data/")
+    return "." not in name and path.partition("/")[0] not in OUTPUTS
 
 
 def loaded_package() -> Path:

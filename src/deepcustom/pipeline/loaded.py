@@ -10,6 +10,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.hashes import dvc_md5, file_md5
 from deepcustom.pipeline.code import (
     NAME,
+    OWN,
     PREFIX,
     closure,
     code_digest,
@@ -20,7 +21,7 @@ from deepcustom.pipeline.code import (
     runs_nothing,
 )
 from deepcustom.pipeline.code_lock import LOCK, check_lock, has_sources, may_run
-from deepcustom.pipeline.template import listed
+from deepcustom.pipeline.template import listed, own_code
 
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -57,7 +58,8 @@ class RunningCode:
     def __init__(self, root: Path, stage: str, more: Iterable[str] = ()) -> None:
         """Compare, as :func:`verify` does."""
         self._root, self._stage = root, stage
-        self._more = tuple(path for path in more if is_code(path))
+        named = (path for path in more if is_code(path, stage))
+        self._more = tuple(dict.fromkeys([*named, *own_code(root, stage)]))
         self._before = set(sys.modules)
         self._compare()
         self._listed()
@@ -92,10 +94,12 @@ class RunningCode:
         Raises:
             InputError: they differ.
         """
-        if not has_sources(self._root):
-            return
-        wanted = {PREFIX + path for path in closure(self._stage)}
-        differing = wanted ^ set(listed(self._root, self._stage))
+        wanted = set(own_code(self._root, self._stage))
+        there = set(listed(self._root, self._stage, f"{OWN}/"))
+        if has_sources(self._root):
+            wanted |= {PREFIX + path for path in closure(self._stage)}
+            there |= set(listed(self._root, self._stage))
+        differing = wanted ^ there
         if differing:
             raise InputError(
                 f"dvc.yaml does not list the code that {self._stage} runs, {_first(differing)}: "

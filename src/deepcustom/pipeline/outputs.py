@@ -34,7 +34,10 @@ def outputs(one: Row) -> list[str]:
     subject, stage = one.subject, one.stage
     names = [one.about[key] for key in LAYOUTS[stage].names[1:]]
     metrics = workspace.metrics(subject, stage, *names)
-    if stage == "train_target":
+    if stage == "prepare":
+        made = [workspace.split(one.name, name) for name in workspace.SPLITS]
+        made += [workspace.dataset(one.name), workspace.data_record(one.name)]
+    elif stage == "train_target":
         made = [workspace.target(subject)]
     elif stage in ("relevance", "suspiciousness"):
         made = [workspace.analysis(subject, stage)]

@@ -20,14 +20,14 @@ from deepcustom.base.errors import (
     UnknownNameError,
 )
 from deepcustom.base.params import read_params
-from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
+from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay, rows
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
 from deepcustom.pipeline.workspace import Workspace
 
-COPIED = ("src", "examples", "dvc.yaml", ".dvcignore")
+COPIED = ("src", "examples", "own/data", "own/nets", "own/losses", "dvc.yaml", ".dvcignore")
 
 
 def names(ws: Workspace) -> list[str]:
@@ -114,12 +114,19 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     keep_folders(root, tree)
-    raw = root / "data/raw"
-    if not raw.exists():
-        (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
+    (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
+    for path in ("data/raw", *own_images(tree)):
+        link = root / path
+        if not link.exists() and (ws.root / path).exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(ws.root / path)
     return Workspace(root)
+
+
+def own_images(tree: Mapping[str, Any]) -> list[str]:
+    """The paths of the user's own images that rows of ``prepare`` name."""
+    paths = (one.settings.get("path") for one in rows(tree, "prepare"))
+    return [path for path in paths if isinstance(path, str)]
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,22 +11,31 @@ import yaml
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
 from deepcustom.pipeline import code_lock
-from deepcustom.pipeline.code import PREFIX, closure
+from deepcustom.pipeline.code import OWN, PREFIX, closure
 from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 TEMPLATE = Path(__file__).with_name("dvc_template.yaml")
 MARK = "      - CODE\n"
+OWN_MARK = re.compile(r"^      - OWN (\w+)\n", re.MULTILINE)
+"""Stands for a folder of the user's own code, if the project has it."""
 
 
 def render(root: Path) -> str:
     """The ``dvc.yaml`` of the project in ``root``.
 
     If the package's sources lie in the project, each stage depends on those that it runs. Otherwise it
-    depends on its own line of ``deepcustom.lock``, which holds their digest.
+    depends on its own line of ``deepcustom.lock``, which holds their digest. A folder of the user's own code,
+    such as ``own/nets``, is a dependency where the project has it.
     """
     sources = has_sources(root)
-    stages = TEMPLATE.read_text().split("\n\n")
+    stages = (_with_own(stage, root) for stage in _stages().values())
     return "\n\n".join(_with_sources(s, root) if sources else _with_lock(s) for s in stages)
+
+
+def own_code(root: Path, stage: str) -> list[str]:
+    """The folders of the user's own code that a stage depends on, among those that the project has."""
+    text = _stages().get(stage, "")
+    return [path for name in OWN_MARK.findall(text) if (root / (path := f"{OWN}/{name}")).is_dir()]
 
 
 def upgrade(root: Path) -> list[str]:
@@ -37,11 +47,14 @@ def upgrade(root: Path) -> list[str]:
     before = {name: _listed_before(root, name) for name in _names()}
     changed = [] if has_sources(root) else code_lock.update_lock(root)
     replace_file(root / "dvc.yaml", render(root).encode())
-    return changed or [name for name in _names() if before.get(name) != listed(root, name)]
+    differing = [name for name in _names() if before.get(name) != _dependencies(root, name)]
+    return list(dict.fromkeys([*changed, *differing]))
 
 
-def listed(root: Path, stage: str) -> list[str]:
-    """The package's files that the project's ``dvc.yaml`` lists for a stage; none without sources.
+def listed(root: Path, stage: str, prefix: str = PREFIX) -> list[str]:
+    """The paths below ``prefix`` that the project's ``dvc.yaml`` lists for a stage.
+
+    By default they are the package's files, of which there are none in a project without sources.
 
     Raises:
         InputError: the file cannot be read, or has no such stage.
@@ -50,23 +63,39 @@ def listed(root: Path, stage: str) -> list[str]:
         tree = yaml.safe_load((root / "dvc.yaml").read_text())
         entry = tree["stages"][stage]
         deps = entry.get("do", entry)["deps"]
-        return [dep for dep in deps if isinstance(dep, str) and dep.startswith(PREFIX)]
+        return [dep for dep in deps if isinstance(dep, str) and dep.startswith(prefix)]
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"dvc.yaml has no stage {stage} with dependencies: `deepcustom upgrade` writes it anew"
         ) from None
 
 
+def _dependencies(root: Path, stage: str) -> list[str]:
+    """The code that ``dvc.yaml`` lists for a stage: the package's, and the user's own."""
+    return [*listed(root, stage), *listed(root, stage, f"{OWN}/")]
+
+
 def _listed_before(root: Path, stage: str) -> list[str] | None:
-    """As :func:`listed`, but None where that fails, since the file is about to be replaced."""
+    """As :func:`_dependencies`, but None where that fails, since the file is about to be replaced."""
     try:
-        return listed(root, stage)
+        return _dependencies(root, stage)
     except InputError:
         return None
 
 
 def _names() -> list[str]:
-    return [_name(stage) for stage in TEMPLATE.read_text().split("\n\n")]
+    return list(_stages())
+
+
+def _stages() -> dict[str, str]:
+    """Stage → its part of the template."""
+    return {_name(text): text for text in TEMPLATE.read_text().split("\n\n")}
+
+
+def _with_own(stage: str, root: Path) -> str:
+    there = own_code(root, _name(stage))
+    lines = {path: f"      - {path}\n" for path in there}
+    return OWN_MARK.sub(lambda found: lines.get(f"{OWN}/{found[1]}", ""), stage)
 
 
 def _with_sources(stage: str, root: Path) -> str:

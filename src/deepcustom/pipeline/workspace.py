@@ -71,6 +71,11 @@ def dataset(name: str) -> str:
     return f"data/prepared/{name}/dataset.json"
 
 
+def data_record(dataset: str) -> str:
+    """What ``prepare`` noticed about a data set: counts, and what is suspicious."""
+    return f"reports/data/{dataset}.json"
+
+
 def split(dataset: str, name: str) -> str:
     """A prepared split: ``train``, ``val`` or ``test``."""
     return f"data/prepared/{dataset}/{name}"
@@ -178,6 +183,7 @@ def producer(path: str) -> str:
         ("models", "target"): "train_target@{2}",
         ("models", "dgn"): "--glob 'train_*@{2}-{3}'",
         ("models", "robust"): "--glob '*train*@{2}-{3}'",
+        ("reports", "data"): "prepare@{2}",
         ("reports", "cards"): "report@{2}",
         ("reports", "results"): "evaluate@{2}",
         ("reports", "checks"): "evaluate@{2}",

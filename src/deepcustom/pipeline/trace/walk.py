@@ -175,7 +175,11 @@ class _Records:
         commit = provenance.last_change(self.project, self.records[record.run_key])
         then = parse_stages(provenance.file_at(self.project, commit, "dvc.lock")) if commit else {}
         before = then.get(record.name)
-        if before is None or not _same_files(before, now) or not self._agrees(record, before):
+        if (
+            before is None
+            or not _same_files(record.stage, before, now)
+            or not self._agrees(record, before)
+        ):
             return now, ""
         return before, (
             f"dvc.lock names code or settings of now, which did not run: they were taken over; the run is "
@@ -234,15 +238,19 @@ class _Records:
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
     """Path → hash of the code in the lock; for ``deepcustom.lock``, the digest of the stage's code."""
-    found = {one["path"]: one["md5"] for one in entry.get("deps", []) if is_code(one["path"])}
+    found = {
+        one["path"]: one["md5"]
+        for one in entry.get("deps", [])
+        if is_code(one["path"], record.stage)
+    }
     locked = entry.get("params", {}).get(LOCK, {}).get(f"stages.{record.stage}")
     return found if locked is None else {LOCK: locked, **found}
 
 
-def _same_files(one: Entry, other: Entry) -> bool:
-    """Whether two entries have the same outputs, and the second has all data of the first, unchanged."""
+def _same_files(stage: str, one: Entry, other: Entry) -> bool:
+    """Whether two entries of a stage have the same outputs, and the second all data of the first."""
     read, also = (
-        {(dep["path"], dep["md5"]) for dep in entry.get("deps", []) if not is_code(dep["path"])}
+        {(d["path"], d["md5"]) for d in entry.get("deps", []) if not is_code(d["path"], stage)}
         for entry in (one, other)
     )
     return _outs(one) == _outs(other) and read <= also
