@@ -17,7 +17,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.adaptive import adapt, by_any, by_label
 from deepcustom.evaluation.victim import Victim
-from deepcustom.pipeline.load import load_classifier, load_dataset, load_split, labelled
+from deepcustom.pipeline.load import labelled, load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 
 OUT = Path(__file__).with_suffix(".csv")
