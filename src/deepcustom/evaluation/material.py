@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import ConditionalDGN
 
 T = TypeVar("T")
 
@@ -38,7 +39,9 @@ def as_it_is(value: T) -> Lazy[T]:
     return Lazy(uuid.uuid4().hex, lambda: value)
 
 
-Adaptable = tuple[DGNBank, tuple[Tensor, Tensor]]
+DGNs = DGNBank | ConditionalDGN
+"""One DGN for each class, or a single one that is told the label."""
+Adaptable = tuple[DGNs, tuple[Tensor, Tensor]]
 """DGNs to adapt, and the images (N, C, H, W) and labels (N,) to adapt them on."""
 
 
