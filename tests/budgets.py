@@ -67,5 +67,6 @@ def bank(values: dict[str, Any]) -> TrainDgnParams:
     """A bank of DGNs; what its budget and its loss lack is filled in."""
     budget = training(**values["training"]).model_dump(exclude_none=True)
     weights = options(values["loss"], **values.get("options", {}))
-    whole = {"output": "image", **values, "training": budget, "options": weights}
+    usual = {"generator": "per_class", "output": "image"}
+    whole = {**usual, **values, "training": budget, "options": weights}
     return TrainDgnParams.model_validate(whole)

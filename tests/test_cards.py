@@ -124,7 +124,7 @@ def test_a_banks_card_has_every_network_on_its_images() -> None:
     assert "pgd" not in found
 
 
-@pytest.mark.parametrize("kind", ["classifier", "bank", "generator"])
+@pytest.mark.parametrize("kind", ["classifier", "bank", "conditional", "generator"])
 def test_a_model_without_results_has_a_card_without_figures(kind: str) -> None:
     found = text(kind, "nce", [])
     assert "accuracy, %" not in found

@@ -19,6 +19,8 @@ from pipeline_fixtures import ROOT, adding_project, call_main, own_modules, reso
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, row, rows
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, save_spec
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change import added
 from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
@@ -246,6 +248,35 @@ def test_steps_follow_the_radius_of_another_subject(project: Workspace) -> None:
     step = change.tree["train_online"]["mnist-online"]["eps_step"]
     assert step == pytest.approx(0.0313 * 0.3 / 0.0313)
     assert change.rows == ["train_online.mnist-online, like train_online.cifar10-online"]
+
+
+@pytest.mark.parametrize(("classes", "told"), [(3, False), (20, False), (21, True), (100, True)])
+def test_with_many_classes_a_bank_is_told_the_label(
+    project: Workspace, classes: int, told: bool
+) -> None:
+    """In a subject like one of few classes, and in a bank without another beside it."""
+    facts = SplitFacts(1, "0" * 64, "1" * 64)
+    names = tuple(f"class {label}" for label in range(classes))
+    spec = DatasetSpec("own", "Own", (1, 28, 28), names, {"train": facts, "test": facts})
+    place = project.root / workspace.dataset("own")
+    place.parent.mkdir(parents=True)
+    save_spec(spec, place)
+    tree = read_params(project.params)
+    tree["prepare"] = {**tree["prepare"], "own": tree["prepare"]["mnist"]}
+    draft = Draft(project.root, tree)
+    added.add_subject(draft, "like", "mnist", {"dataset": "own"}, only=["nce", "madry"])
+    expected = ("conditional", "perturbation") if told else ("per_class", "image")
+    one = row(draft.tree, "train_dgn", "like", "nce")
+    assert (one.settings["generator"], one.settings["output"]) == expected
+    added.add_bank(draft, "like", "nce2", "nce", None, {})  # as its sibling
+    two = row(draft.tree, "train_dgn", "like", "nce2")
+    assert two.settings == one.settings
+    draft.tree["train_dgn"] = {}
+    for given in ({}, {"generator": "per_class"}):
+        added.add_bank(draft, "like", f"b{len(given)}", "nce", "mnist-bank", given)
+        alone = row(draft.tree, "train_dgn", "like", f"b{len(given)}").settings
+        assert alone["generator"] == ("per_class" if given else expected[0])
+        assert alone["output"] == expected[1]
 
 
 def test_numbers_as_people_write_them(project: Workspace) -> None:

@@ -591,6 +591,22 @@ def test_adapting_leaves_the_bank_and_the_network_and_does_harm(bank, trained, t
         assert not (outcomes["dgn-any"].stands & ~outcomes["dgn"].stands).any()
 
 
+def test_every_dgn_of_a_bank_meets_every_image(bank, trained, held_out):
+    victim = victim_of(trained, held_out, n=40)
+    found = by_any(victim, bank, compute=FLOAT32)
+    x, y = victim.x[victim.right], victim.y[victim.right]
+    left, first = torch.ones(len(x), dtype=torch.bool), x.clone()
+    for label in range(10):
+        x_adv = bank.generate(x, torch.full((len(x),), label), victim.threat, compute=FLOAT32)
+        falls = left & (predict(trained, x_adv).argmax(1) != y)
+        first[falls] = x_adv[falls]
+        left &= ~falls
+    assert 0 < int(left.sum()) < len(x)
+    assert torch.equal(found.x_adv[victim.right], first)
+    assert torch.equal(found.stands[victim.right], left)
+    assert found.cost.queries == 11 * len(x)  # and once more, for the outcome
+
+
 def test_the_dgn_of_a_class_without_images_stays(bank, trained, train, held_out):
     mine = train[1] == 4
     once = budgets.adaptive(bank="nce", training=TRAINING.model_copy(update={"epochs": 1}))

@@ -1609,6 +1609,38 @@ def test_a_bank_of_perturbations_stays_in_the_ball_by_itself(copied: Done) -> No
 
 
 @pytest.mark.usefixtures("unsent")
+def test_a_bank_that_is_told_the_label_goes_all_the_way(copied: Done) -> None:
+    """Trained, kept, making a set, adapted to every network, and on its card."""
+    ws, pipeline = copied
+    told = {"generator": "conditional", "output": "perturbation"}
+    over = {
+        "train_dgn": {"mnist-nce": told},
+        "evaluate": {"mnist": {"adaptive": {"bank": "nce"}}},
+    }
+    set_params(ws.root, over)
+    one = pipeline.instances["train_dgn@mnist-nce"]
+    run_instance(ws, one)
+    path = ws.root / workspace.bank(DATASET, "nce")
+    dgn = ConditionalDGN.load(path, CONDITIONAL[DATASET], DATASET, 10, torch.device("cpu"))
+    assert (dgn.loss, dgn.per_class) == ("nce", False)
+    history = json.loads((ws.root / workspace.metrics(DATASET, "train_dgn", "nce")).read_text())
+    assert "val_target_accuracy" in history["metrics"]
+    first = path.read_bytes()
+    run_instance(ws, one)
+    assert path.read_bytes() == first
+    for name in ("generate@mnist-nce-test", "evaluate@mnist", "report@mnist"):
+        run_instance(ws, pipeline.instances[name])
+    images = load_set(ws, "test", "nce")
+    far = np.abs(images.x_adv - images.x / np.float32(255)).max(axis=(1, 2, 3))
+    assert 0.02 < far.min() <= far.max() <= EPS + 1e-6
+    found = read_csv(ws.root / workspace.results(DATASET))
+    assert {r.attack for r in found if r.protocol == "adaptive"} == {"dgn", "dgn-any"}
+    card = (ws.root / workspace.cards(DATASET) / "dgn-nce.md").read_text()
+    assert "nce, one DGN for all 10 classes" in card
+    assert "generator conditional" in card
+
+
+@pytest.mark.usefixtures("unsent")
 def test_a_generator_that_learned_with_a_network_makes_images(copied: Done) -> None:
     ws, _ = copied
     row = {"subject": DATASET, "dataset": DATASET, "bank": "online", "split": "test"}

@@ -13,5 +13,6 @@ FOR_OTHERS = {
     "suspiciousness": "which units point at a network's failures",
     "threat": "which images count as adversarial",
     "train_bank": "training a bank",
+    "train_conditional": "training one DGN that is told the label",
 }
 """The modules that other rooms may import, and what each has."""

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.dgn import DGN, read_dgn
+from deepcustom.attacks.dgn import DGN, read_dgn, stored
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.training.compute import Compute
@@ -116,11 +116,6 @@ def _padded(rows: Tensor, most: int) -> Tensor:
     """
     size = min(math.ceil(len(rows) / 16) * 16, most)
     return torch.cat([rows, rows[-1:].expand(size - len(rows))])
-
-
-def stored(tensor: Tensor) -> Tensor:
-    """``tensor`` as it goes to disk: weights in half precision, biases and batch norm unchanged."""
-    return tensor.half() if tensor.dim() > 1 else tensor
 
 
 def ready(net: nn.Module, device: torch.device) -> nn.Module:

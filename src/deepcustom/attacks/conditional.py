@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.dgn import DGN, read_dgn
+from deepcustom.attacks.dgn import DGN, read_dgn, stored
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Conditional, Named, build_conditional
@@ -63,6 +63,12 @@ def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
     return threat.spread(generator(x, y), x)
 
 
+def _exact(tensor: Tensor) -> Tensor:
+    """``tensor`` as banks store it, if that changes no value; else as it is."""
+    small = stored(tensor)
+    return small if torch.equal(small.to(tensor.dtype), tensor) else tensor
+
+
 @dataclass(frozen=True)
 class ConditionalDGN(DGN):
     """A conditional generator as an attack.
@@ -71,7 +77,7 @@ class ConditionalDGN(DGN):
         dataset: name of the subject that it attacks.
         loss: the loss it was trained on.
         per_class: whether it holds a generator for each class.
-        generator: frozen, in eval mode.
+        generator: gives what :func:`perturbed` spreads over the ball; frozen and in eval mode once trained.
     """
 
     dataset: str
@@ -98,9 +104,10 @@ class ConditionalDGN(DGN):
         return torch.cat(made) if made else torch.empty_like(x)
 
     def save(self, path: Path) -> None:
-        """Write it to a safetensors file."""
+        """Write it to a safetensors file; weights that are exact in half precision take half the space."""
         about = {"dataset": self.dataset, "loss": self.loss, "per_class": self.per_class}
-        save_tensors(path, self.generator.state_dict(), {"kind": KIND, **about})
+        tensors = {name: _exact(tensor) for name, tensor in self.generator.state_dict().items()}
+        save_tensors(path, tensors, {"kind": KIND, **about})
 
     @classmethod
     def load(

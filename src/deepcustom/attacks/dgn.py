@@ -78,3 +78,8 @@ def read_dgn(path: Path, kind: str, dataset: str) -> tuple[dict[str, Tensor], di
         found = f"{about.get('kind')} for {about.get('dataset')}"
         raise InputError(f"{path} holds a {found}, expected a {kind} for {dataset}")
     return tensors, about
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """``tensor`` as it goes to disk: weights in half precision, biases and batch norm unchanged."""
+    return tensor.half() if tensor.dim() > 1 else tensor

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.bank import DGNBank, propose, ready, stored
+from deepcustom.attacks.bank import DGNBank, propose, ready
+from deepcustom.attacks.dgn import stored
 from deepcustom.attacks.losses import LossContext, build_loss
 from deepcustom.base.errors import InputError, LossError
 from deepcustom.base.settings import TrainDgnParams
@@ -131,7 +132,7 @@ def train_dgn(
     def terms(batch: Tensor) -> Mapping[str, Tensor]:
         g = propose(net, batch, params.output, context.threat)
         with torch.autocast(job.compute.device.type, enabled=False):
-            return _checked(loss(batch, g), len(batch), params.loss)
+            return checked(loss(batch, g), len(batch), params.loss)
 
     def left() -> float:
         bank = DGNBank("", params.loss, params.output, [net])  # used in this call alone
@@ -158,7 +159,7 @@ def train_dgn(
     return ready(net, job.compute.device), history
 
 
-def _checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
+def checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
     """``terms``, checked, since a user's loss may return anything."""
     if not isinstance(terms, Mapping) or not terms:
         raise LossError(f"loss {loss!r} must return a mapping of named terms")

@@ -168,14 +168,25 @@ class TrainDgnParams(Params):
     """One bank of DGNs.
 
     ``loss`` is a registered name or the user's own ``package.module:Class``, built with ``options``.
+    ``generator``: ``per_class``, one DGN for each class; or ``conditional``, a single one that is told the
+    label.
     ``output`` says what a generator puts out: ``image``, the image, clipped afterwards, as in the study;
     or ``perturbation``, a perturbation, scaled to the ball and trained through the projection.
     """
 
     loss: str = Field(min_length=1)
+    generator: Literal["per_class", "conditional"]
     output: Literal["image", "perturbation"]
     training: TrainingParams
     options: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _a_conditional_one_perturbs(self) -> TrainDgnParams:
+        if self.generator == "conditional" and self.output == "image":
+            raise ValueError(
+                "output should be perturbation, since generator is conditional, found image"
+            )
+        return self
 
 
 class GenerateParams(Params):

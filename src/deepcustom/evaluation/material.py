@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.training.rows import LabelledImages
 
 T = TypeVar("T")
@@ -39,7 +40,9 @@ def as_it_is(value: T) -> Lazy[T]:
     return Lazy(uuid.uuid4().hex, lambda: value)
 
 
-Adaptable = tuple[DGNBank, LabelledImages]
+DGNs = DGNBank | ConditionalDGN
+"""One DGN for each class, or a single one that is told the label."""
+Adaptable = tuple[DGNs, LabelledImages]
 """DGNs to adapt, and the images (N, C, H, W) and labels (N,) to adapt them on."""
 
 

@@ -7,6 +7,7 @@ FOR_OTHERS = {
     "change.draft": "new rows as they are drawn up",
     "change.forecast": "what a change of rows will run",
     "change.plan": "rows added and removed",
+    "dgns": "the DGNs of a subject by name",
     "dvc": "DVC, asked through its command line",
     "hardened": "which attack each network was hardened with",
     "load": "what several stages read",

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from torch.nn import Module
+
 from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
@@ -77,12 +79,18 @@ def _classifiers(stage: StageRun) -> Found:
 
 def _banks(stage: StageRun, spec: DatasetSpec) -> Found:
     subject = stage.row.subject
-    size = parameter_count(build(architecture(stage, stage.subject.generator)))
     for one in rows(stage.tree, "train_dgn", subject):
-        name = one.about["bank"]
-        title = f"{name}, a bank of {spec.num_classes} DGNs"
-        made = _model(stage, "bank", name, title, workspace.bank(subject, name), size)
-        yield f"dgn-{name}", made, stage.settings_of(one, TrainDgnParams)
+        name, own = one.about["bank"], stage.settings_of(one, TrainDgnParams)
+        if own.generator == "conditional":
+            kind, title = "conditional", f"{name}, one DGN for all {spec.num_classes} classes"
+            net: Module = conditional(
+                architecture(stage, stage.subject.conditional), spec.num_classes
+            )
+        else:
+            kind, title = "bank", f"{name}, a bank of {spec.num_classes} DGNs"
+            net = build(architecture(stage, stage.subject.generator))
+        path, size = workspace.bank(subject, name), parameter_count(net)
+        yield f"dgn-{name}", _model(stage, kind, name, title, path, size), own
 
 
 def _generators(stage: StageRun, spec: DatasetSpec) -> Found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import adversarial_sets, networks
@@ -17,7 +16,8 @@ from deepcustom.evaluation.scoring import ScoringInputs, Testbed
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import architecture, labelled, load_classifier, load_split
+from deepcustom.pipeline.dgns import load_dgns
+from deepcustom.pipeline.load import labelled, load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.tracking.record import TRAINING, RunRecord
 
@@ -103,18 +103,11 @@ def load_networks(stage: StageRun, names: Iterable[str], compute: Compute) -> li
 
 def _dgns(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -> Lazy[Adaptable]:
     """A bank of DGNs, and the train split to adapt them on."""
-    path = stage.read(workspace.bank(stage.row.subject, name))
-    bank = DGNBank.load(
-        path,
-        architecture(stage, stage.subject.generator),
-        stage.row.subject,
-        spec.num_classes,
-        compute.device,
-    )
+    dgns = load_dgns(stage, spec, name, compute)
     train = load_split(stage, spec, "train")
     images = _md5(stage, workspace.split(stage.row.dataset, "train"))
-    md5 = {"bank": dvc_md5(path), "train": images}
-    return Lazy(md5, lambda: (bank, labelled(train, compute)))
+    md5 = {"bank": _md5(stage, workspace.bank(stage.row.subject, name)), "train": images}
+    return Lazy(md5, lambda: (dgns, labelled(train, compute)))
 
 
 def _training_reads(stage: StageRun) -> dict[str, list[str]]:

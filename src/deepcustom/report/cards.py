@@ -30,6 +30,10 @@ USE = {
         "For research on adversarial robustness: making adversarial images in one forward pass each, to test "
         "or harden classifiers of the same images."
     ),
+    "conditional": (
+        "For research on adversarial robustness: making adversarial images in one forward pass each, from an "
+        "image and its label, to test or harden classifiers of the same images."
+    ),
     "generator": (
         "For research on adversarial robustness: making starting points for gradient steps inside the ball, "
         "in one forward pass from an image and its label, to test or harden classifiers of the same images."
@@ -44,6 +48,11 @@ LIMITS = {
     "bank": (
         "Trained against one network, with the true label choosing the generator. The table shows its effect "
         "on other networks; its effect on other images is unknown. A network hardened with its images learns "
+        "those images; see the white-box figures on that network's card."
+    ),
+    "conditional": (
+        "Trained against one network, and told the true label of each image. The table shows its effect on "
+        "other networks; its effect on other images is unknown. A network hardened with its images learns "
         "those images; see the white-box figures on that network's card."
     ),
     "generator": (
@@ -71,7 +80,8 @@ class Model:
     """A published model.
 
     Attributes:
-        kind: ``classifier``, ``bank``, or ``generator`` for one that learned with a network.
+        kind: ``classifier``, ``bank``, ``conditional`` for a bank that is one DGN and is told the label, or
+            ``generator`` for one that learned with a network.
         name: its name in the tables: ``target``, the attack it was hardened with, or a bank's own
             name.
         title: what it is, in words.

@@ -1,10 +1,13 @@
-"""One bank of DGNs."""
+"""One bank of DGNs: one for each class, or a single one that is told the label."""
 
 from __future__ import annotations
 
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import ConditionalDGN, conditional
 from deepcustom.attacks.losses.base import contexts, find_loss
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
+from deepcustom.attacks.train_conditional import train_conditional
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.pipeline import workspace
@@ -36,13 +39,21 @@ def run(ws: Workspace, subject: str, name: str) -> None:
 
         classes = contexts(target_net, threat, analysis, spec.num_classes)
 
-        total = params.training.epochs * spec.num_classes
+        told = params.generator == "conditional"
+        total = params.training.epochs * (1 if told else spec.num_classes)
         with progress(stage.name, total) as advance:
             job = stage.job(compute, advance)
-            generator = architecture(stage, stage.subject.generator)
-            bank, history = train_bank(generator, subject, classes, train, val, params, job)
+            dgn: DGNBank | ConditionalDGN
+            if told:
+                fresh = compute.place(
+                    conditional(architecture(stage, stage.subject.conditional), spec.num_classes)
+                )
+                dgn, history = train_conditional(fresh, subject, classes, train, val, params, job)
+            else:
+                generator = architecture(stage, stage.subject.generator)
+                dgn, history = train_bank(generator, subject, classes, train, val, params, job)
 
-        bank.save(stage.write(workspace.bank(subject, name)))
+        dgn.save(stage.write(workspace.bank(subject, name)))
 
         stage.log({key: curve[-1] for key, curve in history.items()}, history)
         stage.figure("curves", loss_curves(history, f"{spec.title}: DGNs on {name}"))

@@ -20,12 +20,16 @@ from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.params import section, validate
 from deepcustom.base.rows import LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
 from deepcustom.base.settings import SubjectParams
+from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 from deepcustom.pipeline.change.removed import known_subject, names_of
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
+MANY = 20
+"""With more classes than that, one DGN that is told the label takes the place of a DGN for each class."""
 
 
 def add_bank(
@@ -37,6 +41,8 @@ def add_bank(
     twin = next((one for one in banks if one.settings.get("loss") == loss), None)
     sibling = twin or next(iter(banks), None)
     own = _own(draft.tree, twin) if twin else {"options": _defaults(draft, loss)}
+    if sibling is None:
+        own |= _by_classes(draft, section(draft.tree, SUBJECTS, subject, "dataset"))
     settings = overlay({"loss": loss, **own}, given)
     names = _names(subject, bank=name)
     draft.put_run("train_dgn", names, sibling, settings, recipe, twin=twin is not None)
@@ -112,6 +118,8 @@ def add_subject(
                 continue
             names = {key: one.about[key] for key in LAYOUTS[stage].names}
             own = _taken(draft.tree, one, name)
+            if stage == "train_dgn" and after["dataset"] != before["dataset"]:
+                own |= _by_classes(draft, after["dataset"])
             draft.put_run(stage, {**names, "subject": name}, one, own)
 
 
@@ -126,6 +134,18 @@ def _taken(tree: Tree, one: Row | None, subject: str) -> dict[str, Any]:
 
 def _radius(tree: Tree, subject: str) -> float:
     return float(section(tree, SUBJECTS, subject, "threat", "eps"))
+
+
+def _by_classes(draft: Draft, dataset: str) -> dict[str, str]:
+    """What a bank sets where no row of the same images is there to follow.
+
+    With more than :data:`MANY` classes it is one DGN that is told the label, if the data set is prepared, so
+    that their number is known.
+    """
+    prepared = draft.root / workspace.dataset(dataset)
+    if prepared.is_file() and load_spec(prepared).num_classes > MANY:
+        return {"generator": "conditional", "output": "perturbation"}
+    return {}
 
 
 def _same(new: Row, key: str, wanted: str, recipe: str | None) -> None:

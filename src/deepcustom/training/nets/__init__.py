@@ -1,1 +1,4 @@
-"""The networks, one file for each data set; ``base`` has what they share, and makes them by their names."""
+"""The networks: the study's, one file for each data set, and those for images of any size.
+
+``base`` has what they share, and makes them by their names.
+"""
