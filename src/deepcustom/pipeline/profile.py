@@ -19,15 +19,18 @@ from deepcustom.base.errors import (
     InputError,
     UnknownNameError,
 )
+from deepcustom.base.files import remove
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay
 from deepcustom.pipeline.check import check
+from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
-from deepcustom.pipeline.workspace import Workspace
+from deepcustom.pipeline.workspace import OWN_IMAGES, RAW, Workspace
 
-COPIED = ("src", "examples", "dvc.yaml", ".dvcignore")
+COPIED = ("src", "examples", "own", "dvc.yaml", LOCK, ".dvcignore")
+"""What a workspace has a copy of, where the project has it."""
 
 
 def names(ws: Workspace) -> list[str]:
@@ -114,12 +117,17 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     keep_folders(root, tree)
-    raw = root / "data/raw"
-    if not raw.exists():
-        (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        raw.symlink_to(ws.root / "data/raw", target_is_directory=True)
+    (ws.root / RAW).mkdir(parents=True, exist_ok=True)
+    for images in (RAW, OWN_IMAGES):
+        _share(ws.root / images, root / images)
     return Workspace(root)
+
+
+def _share(source: Path, link: Path) -> None:
+    """Let a workspace read the project's own images, which no stage changes."""
+    if source.is_dir() and not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source, target_is_directory=True)
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:
@@ -138,9 +146,8 @@ def _refuse_foreign(ws: Workspace, root: Path) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Replace ``copy`` with ``source``; without a ``source``, only remove the folder ``copy``."""
-    if copy.is_dir():
-        shutil.rmtree(copy)
+    """Replace ``copy`` with ``source``; without a ``source``, only remove ``copy``."""
+    remove(copy)
     if source.is_file():
         shutil.copy2(source, copy)
     elif source.is_dir():
