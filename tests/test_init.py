@@ -181,7 +181,7 @@ def test_without_an_identity_git_waits_for_the_user(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     assert call_main(tmp_path, "init", "mine", *MNIST) == 0
-    assert "git does not know who you are" in capsys.readouterr().out
+    assert "git committed nothing" in capsys.readouterr().out
     assert "A  params.yaml" in git(tmp_path / "mine", "status", "--porcelain")
 
 
@@ -299,7 +299,8 @@ def test_a_move_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 def _lay(folder: Path) -> None:
     answers = Answers("mnist", "mnist", None, NETWORKS["mnist"], "0.3")
-    laying.lay_down(folder, params_text(answers, built_in("mnist")), answers, [])
+    images = built_in("mnist")
+    laying.lay_down(folder, params_text(answers, images), answers, images, [])
 
 
 # Images of one's own
@@ -400,7 +401,7 @@ def test_a_link_among_the_images_is_not_followed(tmp_path: Path) -> None:
     answers = Answers("mnist", "mnist", None, NETWORKS["mnist"], "0.3")
     text = params_text(answers, built_in("mnist"))
     with pytest.raises(InputError, match="secret is a link: copy the images without links first"):
-        laying.lay_down(tmp_path / "mine", text, answers, brought)
+        laying.lay_down(tmp_path / "mine", text, answers, built_in("mnist"), brought)
     assert not (tmp_path / "mine").exists()
 
 

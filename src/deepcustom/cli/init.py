@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+import yaml
 
 from deepcustom.base.errors import InputError
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.start.images import Images
-    from deepcustom.pipeline.start.project import Brought
+    from deepcustom.pipeline.start.project import Brought, Laid
     from deepcustom.pipeline.start.starter import Answers, Architectures
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder.")]
@@ -71,8 +72,8 @@ def init(
         brought = [_taken(images, answers.path), *brought]
         print(f"copying {images} to {folder / answers.path}")
     text = params_text(answers, found)
-    laid = lay_down(folder, text, answers, brought)
-    _tell(folder, answers, found, laid.git)
+    laid = lay_down(folder, text, answers, found, brought)
+    _tell(folder, answers, found, laid)
 
 
 def _source(images: Path | None, dataset: str | None) -> tuple[Path | None, str | None]:
@@ -82,7 +83,7 @@ def _source(images: Path | None, dataset: str | None) -> tuple[Path | None, str 
     if images or dataset:
         return images, dataset
     said = _ask("your images (a folder or a file), or mnist or cifar10", "--images or --dataset")
-    return (None, said) if said in ("mnist", "cifar10") else (Path(said), None)
+    return (None, said) if said in ("mnist", "cifar10") else (Path(said).expanduser(), None)
 
 
 def _found(images: Path | None, dataset: str | None) -> Images:
@@ -161,8 +162,10 @@ def _taken(source: Path, path: str) -> Brought:
 def _name(text: str) -> str:
     """A name for files and for rows, from any text."""
     name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if not name or not name[0].isalpha():
-        raise InputError(f"--name {text!r}: want a name that begins with a letter")
+    if not name[:1].isalpha() or not isinstance(yaml.safe_load(name), str):
+        raise InputError(
+            f"--name {text!r}: want a name that begins with a letter, and is no word such as true"
+        )
     return name
 
 
@@ -180,10 +183,10 @@ def _ask(what: str, option: str) -> str:
     return said
 
 
-def _tell(folder: Path, answers: Answers, images: Images, git: str) -> None:
+def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
     """Say what is there, how long the first run will take, and what to type next."""
     from deepcustom.base.params import read_params
-    from deepcustom.pipeline.start.estimate import seconds, seconds_per_image
+    from deepcustom.pipeline.start.estimate import seconds
     from deepcustom.pipeline.start.starter import split_sizes
 
     sizes, shape = split_sizes(images), " x ".join(map(str, images.shape))
@@ -191,18 +194,17 @@ def _tell(folder: Path, answers: Answers, images: Images, git: str) -> None:
     print(f"{answers.name}: {images.classes} classes, images {shape}; {counts}")
     if answers.size:
         print("images will be brought to {} x {}: `--size` chooses another".format(*answers.size))
-    per_image = seconds_per_image(folder, answers.network.network, images)
-    whole = seconds(read_params(folder / "params.yaml"), sizes, per_image)
-    print(f"this machine trains the network on {1 / per_image:,.0f} images a second")
+    whole = seconds(read_params(folder / "params.yaml"), sizes, laid.per_image)
+    print(f"this machine trains the network on {1 / laid.per_image:,.0f} images a second")
     print(
         f"the first run will take roughly {_in_words(whole)}: an estimate from a few steps of training"
     )
-    if git == "no identity":
+    if laid.git == "staged":
         print(
-            "git does not know who you are, so nothing is committed: `git config user.name NAME`,"
+            "git committed nothing: `git config user.name NAME` and `git config user.email ADDRESS`"
         )
-        print('`git config user.email ADDRESS`, then `git commit -m "A new project"` there')
-    if git == "no git":
+        print('there, if git does not know you, then `git commit -m "A new project"`')
+    if laid.git == "missing":
         print("git is not installed, so the project has no history")
     print(f"next: cd {folder} && dvc repro && deepcustom results")
 

@@ -6,12 +6,14 @@ This counts and reads headers; ``prepare`` checks every image.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 
 from deepcustom.base.errors import InputError
 
@@ -118,22 +120,18 @@ def _npy_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of an archive's arrays, without reading the arrays."""
-    found = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as file:
-                    version = np.lib.format.read_magic(file)
-                    first = version == (1, 0)
-                    read = (
-                        np.lib.format.read_array_header_1_0
-                        if first
-                        else np.lib.format.read_array_header_2_0
-                    )
-                    found[name.removesuffix(".npy")] = read(file)[0]
+            return {name.removesuffix(".npy"): _shape(archive, name) for name in archive.namelist()}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from None
-    return found
+
+
+def _shape(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with archive.open(name) as file:
+        if npy.read_magic(file) == (1, 0):
+            return tuple(npy.read_array_header_1_0(file)[0])
+        return tuple(npy.read_array_header_2_0(file)[0])
 
 
 def _array(path: Path, name: str) -> Any:
@@ -174,7 +172,7 @@ def _folder(path: Path) -> Images:
         raise InputError(f"--images {path}: want 2 or more classes, found {len(train)}")
     files = [file for one in sorted(train) for file in _image_files(train_folder(path) / one)]
     step = max(1, len(files) // SAMPLE)
-    channels, size, vary = _opened(files[::step][:SAMPLE])
+    channels, size, vary = _opened((file, file) for file in files[::step][:SAMPLE])
     test = sum(counts["test"].values()) if "test" in counts else None
     return Images("folder", sum(train.values()), test, len(train), channels, size, vary)
 
@@ -198,18 +196,22 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(one for one in folder.rglob("*") if one.suffix.lower() in SUFFIXES)
 
 
-def _opened(files: list[Path]) -> tuple[int, tuple[int, int], bool]:
-    """Channels, proposed size, and whether sizes vary, by the headers of some files."""
+def _opened(files: Iterable[tuple[Path, Path | BytesIO]]) -> tuple[int, tuple[int, int], bool]:
+    """Channels, proposed size, and whether sizes vary, by the headers of some images.
+
+    Args:
+        files: for each image the path that a message names, and what is opened.
+    """
     from PIL import Image, UnidentifiedImageError
 
     modes, sizes = set(), []
-    for file in files:
+    for path, file in files:
         try:
             with Image.open(file) as image:
                 modes.add(image.mode)
                 sizes.append((image.height, image.width))
         except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise _unreadable(file, error) from None
+            raise _unreadable(path, error) from None
     return 1 if modes <= {"1", "L"} else 3, *_proposed(sizes)
 
 
@@ -244,7 +246,7 @@ def _parquet(path: Path, files: list[Path]) -> Images:
         some = next(pq.ParquetFile(train[0]).iter_batches(SAMPLE, columns=["image"])).to_pylist()
     except (OSError, ValueError, KeyError, StopIteration) as error:
         raise _unreadable(path, error) from None
-    channels, size, vary = _opened_rows(path, [row["image"] for row in some])
+    channels, size, vary = _opened((path, _content(row["image"])) for row in some)
     number = {True: sum(counts[one] for one in test), False: sum(counts[one] for one in train)}
     return Images(
         "parquet", number[False], number[True] if test else None, len(labels), channels, size, vary
@@ -260,21 +262,10 @@ def _label(path: Path, names: list[str]) -> str:
     return known[0]
 
 
-def _opened_rows(path: Path, rows: list[Any]) -> tuple[int, tuple[int, int], bool]:
-    import io
-
-    from PIL import Image, UnidentifiedImageError
-
-    modes, sizes = set(), []
-    for row in rows:
-        content = row.get("bytes") if isinstance(row, Mapping) else None
-        try:
-            with Image.open(io.BytesIO(content or b"")) as image:
-                modes.add(image.mode)
-                sizes.append((image.height, image.width))
-        except (OSError, UnidentifiedImageError, ValueError) as error:
-            raise _unreadable(path, error) from None
-    return 1 if modes <= {"1", "L"} else 3, *_proposed(sizes)
+def _content(row: Any) -> BytesIO:
+    """The file of an image in a column of images."""
+    content = row.get("bytes") if isinstance(row, Mapping) else None
+    return BytesIO(content or b"")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

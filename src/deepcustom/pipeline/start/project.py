@@ -18,6 +18,8 @@ from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
+from deepcustom.pipeline.start.estimate import seconds_per_image
+from deepcustom.pipeline.start.images import Images
 from deepcustom.pipeline.start.starter import Answers
 from deepcustom.pipeline.workspace import OWN_CODE, OWN_IMAGES
 
@@ -46,7 +48,6 @@ DVCIGNORE = """# Profiles work in folders of their own below this one.
 __pycache__
 # Hashes of folders count results only.
 .gitignore
-.gitkeep
 .*.partial*
 # What interrupted stages had finished.
 /.checkpoints
@@ -72,10 +73,12 @@ class Laid:
     """What was laid down.
 
     Attributes:
-        git: ``committed``; ``no identity``, so that the first commit is left to the user; or ``no git``.
+        git: ``committed``; ``staged``, where the first commit is left to the user; or ``missing``.
+        per_image: seconds that one image costs in a step of the network's training.
     """
 
     git: str
+    per_image: float
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -92,13 +95,16 @@ def refuse_occupied(folder: Path) -> None:
         raise InputError(f"{folder} is not empty: name a new or empty folder")
 
 
-def lay_down(folder: Path, params: str, answers: Answers, brought: list[Brought]) -> Laid:
+def lay_down(
+    folder: Path, params: str, answers: Answers, images: Images, brought: list[Brought]
+) -> Laid:
     """Make a project in ``folder``, completely or not at all.
 
     Args:
         folder: a new or an empty one.
         params: the text of its ``params.yaml``.
         answers: what the user said about it.
+        images: of its data set.
         brought: what is copied into it.
 
     Raises:
@@ -124,8 +130,9 @@ def lay_down(folder: Path, params: str, answers: Answers, brought: list[Brought]
         tree = read_params(root / "params.yaml")
         check(root, tree)
         keep_folders(root, tree)
+        per_image = seconds_per_image(root, answers.network.network, images)
         remove(root / "own/nets/__pycache__")
-        return Laid(_versioned(root))
+        return Laid(_versioned(root), per_image)
 
 
 @contextmanager
@@ -179,18 +186,18 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _versioned(root: Path) -> str:
-    """Set up git and DVC, and make the first commit, where git is installed and knows who the user is."""
+    """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects."""
     if shutil.which("git") is None:
         run_dvc(root, ["init", "--quiet", "--no-scm"])
-        return "no git"
+        return "missing"
     _git(root, "init", "--quiet")
     run_dvc(root, ["init", "--quiet"])
     run_dvc(root, ["config", "core.analytics", "false"])
     _git(root, "add", ".")
-    known = subprocess.run(["git", "var", "GIT_COMMITTER_IDENT"], cwd=root, capture_output=True)
-    if known.returncode:
-        return "no identity"
-    _git(root, "commit", "--quiet", "--message", COMMIT)
+    try:
+        _git(root, "commit", "--quiet", "--message", COMMIT)
+    except InputError:
+        return "staged"
     return "committed"
 
 
