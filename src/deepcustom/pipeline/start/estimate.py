@@ -105,14 +105,13 @@ def _attacked(settings: Mapping[str, Any], sizes: Mapping[str, int], networks: i
     auto, adaptive = settings["autoattack"], settings["adaptive"]["training"]
     pgd, curves = settings["whitebox"]["pgd"], settings["curves"]
     strong = float(pgd["max_iter"] * pgd["num_random_init"])
-    per_image = (
-        3.0 * strong
-    )  # the attack, and its check with twice the steps and twice the restarts
+    # The attack, and its check with twice the steps and twice the restarts, on what still stands.
+    per_image = 3.0 * strong
     per_image += STANDING * auto["max_iter"] * (1 + auto["targets"])
     per_image += STANDING * FORWARD * auto["queries"]
     per_image += settings["surrogate"]["max_iter"] + FORWARD * networks
     drawn = len(curves["radii"]) * pgd["max_iter"] + sum(curves["steps"])
-    return (
+    return float(
         settings["n"] * per_image
         + curves["n"] * drawn
         + GENERATOR * sizes["train"] * adaptive["epochs"]
