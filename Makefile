@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
 PROFILE ?= default
 READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -11,7 +12,7 @@ TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work fo
   trap "kill $$! 2>/dev/null" EXIT; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms clean lock
+.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -80,6 +81,23 @@ same-code: $(READY)  ## check that since REF=<commit> only comments, docstrings 
 rooms: $(READY)  ## draw the rooms of the code, and what each imports, into CONTRIBUTING.md
 	$(BIN)/python docs/images/rooms.py
 
+wheel: $(READY)  ## build the package into dist/, to be installed elsewhere
+	rm -rf build
+	@$(TELL) $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+lowest: $(READY)  ## the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	@$(TELL) $(BIN)/python -m pip install --quiet uv
+	$(PYTHON) -m venv $(LOWEST)
+	@$(TELL) $(BIN)/uv pip compile pyproject.toml --extra dev --resolution lowest-direct --python $(LOWEST)/bin/python \
+	  --no-annotate --no-header --quiet --output-file .lock.partial
+	grep -vE '^(nvidia-|cuda-|triton)' .lock.partial > $(LOWEST)/requirements.txt
+	@rm .lock.partial
+	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/requirements.txt 'setuptools>=77'
+	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto \
+	  -m 'not slow and not network and not services' $(ARGS)
+
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	@$(TELL) $(BIN)/python -m pip install --quiet uv
 	@$(TELL) $(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
@@ -90,5 +108,5 @@ lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	@rm .lock.partial
 
 clean:  ## remove .venv and caches (data, models, results, workspaces and checkpoints stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -570,7 +570,7 @@ def test_missing_input_says_what_makes_it(
 
     stage, *options = command.split()
     message = fails(project, stage, "--subject", DATASET, *options)
-    fetch = "`make pull` fetches it where it is published, " if path.startswith("models/") else ""
+    fetch = "`dvc pull` fetches it where it is published, " if path.startswith("models/") else ""
     found = re.fullmatch(rf"{path} is missing: {fetch}`dvc repro (.+)` makes it", message)
     assert found, message
     target = found[1]

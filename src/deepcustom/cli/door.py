@@ -16,6 +16,7 @@ from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, U
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
+from deepcustom.cli.init import init
 from deepcustom.pipeline.workspace import SPLITS
 
 if TYPE_CHECKING:
@@ -199,6 +200,9 @@ def report(subject: Subject) -> None:
     from deepcustom.stages import report as stage
 
     stage.run(_here(), subject)
+
+
+app.command("init", rich_help_panel=HELPERS)(init)
 
 
 @app.command("repro", rich_help_panel=HELPERS)

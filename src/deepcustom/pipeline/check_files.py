@@ -15,7 +15,7 @@ from deepcustom.base.rows import LAYOUTS, Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import OWN, PREFIX, closure, closure_of, loaded_package
-from deepcustom.pipeline.code_lock import LOCK, has_sources
+from deepcustom.pipeline.code_lock import LOCK, has_sources, may_run
 from deepcustom.pipeline.template import own_code
 
 ONLINE = f"{PREFIX}hardening/online.py"
@@ -42,7 +42,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         for one in rows(tree, stage) if layout.files else ():
             wanted = wanted_files(root, tree, one)
             for key, (path, reason) in wanted.items():
-                if not _stands_for(one.about[key], path, root):
+                if one.about[key] not in stand_ins(root, one, path):
                     must_be(one, key, path, reason)
             if "code" in layout.files and stage != "prepare":
                 free = () if "reads" in wanted else (one.about["reads"],)
@@ -143,14 +143,15 @@ def extra_code(root: Path, stage: str, code: str) -> list[str]:
 
     A row can name one such file as ``reads``, so that DVC hashes it too.
     """
-    known = {code, *(PREFIX + path for path in closure(stage))}
+    ours = closure(stage) if has_sources(root) else may_run(stage)
+    known = {code, *(PREFIX + path for path in ours)}
     return [path for path in closure_of(code, root) if path not in known]
 
 
 def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
     """Refuse a row that runs code which neither the row nor its stage in ``dvc.yaml`` names."""
     code = one.about["code"]
-    if code == LOCK:  # the lock covers all code of the package
+    if code in stand_ins(root, one, ONLINE):  # the lock covers all code of the package
         return
     folders = own_code(root, one.stage)
     more = [
@@ -166,9 +167,24 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
         )
 
 
-def _stands_for(code: str, wanted: str, root: Path) -> bool:
-    """Whether the lock stands for a file, as it does for the package's in a project without the sources."""
-    return code == LOCK and wanted.startswith(PREFIX) and not has_sources(root)
+def stand_ins(root: Path, one: Row, wanted: str) -> tuple[str, ...]:
+    """What a row may name in place of a file of the package, where the project lacks the package's sources.
+
+    There every stage depends on its own line of ``deepcustom.lock``, so the row needs no more. It names a
+    file that it depends on anyway: the description of the data set, or for ``prepare``, which makes that, the
+    lock. A row may also name the lock as a whole; then it runs again after a change of any stage's code.
+
+    Args:
+        root: the project.
+        one: the row.
+        wanted: the file in whose place it stands.
+
+    Returns:
+        The paths, the one to be chosen first; none where the file itself has to be named.
+    """
+    if not wanted.startswith(PREFIX) or has_sources(root):
+        return ()
+    return (LOCK,) if one.stage == "prepare" else (workspace.dataset(one.dataset), LOCK)
 
 
 def _path(root: Path, thing: type) -> str:

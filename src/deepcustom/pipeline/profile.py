@@ -19,15 +19,18 @@ from deepcustom.base.errors import (
     InputError,
     UnknownNameError,
 )
+from deepcustom.base.files import remove
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay, rows
 from deepcustom.pipeline.check import check
+from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
-from deepcustom.pipeline.workspace import Workspace
+from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace
 
-COPIED = ("src", "examples", "own/data", "own/nets", "own/losses", "dvc.yaml", ".dvcignore")
+COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore")
+"""What a workspace has a copy of, where the project has it."""
 
 
 def names(ws: Workspace) -> list[str]:
@@ -114,19 +117,24 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         _copy(ws.root / name, root / name)
     (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     keep_folders(root, tree)
-    (ws.root / "data/raw").mkdir(parents=True, exist_ok=True)
-    for path in ("data/raw", *own_images(tree)):
-        link = root / path
-        if not link.exists() and (ws.root / path).exists():
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(ws.root / path)
+    (ws.root / RAW).mkdir(parents=True, exist_ok=True)
+    for path in (RAW, *brought(tree)):
+        _share(ws.root / path, root / path)
     return Workspace(root)
 
 
-def own_images(tree: Mapping[str, Any]) -> list[str]:
-    """The paths of the user's own images that rows of ``prepare`` name."""
-    paths = (one.settings.get("path") for one in rows(tree, "prepare"))
+def brought(tree: Mapping[str, Any]) -> list[str]:
+    """The images and the weights of the user's own that rows name."""
+    named = {"prepare": "path", "train_target": "weights"}
+    paths = (one.settings.get(key) for stage, key in named.items() for one in rows(tree, stage))
     return [path for path in paths if isinstance(path, str)]
+
+
+def _share(source: Path, link: Path) -> None:
+    """Let a workspace read what no stage changes."""
+    if source.exists() and not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source, target_is_directory=source.is_dir())
 
 
 def _refuse_foreign(ws: Workspace, root: Path) -> None:
@@ -145,9 +153,8 @@ def _refuse_foreign(ws: Workspace, root: Path) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    """Replace ``copy`` with ``source``; without a ``source``, only remove the folder ``copy``."""
-    if copy.is_dir():
-        shutil.rmtree(copy)
+    """Replace ``copy`` with ``source``; without a ``source``, only remove ``copy``."""
+    remove(copy)
     if source.is_file():
         shutil.copy2(source, copy)
     elif source.is_dir():

@@ -12,7 +12,10 @@ from pathlib import Path
 from deepcustom.base.hashes import listing_md5
 
 # These decide a result, besides its inputs; a change elsewhere does not make a run dirty.
-CODE = ("src", "examples", "profiles", "dvc.yaml", "params.yaml", "requirements.lock")
+CODE = (
+    *("src", "examples", "own", "profiles"),
+    *("dvc.yaml", "params.yaml", "deepcustom.lock", "requirements.lock"),
+)
 PACKAGES = (
     "deepcustom",
     "torch",

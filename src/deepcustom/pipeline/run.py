@@ -148,7 +148,7 @@ class StageRun:
         if not full.exists():
             maker = workspace.producer(path)
             fetch = (
-                "`make pull` fetches it where it is published, "
+                "`dvc pull` fetches it where it is published, "
                 if path.startswith("models/")
                 else ""
             )

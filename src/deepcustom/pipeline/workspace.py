@@ -9,6 +9,13 @@ from deepcustom.base.errors import InputError
 
 SPLITS = ("train", "val", "test")
 
+RAW = "data/raw"
+"""Downloads, kept for the next time; no stage declares them as an output."""
+OWN_IMAGES = "data/own"
+"""Images that the user brought."""
+OWN_CODE = ("own/data", "own/nets", "own/losses")
+"""The user's own code: functions that give images, networks, losses."""
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -51,8 +58,8 @@ class Workspace:
         return self.root / "reports/runs"
 
     def raw(self, dataset: str) -> Path:
-        """Downloads, kept for the next time; no stage declares them as an output."""
-        return self.root / "data/raw" / dataset
+        """A data set's downloads."""
+        return self.root / RAW / dataset
 
     def checkpoint(self, stage: str, item: str) -> Path:
         """Where an interrupted run keeps what it had finished, away from outputs, which DVC removes."""

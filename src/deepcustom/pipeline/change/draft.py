@@ -14,9 +14,7 @@ import yaml
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import section
 from deepcustom.base.rows import LAYOUTS, NAME, RECIPE, RECIPES, SUBJECTS, Row, row
-from deepcustom.pipeline.check_files import extra_code, wanted_files
-from deepcustom.pipeline.code import PREFIX
-from deepcustom.pipeline.code_lock import LOCK, has_sources
+from deepcustom.pipeline.check_files import extra_code, stand_ins, wanted_files
 
 Tree = dict[str, Any]
 NAMED = ("subject", "bank", "attack", "network")
@@ -136,8 +134,7 @@ class Draft:
             if "reads" not in wanted and "reads" in LAYOUTS[one.stage].files:
                 extra = extra_code(self.root, one.stage, wanted["code"])
                 wanted["reads"] = next(iter(extra), wanted["code"])
-        locked = not has_sources(self.root)
-        return {k: LOCK if locked and v.startswith(PREFIX) else v for k, v in wanted.items()}
+        return {k: next(iter(stand_ins(self.root, one, v)), v) for k, v in wanted.items()}
 
     def _wanted(self, one: Row) -> dict[str, tuple[str, str]]:
         try:

@@ -1,0 +1,208 @@
+"""Lays down a project: settings, pipeline, lock, folders, git and DVC, all of it or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.files import final_of, partial_of, remove
+from deepcustom.base.params import read_params
+from deepcustom.pipeline import template
+from deepcustom.pipeline.check import check
+from deepcustom.pipeline.code_lock import write_lock
+from deepcustom.pipeline.dvc import run_dvc
+from deepcustom.pipeline.outputs import keep_folders
+from deepcustom.pipeline.start.estimate import seconds_per_image
+from deepcustom.pipeline.start.images import Images
+from deepcustom.pipeline.start.starter import Answers
+from deepcustom.pipeline.workspace import OWN_CODE, OWN_IMAGES
+
+README = Path(__file__).with_name("readme.md")
+MARKER = ".gitkeep"
+GITIGNORE = f"""__pycache__/
+.venv/
+/workspaces/
+/data/raw/
+# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
+/{OWN_IMAGES}/*
+!/{OWN_IMAGES}/*.dvc
+!/{OWN_IMAGES}/.gitignore
+/mlflow.db
+/mlflow.db.lock
+/mlartifacts/
+/mlruns/
+/reports/runs/**/*.png
+/reports/own/
+.*.partial*
+/.checkpoints/
+"""
+DVCIGNORE = """# Profiles work in folders of their own below this one.
+/workspaces
+.venv
+__pycache__
+# Hashes of folders count results only.
+.gitignore
+.*.partial*
+# What interrupted stages had finished.
+/.checkpoints
+"""
+COMMIT = "A new project of DeepCustom"
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A file or folder of the user's that goes into the project.
+
+    Attributes:
+        source: where it lies.
+        path: where it goes, relative to the project.
+    """
+
+    source: Path
+    path: str
+
+
+@dataclass(frozen=True)
+class Laid:
+    """What was laid down.
+
+    Attributes:
+        git: ``committed``; ``staged``, where the first commit is left to the user; or ``missing``.
+        per_image: seconds that one image costs in a step of the network's training.
+    """
+
+    git: str
+    per_image: float
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        InputError: in one line: it is a file, or it is not empty.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a new or empty folder")
+    if (folder / "params.yaml").exists():
+        raise InputError(f"{folder} has a params.yaml already: name a new or empty folder")
+    if folder.exists() and any(final_of(one) == one for one in folder.iterdir()):
+        raise InputError(f"{folder} is not empty: name a new or empty folder")
+
+
+def lay_down(
+    folder: Path, params: str, answers: Answers, images: Images, brought: list[Brought]
+) -> Laid:
+    """Make a project in ``folder``, completely or not at all.
+
+    Args:
+        folder: a new or an empty one.
+        params: the text of its ``params.yaml``.
+        answers: what the user said about it.
+        images: of its data set.
+        brought: what is copied into it.
+
+    Raises:
+        InputError, ParamsError: the folder holds something; what is brought has links; a setting is wrong.
+        DeepCustomError: DVC failed.
+    """
+    refuse_occupied(folder)
+    with _whole(folder.resolve()) as root:
+        root.mkdir(parents=True)
+        (root / "params.yaml").write_text(params)
+        (root / ".gitignore").write_text(GITIGNORE)
+        (root / ".dvcignore").write_text(DVCIGNORE)
+        readme = Template(README.read_text()).substitute(subject=answers.name)
+        (root / "README.md").write_text(readme)
+        for name in (*OWN_CODE, OWN_IMAGES):
+            (root / name).mkdir(parents=True)
+            if name in OWN_CODE:
+                (root / name / MARKER).touch()
+        for one in brought:
+            _copy(one.source, root / one.path)
+        write_lock(root)
+        (root / "dvc.yaml").write_text(template.render(root))
+        tree = read_params(root / "params.yaml")
+        check(root, tree)
+        keep_folders(root, tree)
+        per_image = seconds_per_image(root, answers.network.network, images)
+        remove(root / "own/nets/__pycache__")
+        return Laid(_versioned(root), per_image)
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A context for writing a project, which comes to lie in ``folder`` when the context succeeds.
+
+    An empty folder stays the one that it is, since the user's shell may stand in it: the project is written
+    inside, and its parts are moved up.
+    """
+    inside = folder.is_dir()
+    partial = partial_of(folder / "project" if inside else folder)
+    try:
+        yield partial
+        if inside:
+            _move_up(partial, folder)
+        else:
+            partial.rename(folder)
+    finally:
+        remove(partial)
+
+
+def _move_up(partial: Path, folder: Path) -> None:
+    """Move all parts, ``params.yaml`` last, since with it the folder is a project; or none."""
+    parts = sorted(partial.iterdir(), key=lambda part: (part.name == "params.yaml", part.name))
+    moved: list[Path] = []
+    try:
+        for part in parts:
+            moved.append(folder / part.name)
+            part.rename(moved[-1])
+    except BaseException:
+        for path in moved:
+            remove(path)
+        raise
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """Copy a file or a folder; a link inside a folder is refused, since it may lead anywhere.
+
+    Raises:
+        InputError: there is a link.
+    """
+    source = source.resolve()
+    if source.is_file():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, copy)
+        return
+    link = next((one for one in source.rglob("*") if one.is_symlink()), None)
+    if link is not None:
+        raise InputError(f"{link} is a link: copy the images without links first, as `cp -rL` does")
+    shutil.copytree(source, copy)
+
+
+def _versioned(root: Path) -> str:
+    """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects."""
+    if shutil.which("git") is None:
+        run_dvc(root, ["init", "--quiet", "--no-scm"])
+        return "missing"
+    _git(root, "init", "--quiet")
+    run_dvc(root, ["init", "--quiet"])
+    run_dvc(root, ["config", "core.analytics", "false"])
+    _git(root, "add", ".")
+    try:
+        _git(root, "commit", "--quiet", "--message", COMMIT)
+    except InputError:
+        return "staged"
+    return "committed"
+
+
+def _git(root: Path, *words: str) -> None:
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        why = " ".join(done.stderr.split())
+        raise InputError(f"git {words[0]} failed: {why}")

@@ -1,0 +1,151 @@
+"""The wheel in an environment of its own, outside the checkout: from an empty folder to a table."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pipeline_fixtures import ROOT, merged, shrunk
+
+from deepcustom.base.rows import adversarial_sets, networks
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+OWN = find_spec("deepcustom.training.nets.small") is not None
+CASES = {
+    "mnist": (
+        ["--dataset", "mnist"],
+        {"prepare": {"mnist": {"train_size": 1100, "val_size": 100, "test_size": 120}}},
+    ),
+    "digits": (["--images", "digits.npz", "--network", "small", "--eps", "0.15"], {}),
+}
+FEW = {"batch_size": 50}
+NO_MARK = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
+NO_MARK |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in NO_MARK.items()}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=ignored)
+    words = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", "dist", "."]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *words], cwd=folder, check=True)
+    (found,) = (folder / "dist").glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with the wheel; what it depends on is that of this environment."""
+    folder = tmp_path_factory.mktemp("bare") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    found = folder / "bin/python"
+    words = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([found, *words], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # A folder named in a .pth file is searched, but its own .pth files, such as the checkout's, are not run.
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return found
+
+
+def test_the_wheel_has_all_that_the_package_needs(wheel: Path) -> None:
+    package = ROOT / "src/deepcustom"
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if name.startswith("deepcustom/")}
+    there = {
+        f"deepcustom/{path.relative_to(package).as_posix()}"
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert held == there
+    assert {f"deepcustom/{name}" for name in ("py.typed", "pipeline/dvc_template.yaml")} <= held
+
+
+def run(python: Path, folder: Path, *words: str) -> str:
+    """Run a command as a user of that environment does."""
+    kept = ("PYTHONPATH", "VIRTUAL_ENV", "DEEPCUSTOM_DATA_DIR")
+    env = {k: v for k, v in os.environ.items() if k not in kept and not k.startswith("MLFLOW_")}
+    env |= {**NO_MARK, "OMP_NUM_THREADS": "1", "PATH": f"{python.parent}:/usr/bin:/bin"}
+    program = [python, "-m", "dvc"] if words[0] == "dvc" else [python.parent / words[0]]
+    done = subprocess.run(
+        [*program, *words[1:]], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("mnist", marks=pytest.mark.network),
+        pytest.param("digits", marks=pytest.mark.skipif(not OWN, reason="no images of one's own")),
+    ],
+)
+def project(
+    request: pytest.FixtureRequest, python: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A project that ran, outside the checkout, with tiny budgets."""
+    from sklearn.datasets import load_digits
+
+    name = request.param
+    home = tmp_path_factory.mktemp("home")
+    small = load_digits()
+    x = np.rint(small.images * (255 / 16)).astype(np.uint8)
+    np.savez(home / "digits.npz", x=x, y=small.target)
+    words, over = CASES[name]
+    run(python, home, "deepcustom", "init", name, *words)
+    root = home / name
+    tree = merged(shrunk(yaml.safe_load((root / "params.yaml").read_text())), over)
+    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    if (ROOT / "data/raw/mnist").is_dir() and name == "mnist":
+        shutil.copytree(ROOT / "data/raw/mnist", root / "data/raw/mnist")
+    printed = run(python, root, "dvc", "repro")
+    assert "warning:" not in printed
+    return root
+
+
+def test_a_table_comes_out(project: Path, python: Path) -> None:
+    subject = project.name
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    table = list(csv.DictReader((project / f"reports/results/{subject}.csv").open()))
+    assert {row["network"] for row in table} == set(networks(tree, subject))
+    sets = {row["attack"] for row in table if row["protocol"] == "transfer"}
+    assert sets == {"clean", *adversarial_sets(tree, subject)}
+    assert (project / f"reports/{subject}.md").is_file()
+    assert "madry" in run(python, project, "deepcustom", "results")
+
+
+def test_nothing_is_left_to_do(project: Path, python: Path) -> None:
+    assert "up to date" in run(python, project, "dvc", "repro")
+    said = run(python, project, "deepcustom", "upgrade")
+    assert "other code than before: no stage\nwill run again: nothing" in said
+
+
+def test_a_number_is_traced_and_every_hash_verified(project: Path, python: Path) -> None:
+    said = run(python, project, "deepcustom", "trace", f"{project.name}/madry/worst/all")
+    assert f"prepare@{project.name}" in said
+
+
+def test_a_bank_comes_and_goes(project: Path, python: Path) -> None:
+    before = (project / "params.yaml").read_text()
+    words = ("--subject", project.name)
+    run(python, project, "deepcustom", "add", "bank", "again", *words, "--loss", "nce")
+    printed = run(python, project, "dvc", "repro")
+    assert f"train_dgn@{project.name}-again" in printed
+    assert f"Running stage 'train_dgn@{project.name}-nce'" not in printed
+    run(python, project, "deepcustom", "remove", "bank", "again", *words)
+    assert (project / "params.yaml").read_text() == before
