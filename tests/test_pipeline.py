@@ -62,7 +62,7 @@ from deepcustom.cli.door import run_words
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import blackbox
-from deepcustom.evaluation.files import read_checks, read_points
+from deepcustom.evaluation.files import read_checks, read_classes, read_points
 from deepcustom.evaluation.found import Finding
 from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, Result, read_csv
 from deepcustom.evaluation.score_store import ScoreStore
@@ -775,6 +775,25 @@ def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
     assert len(lines) == 1 + len(networks) * (len(networks) - 1) // 2
 
 
+def test_accuracies_per_class_add_up_to_those_of_the_table(done: Done) -> None:
+    ws, _ = done
+    table = read_csv(ws.root / workspace.results(DATASET))
+    found = read_classes(ws.root / workspace.classes(DATASET))
+    networks = rows.networks(tiny_params(), DATASET)
+    assert list(dict.fromkeys(row.network for row in found)) == networks
+    for network in networks:
+        own = [row for row in found if row.network == network]
+        assert len(own) == 10
+        for attack in ("clean", "all"):
+            (cell,) = (
+                r for r in table if (r.network, r.protocol, r.attack) == (network, "worst", attack)
+            )
+            share = "clean" if attack == "clean" else "worst"
+            right = sum(row.n * getattr(row, share) for row in own if row.n)
+            assert sum(row.n for row in own) == cell.n
+            assert right / cell.n == pytest.approx(cell.accuracy, abs=1e-5)
+
+
 def test_accuracies_of_the_table_are_those_of_the_networks(done: Done) -> None:
     """Two cells counted anew, with the networks read from their files."""
     import torch
@@ -1247,7 +1266,8 @@ def attacked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 def scored(ws: Workspace) -> dict[str, str]:
     """Hashes of what an evaluation leaves."""
-    places = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
+    w = workspace
+    places = (w.results, w.checks, w.curves, w.pairs, w.classes)
     files = [*(where(DATASET) for where in places), workspace.metrics(DATASET, "evaluate")]
     return {file: dvc_md5(ws.root / file) for file in files}
 

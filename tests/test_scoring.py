@@ -20,7 +20,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
-from deepcustom.evaluation.files import checks_json, rows_csv
+from deepcustom.evaluation.files import checks_json, classes_csv, rows_csv
 from deepcustom.evaluation.material import Lazy
 from deepcustom.evaluation.results import csv_text
 from deepcustom.evaluation.score_store import Pieces, ScoreStore, forget
@@ -143,6 +143,7 @@ def files(found: Scores) -> tuple[str, ...]:
         checks_json(found.checks),
         rows_csv(["network"], [((name,), point) for name, point in found.points]),
         rows_csv([], [((), pair) for pair in found.pairs]),
+        classes_csv(found.classes),
     )
 
 
@@ -336,7 +337,7 @@ def test_a_quick_scoring_makes_the_quick_rows_alone(
     found = score(replace(bench.inputs(), dgns=None), store(full, "rescore"))
     assert made == []
     assert found.results == [row for row in whole[1].results if is_quick(row)]
-    assert (found.checks, found.points, found.pairs) == ([], [], [])
+    assert (found.checks, found.points, found.pairs, found.classes) == ([], [], [], [])
     fresh = score(replace(bench.inputs(), dgns=None), store(None))
     assert kinds(made) == WHITEBOX
     assert csv_text(fresh.results) == csv_text(found.results)

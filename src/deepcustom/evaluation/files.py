@@ -1,4 +1,4 @@
-"""Checks, curves and paired tests as JSON and CSV files; equal content makes equal bytes."""
+"""Checks, curves, paired tests and accuracies per class as files; equal content makes equal bytes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcustom.base.errors import InputError
+from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.statistics import PairedTest
@@ -115,3 +116,34 @@ def read_pairs(path: Path) -> list[PairedTest]:
             ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot read paired tests: {error}") from error
+
+
+CLASS_COLUMNS = ("network", "class", "n", "clean", "worst")
+
+
+def classes_csv(rows: Iterable[ClassAccuracy]) -> str:
+    """Accuracies per class as CSV: a line for each network and class; shares from 0 to 1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CLASS_COLUMNS)
+    writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+    return text.getvalue()
+
+
+def read_classes(path: Path) -> list[ClassAccuracy]:
+    """Read what :func:`classes_csv` wrote.
+
+    Raises:
+        InputError: the file is missing or malformed.
+    """
+    try:
+        with path.open(newline="") as file:
+            head, *rows = list(csv.reader(file)) or [[]]
+        if tuple(head) != CLASS_COLUMNS:
+            raise ValueError(f"the columns are {','.join(head)}: want {','.join(CLASS_COLUMNS)}")
+        return [
+            ClassAccuracy(network, label, int(n), float(clean or "nan"), float(worst or "nan"))
+            for network, label, n, clean, worst in rows
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot read accuracies per class: {error}") from error

@@ -19,6 +19,7 @@ from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
+from deepcustom.evaluation.by_class import ClassAccuracy, by_class
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Evaluation
@@ -136,6 +137,7 @@ class Scores:
         checks: the checks of the networks, the sets and the whole.
         points: the points of the curves, each with its network's name.
         pairs: a paired test of every two networks, on which images stand against everything.
+        classes: for each network and class, the accuracy on the attacked images of that class.
         seconds: network, protocol and attack → the seconds the attack took when it was run.
     """
 
@@ -143,6 +145,7 @@ class Scores:
     checks: list[Check] = field(default_factory=list)
     points: list[tuple[str, Point]] = field(default_factory=list)
     pairs: list[PairedTest] = field(default_factory=list)
+    classes: list[ClassAccuracy] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -200,6 +203,9 @@ def _add(scores: Scores, bed: Testbed, network: Network, found: Evaluation, quic
     scores.results += _rows(bed, network, found, quick)
     scores.checks += found.checks
     scores.points += [(network.name, point) for point in found.points]
+    if not quick:
+        labels, y, clean = bed.spec.classes, bed.attacked[1], found.stands[CLEAN][CLEAN]
+        scores.classes += by_class(network.name, labels, y, clean, found.worst())
     scores.seconds |= {
         f"{network.name}/{protocol}/{attack}": cost.seconds
         for (protocol, attack), cost in found.costs.items()

@@ -47,8 +47,8 @@ def outputs(one: Row) -> list[str]:
         made = [workspace.robust(subject, name)]
         made += [workspace.bank(subject, name)] if stage == "train_online" else []
     elif stage == "evaluate":
-        kinds = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
-        made = [kind(subject) for kind in kinds]
+        w = workspace
+        made = [f(subject) for f in (w.results, w.checks, w.curves, w.pairs, w.classes)]
     else:
         made = [f(subject) for f in (workspace.page, workspace.figures, workspace.cards)]
     return [*made, metrics]

@@ -129,6 +129,11 @@ def pairs(subject: str) -> str:
     return f"reports/pairs/{subject}.csv"
 
 
+def classes(subject: str) -> str:
+    """The accuracy of each network on the images of each class."""
+    return f"reports/classes/{subject}.csv"
+
+
 def own_scores(subject: str, name: str) -> str:
     """The folder of a user's own evaluation, which is not part of the pipeline."""
     return f"reports/own/{subject}/{name}"
@@ -183,6 +188,7 @@ def producer(path: str) -> str:
         ("reports", "checks"): "evaluate@{2}",
         ("reports", "curves"): "evaluate@{2}",
         ("reports", "pairs"): "evaluate@{2}",
+        ("reports", "classes"): "evaluate@{2}",
         ("reports", "metrics"): "--glob '{3}@{2}*'",
     }
     form = makers.get(parts[:2])

@@ -12,7 +12,7 @@ from deepcustom.base.names import load_object
 from deepcustom.base.rows import networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.files import checks_json, rows_csv
+from deepcustom.evaluation.files import checks_json, classes_csv, rows_csv
 from deepcustom.evaluation.own_network import load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS, HardenedWith, csv_text
 from deepcustom.evaluation.scoring import Scores, score
@@ -41,6 +41,7 @@ def run(ws: Workspace, subject: str) -> None:
             "checks.json": workspace.checks(subject),
             "curves.csv": workspace.curves(subject),
             "pairs.csv": workspace.pairs(subject),
+            "classes.csv": workspace.classes(subject),
         }
         for name, content in _files(found).items():
             stage.write(places[name]).write_text(content)
@@ -128,6 +129,7 @@ def _files(found: Scores) -> dict[str, str]:
         "checks.json": checks_json(found.checks),
         "curves.csv": rows_csv(["network"], [((name,), point) for name, point in found.points]),
         "pairs.csv": rows_csv([], [((), pair) for pair in found.pairs]),
+        "classes.csv": classes_csv(found.classes),
     }
 
 
