@@ -12,7 +12,7 @@ TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work fo
   trap "kill $$! 2>/dev/null" EXIT; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
+.PHONY: help setup evaluate pull push repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ evaluate: $(READY)  ## pull the models, make the test sets, score, compare with 
 
 pull: $(READY)  ## fetch the trained models from the DVC remote
 	@[ -t 2 ] || $(TELL) $(BIN)/dvc pull train_target train_dgn adversarial_train train_online
+
+push: $(READY)  ## push the trained models to the DVC remote (REMOTE=name; by default the default one)
+	@$(TELL) $(BIN)/deepcustom push $(if $(REMOTE),--remote $(REMOTE))
 
 repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, paper or smoke)
 	$(BIN)/deepcustom repro --profile $(PROFILE)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import Result
 from deepcustom.report.cards import Model, card
 from deepcustom.report.headline import RULE
@@ -48,6 +49,26 @@ def text(
         facts={"data": "some"},
         settings=settings,
     )
+
+
+def test_a_networks_card_shows_accuracy_per_class_only_where_classes_are_unequal() -> None:
+    def made(kind: str, *sizes: int) -> str:
+        model = Model(kind, "nce", "a model", "models/nce.safetensors", "ab" * 16, 27580)
+        found = [ClassAccuracy("nce", f"c{i}", n, 0.5, 0.25) for i, n in enumerate(sizes)]
+        return card(
+            model,
+            "mnist",
+            "MNIST",
+            RESULTS,
+            hardened_with={"nce": "nce"},
+            facts={},
+            settings={"type": "goodfellow"},
+            classes=found,
+        )
+
+    assert "| c1 | 2 | 50.0 | 25.0 |" in sections(made("classifier", 4, 2))["Accuracy per class"]
+    assert "per class\n" not in made("classifier", 4, 3)
+    assert "per class\n" not in made("bank", 4, 2)
 
 
 def sections(card: str) -> dict[str, str]:

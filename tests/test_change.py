@@ -279,6 +279,48 @@ def test_with_many_classes_a_bank_is_told_the_label(
         assert alone["output"] == expected[1]
 
 
+def test_steps_follow_a_radius_that_is_a_fraction(project: Workspace) -> None:
+    """In the new subject, in the one that it is like, and in its steps."""
+    text = project.params.read_text()
+    for number, same in (("eps: 0.3}", "eps: 3/10}"), ("eps_step: 0.15", "eps_step: 3/20")):
+        assert text.count(number) == 1
+        text = text.replace(number, same)
+    project.params.write_text(text)
+    given = {"threat": {"eps": "2/10"}}
+    adding(project, lambda d: added.add_subject(d, "small", "mnist", given)).make()
+    tree = read_params(project.params)
+    assert tree["subjects"]["small"]["threat"]["eps"] == "2/10"
+    assert tree["train_online"]["small-online"]["eps_step"] == pytest.approx(0.1)
+    assert row(tree, "attack", "small", "pgd", "test").settings["eps_step"] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "eps"),
+    [
+        (("--eps", "8/255"), "8/255"),
+        (("--set", "threat.eps=8/255"), "8/255"),
+        (("--eps", "0.2"), 0.2),
+        (("--eps", "2e-1"), 0.2),
+    ],
+)
+def test_a_radius_on_the_command_line_may_be_a_fraction(
+    project: Workspace, words: tuple[str, ...], eps: Any
+) -> None:
+    assert call_main(project.root, "add", "subject", "near", "--like", "mnist", *words) == 0
+    assert read_params(project.params)["subjects"]["near"]["threat"]["eps"] == eps
+
+
+@pytest.mark.parametrize("eps", ["8/0", "much", "8/255/2", "-1/255", "300/255"])
+def test_a_radius_that_is_none_is_one_line(
+    project: Workspace, capsys: pytest.CaptureFixture[str], eps: str
+) -> None:
+    before = settings_of(project)
+    assert call_main(project.root, "add", "subject", "near", "--like", "mnist", "--eps", eps) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "subjects.near.threat.eps: should be" in line
+    assert settings_of(project) == before
+
+
 def test_numbers_as_people_write_them(project: Workspace) -> None:
     text = project.params.read_text().replace("eps_step: 0.15", "eps_step: 15e-2")
     project.params.write_text(text)

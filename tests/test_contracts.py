@@ -627,6 +627,12 @@ def test_make_pull_fetches_what_the_training_stages_make() -> None:
     assert set(TRAINING) <= set(stages.NAMES)
 
 
+def test_make_push_is_the_command_that_looks_at_sizes() -> None:
+    (rule,) = re.findall(r"^push:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert "deepcustom push" in rule
+    assert "dvc push" not in rule
+
+
 def test_console_script_is_installed() -> None:
     (script,) = entry_points(group="console_scripts", name="deepcustom")
     assert {script.name: script.value} == PYPROJECT["project"]["scripts"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import pkgutil
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+import deepcustom
 from deepcustom.base import params as p
 from deepcustom.base import rows
 from deepcustom.base import settings as m
@@ -201,6 +204,16 @@ def test_misspelt_key_in_a_named_whitebox_attack():
         (m.ThreatParams, {"eps": 1.1}, "here.eps: should be less than or equal to 1 (found 1.1)"),
         (m.ThreatParams, {"eps": float("nan")}, "here.eps: should be"),
         (m.ThreatParams, {"eps": "0,3"}, "here.eps: should be a valid number"),
+        (m.ThreatParams, {"eps": True}, "here.eps: should be a number (found True)"),
+        *(
+            (m.ThreatParams, {"eps": text}, f"a fraction such as 8/255 (found {text!r})")
+            for text in ("8/0", "8/0.0", "-8/255", "8/255/2", "/255", "8e1/255", "a/b", "8/")
+        ),
+        (m.ThreatParams, {"eps": "300/255"}, "here.eps: should be less than or equal to 1"),
+        (m.ThreatParams, {"eps": "0/255"}, "here.eps: should be greater than 0 (found 0.0)"),
+        (m.AttackParams, {**PGD, "eps_step": "8/0"}, "here.eps_step: should be a number, or a"),
+        (m.AttackParams, {**PGD, "eps_step": True}, "here.eps_step: should be a number (found"),
+        (m.AttackParams, {**PGD, "eps_step": 0}, "here.eps_step: should be greater than 0"),
         (m.PrepareParams, {"val_size": -1}, "here.val_size: should be greater than or equal to 0"),
         (m.PrepareParams, {"val_size": 0, "train_size": 0}, "here.train_size: should be greater"),
         (m.RelevanceParams, {"k": 0}, "here.k: should be greater than or equal to 1 (found 0)"),
@@ -233,6 +246,51 @@ def test_misspelt_key_in_a_named_whitebox_attack():
 )
 def test_out_of_range_names_key_and_range(model, values, message):
     refused(model, values, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("8/255", 8 / 255),
+        ("8 / 255", 8 / 255),
+        ("2.5/255", 2.5 / 255),
+        ("1/1", 1.0),
+        (" 1/4 ", 0.25),
+    ],
+)
+def test_a_fraction_is_its_value(text, value):
+    threat = p.validate(m.ThreatParams, {"norm": "linf", "eps": text}, "here")
+    assert threat.eps == value
+    assert threat.model_dump(mode="json")["eps"] == value
+
+
+def models_of_settings() -> set[type[p.Params]]:
+    """Every model of settings that the package has."""
+    for module in pkgutil.walk_packages(deepcustom.__path__, "deepcustom."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, new = set(), {p.Params}
+    while new:
+        found |= new
+        new = {below for model in new for below in model.__subclasses__()} - found
+    return {model for model in found if model.__module__.startswith("deepcustom.")}
+
+
+def test_fractions_are_understood_in_every_length():
+    lengths = {
+        f"{model.__name__}.{name}": TypeAdapter(Annotated[field.annotation, name, *field.metadata])
+        for model in models_of_settings()
+        for name, field in model.model_fields.items()
+        if name in ("eps", "eps_step", "radius")
+    }
+    assert {
+        "ThreatParams.eps",
+        "AttackParams.eps_step",
+        "InnerParams.eps_step",
+        "OnlineSettings.eps_step",
+    } <= set(lengths)
+    for name, adapter in lengths.items():
+        assert adapter.validate_python("8/255") == 8 / 255, name
 
 
 @pytest.mark.parametrize(

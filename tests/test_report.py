@@ -16,6 +16,7 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 
 from deepcustom.base.errors import InputError
+from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.check_table import FAILED
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import PROTOCOLS, Result
@@ -208,6 +209,24 @@ def make_page(results: list[Result]) -> str:
             curves={"DGN bank, nce": "curves/nce.png"},
         ),
     )
+
+
+def test_page_shows_accuracy_per_class_only_where_classes_are_unequal() -> None:
+    def made(*sizes: int) -> str:
+        found = [ClassAccuracy("nce", f"c{i}", n, 0.5, 0.25) for i, n in enumerate(sizes)]
+        facts: dict[str, str] = {}
+        return page(
+            "MNIST",
+            study(),
+            "mnist",
+            hardened_with=HARDENED,
+            facts=facts,
+            pictures=Pictures(),
+            classes=found,
+        )
+
+    assert "| c1 | 2 | 50.0 / 25.0 |" in sections(made(4, 2))["Accuracy per class"]
+    assert made(4, 3) == made()
 
 
 def sections(text: str) -> dict[str, str]:

@@ -291,6 +291,20 @@ def test_a_small_number_in_the_lock_is_one(project: Project) -> None:
     assert project.broken() == []
 
 
+def test_a_fraction_in_the_lock_is_the_number_of_the_record(project: Project) -> None:
+    place = project.lock["attack@mnist-pgd-test"]["params"]["params.yaml"]
+    place["attack.mnist"] |= {"eps_step": "2/255"}
+    folder = project.ws.root / workspace.record("mnist", "attack", "pgd-test")
+    record = RunRecord.read(folder)
+    used = {"seed": 1, "attack.mnist": {"given": 2, "default": 3, "eps_step": 2 / 255}}
+    record.model_copy(update={"params": used}).write(folder)
+    project.save_lock()
+    assert project.broken() == []
+    place["attack.mnist"] |= {"eps_step": "3/255"}
+    project.save_lock()
+    assert project.broken() == [("attack@mnist-pgd-test", "params")]
+
+
 def taken_over(project: Project) -> set[str]:
     """The runs whose code or settings in the lock are not those that ran, beside the same outputs."""
     links = trace(project.ws, NUMBER, project.ws.root).all_links()

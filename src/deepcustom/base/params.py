@@ -5,14 +5,18 @@ A key that no model knows is an error, so that a misspelt setting stops before a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Field,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -36,6 +40,44 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+
+_FRACTION = re.compile(r" *([0-9]+(?:\.[0-9]+)?) */ *([0-9]+(?:\.[0-9]+)?) *")
+
+
+def fraction(text: str) -> float | None:
+    """The value of a fraction such as ``8/255``: two plain decimal numbers, the second above 0; else None."""
+    found = _FRACTION.fullmatch(text)
+    return float(found[1]) / float(found[2]) if found and float(found[2]) else None
+
+
+def _number(value: Any) -> Any:
+    """``value``, or what it is worth if it is a fraction."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    number = fraction(value)
+    if number is None:
+        raise ValueError("should be a number, or a fraction such as 8/255")
+    return number
+
+
+Length = Annotated[float, Field(gt=0, le=1), BeforeValidator(_number)]
+"""A ball's radius or a step's length, in units of the [0, 1] pixel range; ``8/255`` is understood."""
+
+_LENGTH: TypeAdapter[float] = TypeAdapter(Length, config=ConfigDict(allow_inf_nan=False))
+
+
+def length(value: Any, where: str) -> float:
+    """``value`` as a :data:`Length`; ``where`` is its dotted place in the file, for messages.
+
+    Raises:
+        ParamsError: in one line: the key, what it holds, and what is allowed.
+    """
+    try:
+        return _LENGTH.validate_python(value)
+    except ValidationError as error:
+        raise ParamsError(f"params.yaml: {_one_line(Params, error.errors()[0], where)}") from None
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from deepcustom.base.params import Params
+from deepcustom.base.params import Length, Params
 
 
 class ComputeParams(Params):
@@ -37,7 +37,7 @@ class ThreatParams(Params):
     """The ball around an image: its norm, and its radius ``eps`` in units of the [0, 1] pixel range."""
 
     norm: Literal["linf"]
-    eps: float = Field(gt=0, le=1)
+    eps: Length
 
 
 class ArchitectureParams(Params):
@@ -206,7 +206,7 @@ class AttackParams(Params):
     """FGSM or PGD from ART; ``eps_step``, ``max_iter`` and ``num_random_init`` are for PGD only."""
 
     method: Literal["fgsm", "pgd"]
-    eps_step: float | None = Field(default=None, gt=0, le=1)
+    eps_step: Length | None = None
     max_iter: int | None = Field(default=None, ge=1)
     num_random_init: int | None = Field(default=None, ge=0)
     batch_size: int = Field(ge=1)
@@ -243,6 +243,10 @@ class AttackSetParams(AttackParams):
     """
 
     mis_classification_check: bool
+
+
+DLR_CLASSES = 4
+"""The fewest classes for which APGD has its targeted difference of logits ratio."""
 
 
 class AutoAttackParams(Params):

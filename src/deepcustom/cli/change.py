@@ -95,7 +95,8 @@ def add_subject(
         str, typer.Option(help="The subject whose banks, attacks and networks it gets, too.")
     ],
     eps: Annotated[
-        float | None, typer.Option(help="Radius of its ball; lengths of steps follow it.")
+        str | None,
+        typer.Option(help="Radius of its ball, such as 0.03 or 8/255; lengths of steps follow it."),
     ] = None,
     given: Annotated[
         list[str] | None,
@@ -119,7 +120,7 @@ def add_subject(
         threat = own.get("threat", {})
         if not isinstance(threat, dict):
             raise InputError(f"--set threat={threat!r} and --eps {eps}: name one of them")
-        own["threat"] = {**threat, "eps": eps}
+        own["threat"] = {**threat, "eps": _value("--eps", eps)}
     _add(lambda d: added.add_subject(d, name, like, own, only or ()), dry_run)
 
 
@@ -187,19 +188,25 @@ def _make(change: Change, done: str, dry_run: bool) -> None:
 def _settings(given: list[str] | None) -> dict[str, Any]:
     """``KEY=VALUE`` words as a tree; values are YAML, and 1e-3 is a number."""
     from deepcustom.base.rows import overlay
-    from deepcustom.pipeline.dvc import read_value
 
     found: dict[str, Any] = {}
     for word in given or []:
         key, equals, text = word.partition("=")
         if not (all(key.split(".")) and equals and word.isprintable()):
             raise InputError(f"--set {word!r}: want KEY=VALUE, such as training.epochs=5")
-        try:
-            value: Any = read_value(text)
-        except yaml.YAMLError as error:
-            why = " ".join(str(error).split())
-            raise InputError(f"--set {word!r}: the value is not valid YAML: {why}") from None
+        value = _value(f"--set {word!r}", text)
         for part in reversed(key.split(".")):
             value = {part: value}
         found = overlay(found, value)
     return found
+
+
+def _value(option: str, text: str) -> Any:
+    """What ``text`` is in YAML; ``option`` is where it stands, for messages."""
+    from deepcustom.pipeline.dvc import read_value
+
+    try:
+        return read_value(text)
+    except yaml.YAMLError as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{option}: the value is not valid YAML: {why}") from None

@@ -261,6 +261,18 @@ def rescore() -> None:
     again.say_differences(compared, print)
 
 
+@app.command("push", rich_help_panel=HELPERS)
+def push(
+    remote: Annotated[
+        str | None, typer.Option(help="DVC remote; by default the project's default remote.")
+    ] = None,
+) -> None:
+    """Push the trained models to a DVC remote; large ones not into a store inside the project."""
+    from deepcustom.pipeline.push import push as send
+
+    raise typer.Exit(send(_here().root, remote))
+
+
 @app.command("trace", rich_help_panel=HELPERS)
 def trace(
     what: Annotated[

@@ -1,6 +1,7 @@
 """Scoring networks: a file for each protocol, the checks on them, and where scores are kept."""
 
 FOR_OTHERS = {
+    "by_class": "accuracy per class",
     "check_table": "the checks on an evaluation, a row each",
     "checks": "what a check is",
     "comparison": "results held against earlier ones",

@@ -20,6 +20,7 @@ from deepcustom.data.datasets import DatasetSpec
 from deepcustom.data.mapped import MappedImages
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
+from deepcustom.evaluation.by_class import by_class, class_check, unequal
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Evaluation
@@ -202,6 +203,11 @@ def _add(scores: Scores, bed: Testbed, network: Network, found: Evaluation, quic
     scores.results += _rows(bed, network, found, quick)
     scores.checks += found.checks
     scores.points += [(network.name, point) for point in found.points]
+    if not quick:
+        labels, y, clean = bed.spec.classes, bed.attacked[1], found.stands[CLEAN][CLEAN]
+        rows = by_class(network.name, labels, y, clean, found.worst())
+        if unequal(rows):
+            scores.checks.append(class_check(network.name, rows))
     scores.seconds |= {
         f"{network.name}/{protocol}/{attack}": cost.seconds
         for (protocol, attack), cost in found.costs.items()

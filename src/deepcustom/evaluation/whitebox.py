@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.art import art_classifier, run_attack
-from deepcustom.base.settings import AttackParams, AutoAttackParams
+from deepcustom.base.settings import DLR_CLASSES, AttackParams, AutoAttackParams
 from deepcustom.evaluation.victim import (
     Attack,
     Make,
@@ -38,7 +38,8 @@ def whitebox(
     Each of ``attacks`` attacks every image that the network gets right. ``apgd-ce`` and ``apgd-t`` (on
     cross entropy, and targeted on the difference of logits ratio; Croce and Hein 2020,
     arXiv:2003.01690) then attack only the images that all earlier attacks left standing. So their
-    accuracy is that after the whole series.
+    accuracy is that after the whole series. With two or three classes, ``apgd-t`` follows
+    :func:`target_margin`.
 
     Args:
         victim: the network and the images.
@@ -77,12 +78,36 @@ def _apgd_on(
     used = {"max_iter", "num_random_init", "batch_size"} | (
         {"targets"} if kind == "apgd-t" else set()
     )
+    margin = kind == "apgd-t" and victim.num_classes < DLR_CLASSES
     rows = left.to(victim.x.device)
 
     def run() -> Outcome:
         return attempt(victim, PROTOCOL, name, rows, _apgd(victim, kind, params))
 
-    return Attack(PROTOCOL, name, {**params.model_dump(include=used), "rows": rows}, run)
+    settings = {**params.model_dump(include=used), "rows": rows}
+    return Attack(PROTOCOL, name, settings | ({"loss": "margin"} if margin else {}), run)
+
+
+def target_margin(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """How far each image's target class lies above its true class: what ``apgd-t`` raises with few classes.
+
+    The targeted difference of logits ratio (Croce and Hein 2020, arXiv:2003.01690, section 4) divides this
+    margin by logit 1 - (logit 3 + logit 4) / 2, sorted from the largest, so it needs four classes. Their
+    untargeted ratio divides by logit 1 - logit 3; with three classes, a push towards the third would then
+    have the constant value -1, and no gradient. The margin needs no third logit. APGD follows signs of
+    gradients and compares losses of one image, so the margin is as indifferent to the scale of the logits
+    as the ratio is. Cross entropy is not: its gradient vanishes where the network is sure.
+
+    Args:
+        logits: (n, classes).
+        y: true labels (n,).
+        target: other labels (n,).
+
+    Returns:
+        (n,) logit of ``target`` - logit of ``y``; above 0 the image has fallen.
+    """
+    rows = torch.arange(len(y), device=logits.device)
+    return logits[rows, target] - logits[rows, y]
 
 
 def restarted(victim: Victim, name: str, params: AttackParams, rows: Tensor) -> Outcome:
@@ -128,6 +153,8 @@ def _apgd(victim: Victim, name: str, params: AutoAttackParams) -> Make:
     else:
         targets = min(params.targets, victim.num_classes - 1)
         attack = APGDAttack_targeted(victim.counted, n_target_classes=targets, **settings)
+        if victim.num_classes < DLR_CLASSES:
+            attack.dlr_loss_targeted = lambda logits, y: target_margin(logits, y, attack.y_target)
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         # APGD turns gradients on where it needs them. If they were on throughout, every iteration's

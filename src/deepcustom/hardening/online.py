@@ -24,6 +24,7 @@ from torch import Tensor
 from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.params import Length
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import (
     SCALE,
@@ -68,7 +69,7 @@ class OnlineSettings(WaySettings):
     end: float = Field(ge=0, le=1)
     noise: float = Field(ge=0, le=1)
     reuse: bool
-    eps_step: float = Field(gt=0, le=1)
+    eps_step: Length
     max_iter: int = Field(ge=0)
     growth: float = Field(ge=0, le=1)
     clean_weight: float = Field(ge=0, lt=1)

@@ -15,6 +15,7 @@ from deepcustom.base.params import Params
 from deepcustom.base.rows import HARDENING, row, rows
 from deepcustom.base.settings import TargetParams, TrainDgnParams
 from deepcustom.data.datasets import DatasetSpec
+from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import HardenedWith, Result
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
@@ -26,7 +27,11 @@ from deepcustom.training.nets.base import build, parameter_count
 
 
 def model_cards(
-    stage: StageRun, spec: DatasetSpec, results: Sequence[Result], hardened_with: HardenedWith
+    stage: StageRun,
+    spec: DatasetSpec,
+    results: Sequence[Result],
+    hardened_with: HardenedWith,
+    classes: Sequence[ClassAccuracy] = (),
 ) -> dict[str, str]:
     """File name without suffix → card, for every network, bank and generator of the subject.
 
@@ -35,6 +40,7 @@ def model_cards(
         spec: the data set.
         results: the subject's.
         hardened_with: network → the attack it was hardened with.
+        classes: the accuracy of each network per class.
     """
     facts = {"data": _data(stage, spec), "threat model": threat_in_words(stage)}
     found = [*_classifiers(stage), *_banks(stage, spec), *_generators(stage, spec)]
@@ -45,6 +51,7 @@ def model_cards(
             spec.title,
             results,
             hardened_with=hardened_with,
+            classes=classes,
             facts=facts,
             settings=settings.model_dump(mode="json", exclude_none=True),
         )

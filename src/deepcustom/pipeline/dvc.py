@@ -64,6 +64,31 @@ def stage_names(root: Path) -> list[str]:
     return _ask(root, "stage", "list", "--name-only").split()
 
 
+def remote(root: Path, name: str | None = None) -> tuple[str, str]:
+    """The name and the address of a remote; a folder's address is an absolute path.
+
+    Args:
+        root: the project.
+        name: the remote's name; None: the default remote.
+
+    Raises:
+        InputError: there is no such remote.
+    """
+    from dvc.config import Config, ConfigError
+
+    try:
+        config = Config(dvc_dir=str(root / ".dvc"))
+    except ConfigError as error:
+        raise InputError(f".dvc/config: {' '.join(str(error).split())}") from None
+    chosen = name or config["core"].get("remote")
+    if chosen is None:
+        raise InputError("no default remote: `dvc remote add --default NAME URL` adds one")
+    if chosen not in config["remote"]:
+        known = ", ".join(config["remote"]) or "none"
+        raise InputError(f"no remote {chosen!r}: `dvc remote list` lists them; there are: {known}")
+    return chosen, str(config["remote"][chosen]["url"])
+
+
 def is_at_work(root: Path) -> bool:
     """Whether a living process of DVC works in a project: it holds the lock, or runs a stage there.
 

@@ -57,6 +57,12 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
     return commit, bool(changed)
 
 
+def repository(folder: Path) -> Path | None:
+    """The top folder of the git repository that ``folder`` lies in; None where there is none."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(top).resolve() if top else None
+
+
 def _git(folder: Path, *words: str) -> str | None:
     said = _git_bytes(folder, *words)
     return None if said is None else said.decode(errors="replace").strip()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import (
     CLEAN,
     PROTOCOLS,
@@ -18,6 +19,7 @@ from deepcustom.evaluation.results import (
     label_leaks,
     percent,
 )
+from deepcustom.report.classes import class_table
 from deepcustom.report.headline import RULE, sentences
 from deepcustom.report.tables import NAMES, ORDER, escape
 
@@ -107,6 +109,7 @@ def card(
     hardened_with: HardenedWith,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
+    classes: Sequence[ClassAccuracy] = (),
 ) -> str:
     """The card as Markdown.
 
@@ -118,6 +121,7 @@ def card(
         hardened_with: network → the attack it was hardened with.
         facts: what else is known, name → value: the data, the threat model.
         settings: the model's section of ``params.yaml``.
+        classes: the accuracy of each network per class; shown if classes are of very unequal size.
     """
     # The facts at the top of the card.
     rows = {
@@ -134,6 +138,7 @@ def card(
         if model.kind == "classifier"
         else _as_attack(own, model.name, hardened_with)
     )
+    per_class = class_table(classes, model.name) if model.kind == "classifier" else ""
     limit = TYPES.get(str(settings.get("type"))) if model.kind == "classifier" else None
     parts = [
         f"# {escape(dataset_title)}: {escape(model.title)}\n",
@@ -142,6 +147,7 @@ def card(
         ),
         f"`deepcustom trace {model.path}` shows the runs, code and data behind it, and verifies them.\n",
         *scores,
+        *([f"## Accuracy per class\n\n{per_class}"] if per_class else []),
         f"## Use\n\n{USE[model.kind]}\n",
         f"## Limits\n\n{LIMITS[model.kind]}\n",
         *([f"{limit}\n"] if limit else []),

@@ -22,6 +22,7 @@ from deepcustom.evaluation.results import (
     pivot,
     weak_whitebox,
 )
+from deepcustom.report.classes import class_section
 from deepcustom.report.headline import RULE, TARGET, sentences
 from deepcustom.report.tables import (
     NAMES,
@@ -35,6 +36,7 @@ from deepcustom.report.tables import (
 )
 
 if TYPE_CHECKING:
+    from deepcustom.evaluation.by_class import ClassAccuracy
     from deepcustom.evaluation.checks import Check
     from deepcustom.evaluation.statistics import PairedTest
 
@@ -104,6 +106,7 @@ def page(
     pictures: Pictures,
     checks: Sequence[Check] | None = None,
     pairs: Sequence[PairedTest] = (),
+    classes: Sequence[ClassAccuracy] = (),
 ) -> str:
     """The page of one subject as Markdown.
 
@@ -116,12 +119,14 @@ def page(
         pictures: the pictures that the page shows.
         checks: the checks of the evaluation; None if they are not known.
         pairs: paired tests of networks on the same images.
+        classes: accuracies per class; shown if classes are of very unequal size.
     """
     parts = [f"# {escape(dataset_title)}: robust accuracy\n", _facts(facts)]
     parts.append(_reading(results, dataset))
     for protocol in ORDER:
         link = pictures.heatmaps.get(protocol)
         parts.append(_protocol_section(results, dataset, protocol, link))
+    parts.append(class_section(classes))
     parts.append(_side_by_side(results, dataset, hardened_with))
     parts.append(_leak_section(results, dataset, hardened_with))
     parts.append("" if checks is None else _checks_section(checks))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.rows import adversarial_sets, row, rows
-from deepcustom.base.settings import AttackSetParams, EvaluateParams, ReportParams
+from deepcustom.base.settings import DLR_CLASSES, AttackSetParams, EvaluateParams, ReportParams
 from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
+from deepcustom.evaluation.by_class import classes_of
 from deepcustom.evaluation.files import read_checks, read_pairs, read_points
 from deepcustom.evaluation.results import PROTOCOLS, Result, pivot, read_csv, unclipped
 from deepcustom.pipeline import workspace
@@ -38,6 +39,7 @@ def run(ws: Workspace, subject: str) -> None:
         checks = read_checks(stage.read(workspace.checks(subject)))
         points = read_points(stage.read(workspace.curves(subject)))
         pairs = read_pairs(stage.read(workspace.pairs(subject)))
+        classes = classes_of(checks, spec.classes)
 
         # Draw every picture.
         by = hardened_with(stage.tree, subject)
@@ -66,15 +68,16 @@ def run(ws: Workspace, subject: str) -> None:
             results,
             subject,
             hardened_with=by,
-            facts=_facts(stage),
+            facts=_facts(stage, spec),
             pictures=pictures,
             checks=checks,
             pairs=pairs,
+            classes=classes,
         )
         stage.write(workspace.page(subject)).write_text(text)
 
         # Write a card for each model.
-        cards = model_cards(stage, spec, results, by)
+        cards = model_cards(stage, spec, results, by, classes)
         folder = stage.write(workspace.cards(subject))
         folder.mkdir()
         for name, card in cards.items():
@@ -84,7 +87,7 @@ def run(ws: Workspace, subject: str) -> None:
         stage.log({"pictures": drawn, "cards": len(cards)})
 
 
-def _facts(stage: StageRun) -> dict[str, str]:
+def _facts(stage: StageRun, spec: DatasetSpec) -> dict[str, str]:
     """The threat model and the settings of the attacks, in words."""
     facts = {"threat model": threat_in_words(stage)}
     evaluated = stage.settings_of(row(stage.tree, "evaluate", stage.row.subject), EvaluateParams)
@@ -97,6 +100,8 @@ def _facts(stage: StageRun) -> dict[str, str]:
         facts[f"{attack}, white-box"] = known.describe()
     auto, adaptive = evaluated.autoattack, evaluated.adaptive
     facts["apgd-ce, apgd-t"] = f"{auto.max_iter} steps, {auto.num_random_init} random start(s)"
+    if spec.num_classes < DLR_CLASSES:
+        facts["apgd-t"] = "follows the difference of two logits: its usual ratio needs four classes"
     facts["square"] = f"{auto.queries:,} queries per image"
     facts["from-NETWORK"] = f"made against that network: {evaluated.surrogate.describe()}"
     few = adaptive.images_per_class

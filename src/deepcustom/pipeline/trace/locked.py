@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepcustom.base.params import fraction
 from deepcustom.base.rows import RECIPE, RECIPES, overlay
 from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, Link
 from deepcustom.tracking.record import RunRecord
@@ -84,9 +85,14 @@ def _used(params: Mapping[str, Any], place: str) -> Any:
 
 
 def _within(part: Any, whole: Any) -> bool:
-    """Whether ``whole`` has everything that ``part`` has; it may have more besides."""
+    """Whether ``whole`` has everything that ``part`` has; it may have more besides.
+
+    A fraction that stands as text in ``part`` (``8/255``) is the number in ``whole``.
+    """
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
             _within(value, whole.get(key)) for key, value in part.items()
         )
+    if isinstance(part, str) and isinstance(whole, float):
+        return fraction(part) == whole
     return bool(part == whole)
