@@ -147,7 +147,7 @@ def test_a_row_of_a_project_without_sources_names_the_lock_in_place_of_code(tmp_
             row.update(dict.fromkeys(ours, LOCK))
     check(tmp_path, params)
     with pytest.raises(
-        ParamsError, match=r"prepare\.mnist\.code must be src/deepcustom/data/mnist\.py"
+        ParamsError, match=r"prepare\.mnist\.reads must be src/deepcustom/data/mnist\.py"
     ):
         check(ROOT, params)
     write_lock(tmp_path)

@@ -654,7 +654,7 @@ def test_a_mistake_anywhere_shows_before_any_stage(keys, value, message):
     ("place", "value", "message"),
     [
         (
-            "prepare.mnist.code",
+            "prepare.mnist.reads",
             "src/deepcustom/data/cifar10.py",
             "must be src/deepcustom/data/mnist",
         ),

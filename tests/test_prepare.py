@@ -46,7 +46,7 @@ def test_prepare_writes_the_splits_and_what_the_data_set_is(
     np.testing.assert_array_equal(train.x, Mnist.arrays["train"][0])
     made = RunRecord.read(ws.root / workspace.record(DATASET, "prepare")).outputs
     assert made[FILE] == dvc_md5(ws.root / FILE)
-    assert len(made) == 5  # three splits, this file, and the metrics
+    assert len(made) == 6  # three splits, this file, what is suspicious, and the metrics
 
 
 def test_a_later_stage_reads_what_was_prepared_and_not_the_code(ws: Workspace) -> None:

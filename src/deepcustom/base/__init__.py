@@ -4,6 +4,7 @@ FOR_OTHERS = {
     "errors": "what can go wrong, a class for each kind of mistake",
     "files": "writing beside, then renaming",
     "hashes": "hashes as DVC counts them",
+    "image_settings": "the models of rows of prepare",
     "names": "package.module:Class",
     "params": "reading and checking settings",
     "progress": "saying how far long work is",

@@ -32,6 +32,7 @@ REMEDY = "`deepcustom upgrade` writes it, and says what will run again"
 FINDERS = {
     "attacks/losses/base.py": "attacks/losses",
     "base/names.py": "training/nets",
+    "data/own/function.py": "data/own",  # a function of the user's own, in ``own/data``
     "data/sources.py": "data",
     "hardening/ways.py": "hardening",
 }

@@ -95,6 +95,8 @@ class RunningCode:
             InputError: they differ.
         """
         wanted = set(own_code(self._root, self._stage))
+        if not wanted and not has_sources(self._root):
+            return
         there = set(listed(self._root, self._stage, f"{OWN}/"))
         if has_sources(self._root):
             wanted |= {PREFIX + path for path in closure(self._stage)}
