@@ -545,6 +545,20 @@ def test_rows_are_added_and_removed_in_such_a_project(project: Path, tmp_path: P
     assert (root / "params.yaml").read_text() == before
 
 
+def test_a_loss_of_ones_own_may_build_on_the_packages(project: Path, tmp_path: Path) -> None:
+    """The lock covers all code of the package that a stage may run, so DVC sees a change of it."""
+    root = tmp_path / "mine"
+    shutil.copytree(project, root)
+    (root / "own/losses/again.py").write_text(
+        "from deepcustom.attacks.losses.nce import NceLoss\n\n\nclass Again(NceLoss):\n    pass\n"
+    )
+    words = "add bank again --subject mnist --loss own.losses.again:Again"
+    options = "options={mse_weight: 1.0, cross_entropy_weight: 2.0}"
+    assert call_main(root, *words.split(), "--set", options) == 0
+    row = read_params(root / "params.yaml")["train_dgn"]["mnist-again"]
+    assert row["code"] == "own/losses/again.py"
+
+
 # The package
 
 

@@ -1488,7 +1488,7 @@ def test_what_was_attacked_once_is_not_attacked_again(two_processes: Workspace) 
 def test_an_error_in_a_process_is_one_of_the_program(two_processes: Workspace) -> None:
     ws = two_processes
     (ws.root / workspace.network(DATASET, "nce")).unlink()
-    with pytest.raises(UserError, match=r"models/robust/mnist/nce.safetensors is missing: `make p"):
+    with pytest.raises(UserError, match=r"models/robust/mnist/nce.safetensors is missing: `dvc p"):
         remade(ws, {})
     assert not active_children()
 

@@ -30,8 +30,8 @@ CASES = {
     "digits": (["--images", "digits.npz", "--network", "small", "--eps", "0.15"], {}),
 }
 FEW = {"batch_size": 50}
-NO_MARK = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
-NO_MARK |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in NO_MARK.items()}
+IDENTITY = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
+IDENTITY |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in IDENTITY.items()}
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_the_wheel_has_all_that_the_package_needs(wheel: Path) -> None:
 
 def run(python: Path, folder: Path, *words: str) -> str:
     """Run a command as a user of that environment does."""
-    kept = ("PYTHONPATH", "VIRTUAL_ENV", "DEEPCUSTOM_DATA_DIR")
-    env = {k: v for k, v in os.environ.items() if k not in kept and not k.startswith("MLFLOW_")}
-    env |= {**NO_MARK, "OMP_NUM_THREADS": "1", "PATH": f"{python.parent}:/usr/bin:/bin"}
+    left_out = ("PYTHONPATH", "VIRTUAL_ENV", "DEEPCUSTOM_DATA_DIR")
+    env = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("MLFLOW_")}
+    env |= {**IDENTITY, "OMP_NUM_THREADS": "1", "PATH": f"{python.parent}:/usr/bin:/bin"}
     program = [python, "-m", "dvc"] if words[0] == "dvc" else [python.parent / words[0]]
     done = subprocess.run(
         [*program, *words[1:]], cwd=folder, env=env, capture_output=True, text=True
