@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +37,6 @@ from deepcustom.pipeline.workspace import OWN_CODE, OWN_IMAGES, Workspace
 
 ARRAYS = Images("arrays", 1000, 300, 10, 1, (8, 8))
 MNIST = ["--dataset", "mnist"]
-ANY_SHAPE = find_spec("deepcustom.training.nets.anyshape") is not None
-needs_any_shape = pytest.mark.skipif(not ANY_SHAPE, reason="no generators for any shape here")
 
 
 @pytest.fixture(autouse=True)
@@ -405,7 +402,6 @@ def test_a_link_among_the_images_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "mine").exists()
 
 
-@needs_any_shape
 def test_own_images_and_an_own_network_come_into_the_project(
     digits_npz: Path, tmp_path: Path
 ) -> None:

@@ -75,13 +75,10 @@ def test_models_change_no_setting(name):
             lacking |= {"augment", "weights"}
             assert without_none(given, lacking) == without_none(one.settings, lacking), one.place
     for subject, values in tree["subjects"].items():
-        given = p.validate(m.SubjectParams, values, subject).model_dump(mode="json")
-        bare = {key: value for key, value in given["network"].items() if value}
-        assert bare == {"name": values["network"]}
-        for key in ("generator", "conditional"):
-            assert given[key] == {"name": values[key], "options": {}}
-        others = {"dataset", "threat"}
-        assert {key: given[key] for key in others} == {key: values[key] for key in others}
+        assert p.validate(m.SubjectParams, values, subject).model_dump(mode="json") == values
+        network = {"name": "a.b:C", "options": {"width": 2}, "mean": [0.1], "std": [0.2]}
+        more = {**values, "network": network}
+        assert p.validate(m.SubjectParams, more, subject).model_dump(mode="json") == more
 
 
 def without_none(value: Any, keys: set[str]) -> Any:

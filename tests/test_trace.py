@@ -421,6 +421,15 @@ def test_a_wrong_name_is_answered_with_the_right_ones(
         trace(project.ws, what, project.ws.root)
 
 
+def test_images_of_the_users_own_end_the_walk(project: Project) -> None:
+    """No stage makes them; their hash is compared all the same."""
+    project.write("data/own/mine/a.txt", "image")
+    project.ran("prepare", "mnist", ["data/own/mine"], SPLITS)
+    assert project.broken() == []
+    project.write("data/own/mine/a.txt", "another")
+    assert project.broken() == [("data/own/mine", "file")]
+
+
 def test_without_records_it_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="repro` makes them"):
         trace(Workspace(tmp_path), NUMBER, tmp_path)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from deepcustom.base.rows import adversarial_sets, networks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-OWN = find_spec("deepcustom.training.nets.small") is not None
+
 CASES = {
     "mnist": (
         ["--dataset", "mnist"],
@@ -92,7 +91,7 @@ def run(python: Path, folder: Path, *words: str) -> str:
     scope="module",
     params=[
         pytest.param("mnist", marks=pytest.mark.network),
-        pytest.param("digits", marks=pytest.mark.skipif(not OWN, reason="no images of one's own")),
+        "digits",
     ],
 )
 def project(

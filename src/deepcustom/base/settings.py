@@ -9,7 +9,13 @@ from __future__ import annotations
 import itertools
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from deepcustom.base.params import Length, Params
 
@@ -54,6 +60,12 @@ class ArchitectureParams(Params):
     @classmethod
     def _a_name_alone(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_serializer(mode="wrap")
+    def _as_it_is_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Without what is absent, and as the name if that is all."""
+        whole = {key: value for key, value in handler(self).items() if value or value == 0}
+        return whole["name"] if set(whole) == {"name"} else whole
 
 
 class NetworkParams(ArchitectureParams):

@@ -11,8 +11,7 @@ from typing import Any
 import yaml
 
 from deepcustom.base.errors import InputError
-from deepcustom.base.rows import LAYOUTS
-from deepcustom.base.settings import TrainDgnParams
+from deepcustom.base.params import fraction
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.start.images import Images
@@ -91,12 +90,11 @@ def radius(text: str) -> float:
     Raises:
         InputError: the text is neither, or the number is not above 0 and at most 1.
     """
-    above, slash, below = text.partition("/")
     try:
-        value = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not 0 < value <= 1:
+        value = fraction(text) if "/" in text else float(text)
+    except ValueError:
+        value = None
+    if value is None or not 0 < value <= 1:
         raise InputError(
             f"--eps {text!r}: want a number above 0, at most 1, such as 0.1 or 8/255: the largest change of "
             "a pixel, in units of the range [0, 1]"
@@ -111,7 +109,7 @@ def params_text(answers: Answers, images: Images) -> str:
         InputError: there are too few images.
     """
     counts = split_sizes(images)
-    text = Template(TEMPLATE.read_text()).substitute(
+    return Template(TEMPLATE.read_text()).substitute(
         {
             "subject": answers.name,
             "dataset": answers.dataset,
@@ -127,7 +125,6 @@ def params_text(answers: Answers, images: Images) -> str:
             "radii": ", ".join(f"{r:g}" for r in RADII if r * radius(answers.eps) <= 1),
         }
     )
-    return "".join(line for line in text.splitlines(keepends=True) if line.strip() or line == "\n")
 
 
 def split_sizes(images: Images) -> dict[str, int]:
@@ -150,8 +147,7 @@ def split_sizes(images: Images) -> dict[str, int]:
 
 def _threat(eps: str) -> dict[str, str]:
     value = radius(eps)
-    comment = f"  # {eps}" if "/" in eps else ""
-    return {"eps": _number(value), "eps_comment": comment, "step": _number(value / 4)}
+    return {"eps": eps if "/" in eps else _number(value), "step": _number(value / 4)}
 
 
 def _budgets(images: Images, train: int, epochs: int | None) -> dict[str, Any]:
@@ -169,9 +165,7 @@ def _budgets(images: Images, train: int, epochs: int | None) -> dict[str, Any]:
         "bank_batch": bank_batch,
         "bank_epochs": bank_epochs,
         "adapted_epochs": max(1, bank_epochs // 4),
-        "bank_generator": f"generator: {kind}"
-        if "generator" in TrainDgnParams.model_fields
-        else "",
+        "bank_generator": kind,
     }
 
 
@@ -188,10 +182,8 @@ def _attacks(images: Images, test: int) -> dict[str, Any]:
 def _prepare(answers: Answers, images: Images, val: int) -> dict[str, Any]:
     """The row of ``prepare``: for a data set of one's own also where its images lie, and their form."""
     sizes: dict[str, Any] = {"val_size": val, "train_size": None, "test_size": None}
-    (files,) = LAYOUTS["prepare"].files
     if answers.path is None:
-        source = {"source": images.source} if files == "reads" else {}
-        return {**source, **sizes, files: LOCK}
+        return {"source": images.source, **sizes, "reads": LOCK}
     own = {
         "source": images.source,
         "path": answers.path,
@@ -199,7 +191,7 @@ def _prepare(answers: Answers, images: Images, val: int) -> dict[str, Any]:
         "channels": images.channels,
         "test_share": TEST_SHARE if images.test is None else None,
     }
-    return {**own, **sizes, files: answers.path}
+    return {**own, **sizes, "reads": answers.path}
 
 
 def _flow(row: dict[str, Any]) -> str:

@@ -120,6 +120,8 @@ class _Records:
         ``follow``: hashes of the inputs to walk back from; all by default.
         """
         made = self.makers.get(path)
+        if made is None and not workspace.producer(path):  # brought by the user: no stage makes it
+            return File(path, md5, [agree("file", "the one here", md5, self._hash(path))], None)
         made_md5 = made.outputs[path] if made else None
         links = [
             agree("file", "the one here", md5, self._hash(path)),
