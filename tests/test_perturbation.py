@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.perturb import Effect, SplitAttack, perturb_split
+from deepcustom.attacks.perturb import Effect, SplitAttack, chunk_of, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.progress import silent
@@ -291,3 +291,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
     # A busy system takes freed pages back late, which only ever adds.
     assert grown() < 12 or grown() < 12
+
+
+@pytest.mark.parametrize(("classes", "images"), [(2, 400), (10, 2000), (11, 2000), (1000, 2000)])
+def test_a_chunk_does_not_grow_with_many_classes(classes, images):
+    assert chunk_of(classes, 200) == images

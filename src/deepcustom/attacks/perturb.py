@@ -22,6 +22,17 @@ Perturb = Callable[[Tensor, Tensor, int], Tensor]
 """(x, y, start) → x_adv: perturbs images (n, C, H, W) with labels (n,), the rows from ``start`` on."""
 
 
+_MOST_BATCHES = 10
+
+
+def chunk_of(classes: int, batch_size: int) -> int:
+    """How many images DGNs perturb at a time: on average ``batch_size`` for each DGN of a bank.
+
+    With more than ten classes it is as many as with ten, so that memory does not grow with their number.
+    """
+    return min(classes, _MOST_BATCHES) * batch_size
+
+
 @dataclass(frozen=True)
 class SplitAttack:
     """An attack that is ready to run on a split, and which of its images are kept.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from deepcustom.attacks.perturb import SplitAttack
+from deepcustom.attacks.perturb import SplitAttack, chunk_of
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import GenerateParams
@@ -40,7 +40,7 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
             threat,
             compute,
             only_changed=params.mis_classification_check,
-            chunk=spec.num_classes * params.batch_size,  # on average a batch for each DGN
+            chunk=chunk_of(spec.num_classes, params.batch_size),
         )
         with progress(stage.name, len(split)) as advance:
             make_set(stage, spec, split, attack, advance)
