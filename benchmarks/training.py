@@ -60,7 +60,9 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
         weight_decay=0.0,
     )
     options = LOSSES[loss]
-    params = TrainDgnParams(loss=loss, output="image", training=budget, options=options)
+    params = TrainDgnParams(
+        loss=loss, generator="per_class", output="image", training=budget, options=options
+    )
     analysis = {"relevance": {"pixels": _relevant(inputs)}}
     context = LossContext(inputs.target_net(compute), LABEL, inputs.threat, analysis)
 

@@ -538,7 +538,6 @@ def cases() -> list[Any]:
         pytest.param("reports/checks/mnist.json", "report"),
         pytest.param("reports/curves/mnist.csv", "report"),
         pytest.param("reports/pairs/mnist.csv", "report"),
-        pytest.param("reports/classes/mnist.csv", "report"),
         pytest.param(f"{metrics}/train_target.json", "report"),
         pytest.param(f"{metrics}/train_dgn", "report"),
     ]

@@ -141,8 +141,8 @@ Answer = tuple[dict[str, Tensor], Tensor]
 class OnePass(Classifier):
     """A frozen classifier in eval mode that answers for the parts of a batch from one pass over the batch.
 
-    The losses of a batch's labels each ask about their own few images, and a hundred small passes take many
-    times as long as a large one. Any other images get a pass of their own.
+    The losses of a batch's labels each ask about their own few images, and many small passes take longer than
+    a large one. Any other images get a pass of their own.
     """
 
     def __init__(self, net: Classifier) -> None:
