@@ -473,10 +473,10 @@ def test_radii_stay_in_the_range_of_pixels() -> None:
     assert radii == [0, 0.25, 0.5, 1, 1.5, 2]
 
 
-def test_a_fraction_becomes_its_number() -> None:
+def test_a_fraction_stays_one_in_the_settings() -> None:
     assert radius("8/255") == 8 / 255
     tree = settings(ARRAYS)
-    assert tree["subjects"]["mine"]["threat"]["eps"] == pytest.approx(8 / 255, 1e-6)  # type: ignore[index]
+    assert tree["subjects"]["mine"]["threat"]["eps"] == "8/255"  # type: ignore[index]
     assert tree["recipes"]["madry"]["inner"]["eps_step"] == pytest.approx(2 / 255, 1e-6)  # type: ignore[index]
 
 
@@ -504,13 +504,18 @@ def test_the_estimate_grows_with_the_work() -> None:
 # Projects without the package's sources
 
 
-def test_a_profile_of_such_a_project_has_lock_own_code_and_images(
+def test_a_profile_of_such_a_project_has_lock_own_code_and_what_the_user_brought(
     project: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "mine"
     shutil.copytree(project, root)
     (root / "profiles").mkdir()
-    (root / "profiles/quick.yaml").write_text("prepare: {mnist: {train_size: 1000}}\n")
+    weights = f"{OWN_IMAGES}/a.txt"
+    quick = {
+        "prepare": {"mnist": {"train_size": 1000}},
+        "train_target": {"mnist": {"weights": weights, "reads": weights}},
+    }
+    (root / "profiles/quick.yaml").write_text(yaml.safe_dump(quick))
     (root / "own/losses/mine.py").write_text("")
     (root / f"{OWN_IMAGES}/a.txt").write_text("image")
     ws = workspace(Workspace(root), "quick")

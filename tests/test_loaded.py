@@ -276,7 +276,7 @@ def test_the_lock_holds_a_digest_for_each_stage(tmp_path: Path) -> None:
 def test_the_lock_covers_what_is_found_by_name() -> None:
     both = {"hardening/online.py", LOSS}  # the one is found, and finds the other
     assert may_run("adversarial_train") - set(closure("adversarial_train")) >= both
-    assert may_run("prepare") - set(closure("prepare")) == {"data/mnist.py", "data/cifar10.py"}
+    assert may_run("prepare") - set(closure("prepare")) >= {"data/mnist.py", "data/cifar10.py"}
     assert may_run("train_dgn") - set(closure("train_dgn")) >= {LOSS, "attacks/losses/lrp.py"}
     for finder, folder in FINDERS.items():
         text = (PACKAGE / finder).read_text()
