@@ -275,7 +275,7 @@ def test_unknown_profile(project: Path, fails: Fails) -> None:
     ("stage", "change", "expected"),
     [
         ("train_target", {"epoch": 3}, "train_target.mnist.epoch is not a known key; allowed: lea"),
-        ("train_target", {"epochs": 0}, "train_target.mnist.epochs: should be greater than or"),
+        ("train_target", {"epochs": -1}, "train_target.mnist.epochs: should be greater than or"),
         ("train_target", {"learning_rate": "fast"}, "learning_rate: should be a valid number"),
         ("train_target", {"schedule": "cosine"}, "'constant', 'staircase' or 'one_cycle' (found"),
         ("relevance", {"k": 785}, "relevance.mnist.k must be at most 784"),

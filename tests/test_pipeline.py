@@ -761,6 +761,8 @@ def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
     networks = rows.networks(tiny_params(), DATASET)
     checks = read_checks(ws.root / workspace.checks(DATASET))
     about = {network: [c.name for c in checks if c.about == network] for network in networks}
+    for names in about.values():
+        names.remove("classes")  # so few images are of very unequal number
     assert len(about["lrp"]) == len(set(about["lrp"])) == 14
     assert [*about["lrp"], "undefended-falls"] == about["target"]
     for attack in rows.adversarial_sets(tiny_params(), DATASET):

@@ -126,7 +126,7 @@ def test_other_words_are_no_key(tmp_path):
 
 @pytest.mark.parametrize("key", [ONE, None])
 def test_stage_records_who_started_it(root, monkeypatch, key):
-    (root / "params.yaml").write_text("seed: 1\nprepare: {mnist: {code: mine.py}}\n")
+    (root / "params.yaml").write_text("seed: 1\nprepare: {mnist: {reads: mine.py}}\n")
     write_lock(root)
     monkeypatch.setattr("deepcustom.pipeline.run.repro_key", lambda: key)
     with StageRun(Workspace(root), "prepare", "mnist") as run:

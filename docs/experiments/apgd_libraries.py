@@ -27,10 +27,9 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.data import draws
 from deepcustom.evaluation.victim import Counted
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset, load_split
+from deepcustom.pipeline.load import fresh_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import FLOAT32, seed_everything
-from deepcustom.training.nets.base import build_classifier
 from deepcustom.training.prediction import predict
 from deepcustom.training.weights import load_network
 
@@ -58,7 +57,7 @@ def measure(stage: StageRun, loss: str) -> list[Row]:
     subject, spec = stage.row.subject, load_dataset(stage)
     threat = ThreatModel.of(stage.subject.threat)
     x, y = draws.subset(load_split(stage, spec, "val"), IMAGES, 0).tensors()
-    net = build_classifier(stage.subject.network)  # in torch's own layout, as a library gets it
+    net = fresh_classifier(stage)  # in torch's own layout, as a library gets it
     load_network(stage.read(workspace.network(subject, NETWORK)), net)
     right = predict(net, x).argmax(1) == y
     x, y = x[right], y[right]

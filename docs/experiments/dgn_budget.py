@@ -27,11 +27,12 @@ from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import (
+    architecture,
+    labelled,
     load_analysis,
     load_classifier,
     load_dataset,
     load_split,
-    to_device,
 )
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.figures import save_figure
@@ -83,16 +84,16 @@ def lrp_optimum(
 def curves(stage: StageRun) -> dict[Budget, list[float]]:
     """Budget → target accuracy on the projected validation images after each epoch."""
     spec, compute = load_dataset(stage), stage.compute()
-    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    train, val = (labelled(load_split(stage, spec, name), compute) for name in ("train", "val"))
     target_net = load_classifier(stage, "target", compute)
     analyses = {
         name: load_analysis(stage, spec, name, compute) for name in ("relevance", "suspiciousness")
     }
     threat = ThreatModel.of(stage.subject.threat)
-    found = {OPTIMUM: [lrp_optimum(target_net, *val, analyses["relevance"]["pixels"], threat)]}
+    found = {OPTIMUM: [lrp_optimum(target_net, val[0][:], val[1], analyses["relevance"]["pixels"], threat)]}
     for budget in BUDGETS:
         _, history = train_bank(
-            stage.subject.generator,
+            architecture(stage, stage.subject.generator),
             SUBJECT,
             contexts(target_net, threat, analyses, spec.num_classes),
             train,

@@ -17,7 +17,7 @@ from project import load_bank, load_train_set, reading, settings_of
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.hardening.goodfellow import Goodfellow, GoodfellowSettings
-from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
@@ -42,7 +42,7 @@ def measure(stage: StageRun, name: str, epochs: int) -> Row:
     """Harden a network with the adversarial train set ``name``, and attack it with the same DGNs."""
     spec, compute = load_dataset(stage), stage.compute()
     threat = ThreatModel.of(stage.subject.threat)
-    train, val = (to_device(load_split(stage, spec, split), compute) for split in ("train", "val"))
+    train, val = (labelled(load_split(stage, spec, split), compute) for split in ("train", "val"))
     made = load_train_set(stage, spec, name, compute)
     params = settings_of(stage, GoodfellowSettings, "adversarial_train", name)
     budget = params.training.model_copy(update={"epochs": epochs})
@@ -50,7 +50,7 @@ def measure(stage: StageRun, name: str, epochs: int) -> Row:
     torch.manual_seed(1)
     net = new_classifier(stage, compute)
     history = way.train(net, train, val, Job(1, compute), made)
-    x, y = val
+    x, y = val[0][:], val[1]
     x_adv = load_bank(stage, spec, name, compute).generate(x, y, threat, compute=compute)
     return Row(name, epochs, history["val_accuracy"][-1], accuracy(net, x_adv, y))
 

@@ -48,7 +48,7 @@ from deepcustom.hardening.madry import MadrySettings
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import load_networks, stored_sets, testbed
 from deepcustom.pipeline.workspace import Workspace
@@ -108,8 +108,8 @@ def read_attackers(stage: StageRun, *, meets: bool = True) -> Attackers:
     for stored in stored_sets(stage, spec, adversarial_sets(stage.tree, subject) if meets else ()):
         images, at, _ = checked(stored, bed.split, bed.threat, bed.compute.device, bed.seed)
         if images.inside:
-            x = bed.clean.x.clone()  # where a set lacks an image, it offers nothing
-            x[at] = images.x
+            x = bed.clean.x[:]  # where a set lacks an image, it offers nothing
+            x[at] = images.x[:]
             sets[images.attack] = x[bed.rows]
     known = load_networks(stage, networks(stage.tree, subject) if meets else (), bed.compute)
     surrogates = {
@@ -118,7 +118,7 @@ def read_attackers(stage: StageRun, *, meets: bool = True) -> Attackers:
     }
     bank = load_bank(stage, spec, bed.params.adaptive.bank, bed.compute)
     train, val = (
-        to_device(load_split(stage, spec, split), bed.compute) for split in ("train", "val")
+        labelled(load_split(stage, spec, split), bed.compute) for split in ("train", "val")
     )
     return Attackers(bed, sets, surrogates, bank, train, val)
 

@@ -30,7 +30,7 @@ from deepcustom.evaluation.full import evaluate_whitebox
 from deepcustom.evaluation.victim import Victim, attempt
 from deepcustom.hardening.madry import Madry, MadrySettings
 from deepcustom.hardening.online import Online, OnlineSettings
-from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
@@ -106,7 +106,7 @@ class Bench:
         self.madry = settings_of(stage, MadrySettings, "adversarial_train", "madry")
         self.online = settings_of(stage, OnlineSettings, "train_online", "online")
         self.train, self.val = (
-            to_device(load_split(stage, self.spec, name), self.compute) for name in ("train", "val")
+            labelled(load_split(stage, self.spec, name), self.compute) for name in ("train", "val")
         )
 
     def measure(self, variant: str, seed: int) -> Row:

@@ -20,7 +20,13 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.params import section, validate
 from deepcustom.base.settings import ComputeParams, TrainDgnParams, TrainingParams
-from deepcustom.pipeline.load import load_dataset, load_split, new_classifier, to_device
+from deepcustom.pipeline.load import (
+    architecture,
+    labelled,
+    load_dataset,
+    load_split,
+    new_classifier,
+)
 from deepcustom.pipeline.run import StageRun
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.fit import train_classifier
@@ -47,7 +53,7 @@ class Row:
 def measure(stage: StageRun, seed: int, compute: Compute, precision: str) -> list[Row]:
     """Train a target network, and DGNs against it; both precisions start from the same weights."""
     spec, subject = load_dataset(stage), stage.row.subject
-    train, val = (to_device(load_split(stage, spec, name), compute) for name in ("train", "val"))
+    train, val = (labelled(load_split(stage, spec, name), compute) for name in ("train", "val"))
     seed_everything(derive_seed(seed, "precision", subject))
     net = new_classifier(stage, compute)
     budget = short(settings_of(stage, TrainingParams, "train_target"))
@@ -60,7 +66,7 @@ def measure(stage: StageRun, seed: int, compute: Compute, precision: str) -> lis
     (x, y), (x_val, y_val) = ((p[0][f], p[1][f]) for p, f in zip((train, val), first, strict=True))
     bank = settings_of(stage, TrainDgnParams, "train_dgn", BANK)
     _, history = train_bank(
-        stage.subject.generator,
+        architecture(stage, stage.subject.generator),
         subject,
         contexts(net, ThreatModel.of(stage.subject.threat), {}, CLASSES[subject]),
         (x, y),

@@ -17,7 +17,7 @@ from deepcustom.data import arrays
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import load_analysis, load_split
+from deepcustom.pipeline.load import architecture, load_analysis, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.compute import Compute
@@ -48,7 +48,9 @@ def load_bank(stage: StageRun, spec: DatasetSpec, name: str, compute: Compute) -
     subject = stage.row.subject
     path = stage.read(workspace.bank(subject, name))
     classes, device = spec.num_classes, compute.device
-    return DGNBank.load(path, stage.subject.generator, subject, classes, device)
+    return DGNBank.load(
+        path, architecture(stage, stage.subject.generator), subject, classes, device
+    )
 
 
 def load_train_set(
@@ -68,7 +70,8 @@ def with_generator(
     """A way that hardens ``net`` together with a fresh generator, as the pipeline does."""
     classes, threat = spec.num_classes, ThreatModel.of(stage.subject.threat)
     per_class = settings.generator == "per_class"
-    generator = conditional(stage.subject.conditional, classes, per_class=per_class)
+    told = architecture(stage, stage.subject.conditional)
+    generator = conditional(told, classes, per_class=per_class)
     requires = find_loss(settings.loss).requires if settings.loss else ()
     analysis = {what: load_analysis(stage, spec, what, compute) for what in requires}
     losses = objectives(settings, contexts(net, threat, analysis, classes))
