@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepcustom.base.errors import InputError
-from deepcustom.base.names import load_object
 from deepcustom.base.rows import LAYOUTS, Row, rows
 from deepcustom.base.settings import ComputeParams
 from deepcustom.pipeline.start.images import Images
@@ -40,14 +37,12 @@ def seconds_per_image(root: Path, network: str, images: Images) -> float:
     import torch.nn.functional as F
 
     from deepcustom.training.compute import Compute
-    from deepcustom.training.nets.base import build_classifier
+    from deepcustom.training.nets.base import build
 
     compute = Compute.of(ComputeParams(device="auto", precision="auto", threads="auto"))
     with contextlib.chdir(root):
-        taken = inspect.signature(load_object(network, "network", InputError)).parameters
-        known = {"shape": images.shape, "classes": images.classes}
-        options = {key: value for key, value in known.items() if key in taken}
-        net = compute.place(build_classifier(network, **options)).train()
+        facts = {"shape": images.shape, "classes": images.classes, "num_classes": images.classes}
+        net = compute.place(build(network, **facts)).train()
     x = torch.rand(BATCH, *images.shape, device=compute.device)
     y = torch.arange(BATCH, device=compute.device) % images.classes
     optimiser = torch.optim.Adam(net.parameters())
