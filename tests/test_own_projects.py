@@ -18,7 +18,7 @@ from pipeline_fixtures import call_main, own_modules
 
 from deepcustom.evaluation.results import PROTOCOLS, read_csv
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 RESNET_18 = '''
 """ResNet-18 (He et al. 2016), with the normalisation of its images inside."""
