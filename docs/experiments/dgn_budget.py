@@ -90,7 +90,11 @@ def curves(stage: StageRun) -> dict[Budget, list[float]]:
         name: load_analysis(stage, spec, name, compute) for name in ("relevance", "suspiciousness")
     }
     threat = ThreatModel.of(stage.subject.threat)
-    found = {OPTIMUM: [lrp_optimum(target_net, val[0][:], val[1], analyses["relevance"]["pixels"], threat)]}
+    found = {
+        OPTIMUM: [
+            lrp_optimum(target_net, val[0][:], val[1], analyses["relevance"]["pixels"], threat)
+        ]
+    }
     for budget in BUDGETS:
         _, history = train_bank(
             architecture(stage, stage.subject.generator),

@@ -1,4 +1,4 @@
-"""Peak memory of each stage on 20,000 and on 200,000 images, as docs/speed.md reports it.
+"""Peak memory of each stage on 20,000 and on 200,000 images.
 
 Counted is anonymous memory: what a process has allocated, without pages that are mapped from files, which the
 system takes back when it needs them. A thread reads it from ``/proc/PID/smaps_rollup`` ten times a second,
