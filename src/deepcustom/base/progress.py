@@ -37,8 +37,10 @@ def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advanc
     line was printed for that long, and one at the end.
     """
     if sys.stderr.isatty():
-        with hushed(), _bar(title, total) as advance:
-            yield advance
+        with hushed():
+            with _bar(title, total) as advance:
+                yield advance
+            _heard()  # the bar was seen until now, so a heartbeat has nothing to add yet
     else:
         lines = _Lines(title, total, every)
         with _speaking(lines), _ticking(lines.tick, every):
@@ -103,9 +105,14 @@ def _ticking(tick: Callable[[], None], every: float) -> Iterator[None]:
         thread.join()
 
 
-def _say(line: str, *, error: bool = False) -> None:
+def _heard() -> None:
+    """Note that the user has just seen something."""
     global _said
     _said = time.monotonic()
+
+
+def _say(line: str, *, error: bool = False) -> None:
+    _heard()
     # One write for text and line end, since threads print too; print() alone would make two.
     print(f"{line.rstrip()}\n", end="", flush=True, file=sys.stderr if error else sys.stdout)
 
