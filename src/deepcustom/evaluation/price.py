@@ -1,0 +1,122 @@
+"""What the evaluation of a network will cost, said before the long wait.
+
+The counts are bounds: those of a network that withstands every attack. An image that falls is attacked no
+further, so an undefended network costs much less.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from deepcustom.base.settings import AttackParams, EvaluateParams
+from deepcustom.evaluation.victim import Victim
+
+BATCH = 200  # images of the trial batch
+TRIALS = 3
+
+
+def announce(victim: Victim, params: EvaluateParams, *, surrogates: int = 0) -> None:
+    """Say what the evaluation of the victim will cost at most, at the speed of a first batch."""
+    right = int(victim.right.sum())
+    most = bound(params, right, victim.num_classes, surrogates=surrogates)
+    gradient, query = rates(victim)
+    minutes = (most.gradients * gradient + most.queries * query) / 60
+    victim.advance(
+        f"{victim.name}: {right} of {len(victim.x)} images are right; at most {most.gradients:,.0f} gradients "
+        f"and {most.queries:,.0f} queries, about {minutes:.0f} min; less if images fall",
+        steps=0,
+    )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The most that a part of an evaluation can cost, for each image that is attacked.
+
+    Attributes:
+        gradients: gradients of the network's loss.
+        queries: further images shown to it.
+    """
+
+    gradients: float = 0.0
+    queries: float = 0.0
+
+    def __add__(self, other: Bound) -> Bound:
+        return Bound(self.gradients + other.gradients, self.queries + other.queries)
+
+    def times(self, count: float) -> Bound:
+        """The same for ``count`` images."""
+        return Bound(self.gradients * count, self.queries * count)
+
+
+def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int = 0) -> Bound:
+    """The most gradients and queries that the attacks, curves and checks of one network can take.
+
+    Left out is what makes other material: images against other networks, and training DGNs further.
+
+    Args:
+        params: all settings.
+        right: how many images the network gets right; only these are attacked.
+        classes: number of classes.
+        surrogates: how many other networks lend their images.
+    """
+    apgd = params.autoattack
+    run = apgd.num_random_init * (apgd.max_iter + 1)
+    targets = min(apgd.targets, classes - 1)
+    pgd = params.whitebox["pgd"]
+    every = sum((_art(attack) for attack in params.whitebox.values()), Bound())
+    every += Bound(run * (1 + targets), 2 * (1 + targets))  # APGD
+    every += Bound(0, surrogates + apgd.queries + 2)  # images of others, Square
+    every += _art(pgd).times(4)  # the check that doubles steps and starts
+    every += Bound(1, 12)  # the checks on gradients and on noise
+    curves = params.curves
+    steps = int(pgd.max_iter or 1) * len(curves.radii) + sum(curves.steps)
+    points = len(curves.radii) + len(curves.steps)
+    shown = min(curves.n, right)
+    return every.times(right) + Bound(steps, 4 * points).times(shown)
+
+
+def _art(attack: AttackParams) -> Bound:
+    """Of FGSM or PGD, for one image."""
+    starts = max(attack.num_random_init or 0, 1)
+    return Bound(starts * (attack.max_iter or 1), 3 * starts)
+
+
+def rates(victim: Victim) -> tuple[float, float]:
+    """Seconds that a gradient and a query of the victim's network take for one image, from a first batch.
+
+    The trial is not counted as part of any attack.
+    """
+    x, y = victim.x[:BATCH], victim.y[:BATCH]
+    if not len(x):
+        return 0.0, 0.0
+
+    def gradient() -> None:
+        at = x.detach().clone().requires_grad_()
+        logits = victim.net(at)
+        if logits.requires_grad:
+            torch.autograd.grad(F.cross_entropy(logits.float(), y, reduction="sum"), at)
+
+    def query() -> None:
+        with torch.no_grad():
+            victim.net(x)
+
+    return _seconds(gradient, victim) / len(x), _seconds(query, victim) / len(x)
+
+
+def _seconds(once: Callable[[], None], victim: Victim) -> float:
+    """The median time of a few runs, after one that warms up."""
+    once()
+    times = []
+    for _ in range(TRIALS):
+        begun = time.monotonic()
+        once()
+        if victim.x.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - begun)
+    return statistics.median(times)
