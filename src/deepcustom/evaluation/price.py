@@ -28,8 +28,8 @@ def announce(victim: Victim, params: EvaluateParams, *, surrogates: int = 0) -> 
     gradient, query = rates(victim)
     minutes = (most.gradients * gradient + most.queries * query) / 60
     victim.advance(
-        f"{victim.name}: {right} of {len(victim.x)} images are right; at most {most.gradients:,.0f} gradients "
-        f"and {most.queries:,.0f} queries, about {minutes:.0f} min; less if images fall",
+        f"{victim.name}: {right} of {len(victim.x)} images are right; at most {most.gradients:,.0f} "
+        f"gradients and {most.queries:,.0f} queries, about {minutes:.0f} min; less if images fall",
         steps=0,
     )
 
