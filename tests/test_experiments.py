@@ -113,6 +113,18 @@ def test_the_table_of_precisions_is_what_was_measured() -> None:
     assert f"from {fourth:.1f} to {fifth:.1f} %" in section
 
 
+def test_memory_does_not_depend_on_the_number_of_images() -> None:
+    with (EXPERIMENTS / "memory.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    text = (ROOT / "docs/speed.md").read_text()
+    section = text.split("## What bounds memory")[1].split("\n## ")[0]
+    assert {row["stage"] for row in found} >= {"prepare", "train_target", "train_dgn", "evaluate"}
+    for row in found:
+        few, many = int(row["mib_20000"]), int(row["mib_200000"])
+        assert many <= 1.2 * few
+        assert f"| {row['stage']} | {few} MiB | {many} MiB | {row['ratio']} |" in section
+
+
 def test_two_libraries_of_apgd_are_as_the_docs_say() -> None:
     with (ROOT / "docs/experiments/apgd_libraries.csv").open(newline="") as file:
         found = {(row["dataset"], row["loss"], row["library"]): row for row in csv.DictReader(file)}
