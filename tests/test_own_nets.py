@@ -18,8 +18,8 @@ from torch import nn
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import HARDENING
-from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import DatasetSpec, SplitFacts, save_spec
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.cards import _start
 from deepcustom.pipeline.check import check
@@ -504,6 +504,7 @@ STILL = {**OPTIONS, "learning_rate": 1e-12}
 TARGET, GIVEN = f"models/target/{NAME}.safetensors", "own/weights.safetensors"
 DESCRIBED = f"data/prepared/{NAME}/dataset.json"
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "goodfellow": ("adversarial_train", {"type": "goodfellow", "clean_weight": 0.5}),
     "madry": (
         "adversarial_train",
         {"type": "madry", "inner": {"eps_step": 0.01, "max_iter": 1, "growth": 0.0}},
@@ -565,15 +566,20 @@ def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_starts_from_the_weights_of_the_target_or_anew(ws: Workspace, way: str) -> None:
     assert run(ws) == 0
+    train = Split.load(ws.root / TRAIN, load_spec(ws.root / DESCRIBED))
+    made = AdversarialSet(train.x, (train.x / 255).astype(np.float32), train.y, train.index)
+    made.save(
+        ws.root / workspace.adversarial(NAME, "train", "warm")
+    )  # for the one way that reads it
     stage = add_row(ws, way, TARGET)
     assert harden(ws, stage) == 0
-    made = workspace.robust(NAME, "warm")
-    assert close(tensors(ws, made), tensors(ws, TARGET))
+    hardened = workspace.robust(NAME, "warm")
+    assert close(tensors(ws, hardened), tensors(ws, TARGET))
     # The run says so, and a trace leads to the target's own run.
     record = RunRecord.read(ws.root / workspace.record(NAME, stage, "warm"))
     assert TARGET in record.inputs
     assert record.params[f"{stage}.{NAME}-warm"]["start"] == TARGET
-    found = trace(ws, made, ws.root).file.run
+    found = trace(ws, hardened, ws.root).file.run
     assert found is not None
     (above,) = (one for one in found.inputs if one.path == TARGET)
     assert above.run is not None
@@ -584,9 +590,9 @@ def test_every_way_starts_from_the_weights_of_the_target_or_anew(ws: Workspace, 
         write_params(ws.root, ROWS)
         add_row(ws, way, start)
         assert harden(ws, stage) == 0
-        fresh.append((ws.root / made).read_bytes())
+        fresh.append((ws.root / hardened).read_bytes())
     assert fresh[0] == fresh[1]
-    assert not close(tensors(ws, made), tensors(ws, TARGET))
+    assert not close(tensors(ws, hardened), tensors(ws, TARGET))
 
 
 def test_a_network_starts_from_a_file_as_training_in_parallel_leaves_it(ws: Workspace) -> None:
