@@ -13,9 +13,10 @@ from torch import nn
 from deepcustom.base.errors import InputError
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.training.compute import Compute
-from deepcustom.training.nets.base import build, check_outputs
+from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
 from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.trial import check_outputs
 from deepcustom.training.weights import load_weights
 
 

@@ -9,6 +9,7 @@ FOR_OTHERS = {
     "nets.base": "what a network is, and making one by its name",
     "nets.exported": "programs that torch exported",
     "nets.foreign": "any network as a classifier",
+    "nets.trial": "trying a network on a few images",
     "prediction": "what a network says of images",
     "rows": "images that may be unread",
     "weights": "safetensors files",
