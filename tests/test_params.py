@@ -605,6 +605,12 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
             r"subjects\.mnist\.network must be a subclass of torch\.nn\.Module",
         ),
         (
+            ("subjects", "mnist", "network"),
+            "own/nets/mine.pt2",
+            r"mnist-\w+: own/nets/mine\.pt2 is an exported program, which cannot be trained: take out",
+        ),
+        (("suspiciousness",), {}, r"suspiciousness\.\w+ is missing; suspiciousness has: no keys"),
+        (
             ("subjects", "mnist", "generator"),
             "torch.nn:Identity",
             r"subjects\.mnist\.generator: torch\.nn:Identity must be a class of deepcustom, or of a",

@@ -178,9 +178,7 @@ class OnePass(Classifier):
     def _ask(self, x: Tensor, hidden: bool) -> Answer:
         return self.net.preactivations(x) if hidden else ({}, self.net(x))
 
-    def _of_batch(
-        self, number: int, whole: Tensor, sizes: list[int], hidden: bool
-    ) -> list[Answer]:
+    def _of_batch(self, number: int, whole: Tensor, sizes: list[int], hidden: bool) -> list[Answer]:
         """The answers for each part of a batch; those without gradients do not stand in for those with."""
         key = number, torch.is_grad_enabled(), hidden
         if key not in self._answers:

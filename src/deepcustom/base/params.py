@@ -107,7 +107,9 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
     for depth, key in enumerate(keys):
         if not isinstance(value, Mapping) or key not in value:
             where = ".".join(keys[:depth]) or "the file"
-            there = ", ".join(map(str, value)) if isinstance(value, Mapping) and value else "no keys"
+            there = (
+                ", ".join(map(str, value)) if isinstance(value, Mapping) and value else "no keys"
+            )
             raise ParamsError(f"params.yaml: {'.'.join(keys)} is missing; {where} has: {there}")
         value = value[key]
     return value

@@ -47,7 +47,7 @@ from deepcustom.pipeline.check_files import check_files, must_be
 from deepcustom.pipeline.code import NAME as PACKAGE
 from deepcustom.pipeline.code import OWN
 from deepcustom.training.nets.base import Conditional
-from deepcustom.training.nets.exported import SUFFIX
+from deepcustom.training.nets.exported import SUFFIX, trainable
 
 OWN_NETS = f"{OWN}/nets"
 """The folder of a project where a user's own networks lie."""
@@ -170,6 +170,8 @@ def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
             f"{SUBJECTS} has: {', '.join(subjects)}"
         )
     must_be(one, "dataset", subjects[one.subject].dataset, f"the data set of {one.subject}")
+    if one.stage in HARDENING:
+        trainable(subjects[one.subject].network.name, one.place)
     if "split" in names and one.about["split"] not in workspace.SPLITS:
         allowed = ", ".join(workspace.SPLITS)
         raise ParamsError(

@@ -67,6 +67,18 @@ def new_classifier(stage: StageRun, compute: Compute) -> Classifier:
     return compute.place(fresh_classifier(stage))
 
 
+def network_to_harden(stage: StageRun, compute: Compute) -> Classifier:
+    """Like :func:`new_classifier`, for a network that is to be hardened.
+
+    Raises:
+        ParamsError: it is an exported program, which cannot be trained.
+    """
+    from deepcustom.training.nets.exported import trainable
+
+    trainable(stage.subject.network.name, stage.row.place)
+    return new_classifier(stage, compute)
+
+
 def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
     """A network of the subject by its name in the tables, frozen, in eval mode."""
     from deepcustom.training.weights import load_network

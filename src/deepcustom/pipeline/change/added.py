@@ -217,7 +217,9 @@ def _add_analyses(draft: Draft, subject: str, loss: str) -> None:
             continue
         twin = next(rows(draft.tree, stage), None)
         settings = _own(draft.tree, twin) if twin else dict(ANALYSES[stage])
-        described = draft.root / workspace.dataset(section(draft.tree, SUBJECTS, subject)["dataset"])
+        described = draft.root / workspace.dataset(
+            section(draft.tree, SUBJECTS, subject)["dataset"]
+        )
         if stage == "relevance" and not twin and described.is_file():
             settings["k"] = max(1, round(RELEVANT * math.prod(load_spec(described).shape)))
         draft.put_run(stage, _names(subject), twin, settings)
