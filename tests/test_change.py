@@ -221,6 +221,40 @@ def test_what_a_new_bank_says(project: Workspace) -> None:
     }
 
 
+@pytest.mark.parametrize(("prepared", "k"), [(False, 20), (True, 80)])
+def test_a_bank_brings_the_analysis_that_its_loss_requires(
+    project: Workspace, prepared: bool, k: int
+) -> None:
+    """Where no subject has one, with as many relevant pixels as the study's, by the size of an image."""
+    if prepared:
+        facts = SplitFacts(1, "0" * 64, "1" * 64)
+        spec = DatasetSpec("cifar10", "C", (3, 32, 32), ("a", "b"), {"train": facts, "test": facts})
+        path = project.root / workspace.dataset("cifar10")
+        path.parent.mkdir(parents=True)
+        save_spec(spec, path)
+    draft = Draft(project.root, {**read_params(project.params), "relevance": {}})
+    added.add_bank(draft, "cifar10", "more", "lrp", None, {})
+    assert [f"{one.section}.{one.name}" for one in draft.new] == [
+        "relevance.cifar10",
+        "train_dgn.cifar10-more",
+        "generate.cifar10-more-test",
+    ]
+    expected = {"dataset": "cifar10", "k": k, "epsilon": 1e-6, "method": "lrp"}
+    assert draft.tree["relevance"]["cifar10"] == expected
+    assert draft.tree["train_dgn"]["cifar10-more"]["reads"] == (
+        "data/analysis/cifar10/relevance.safetensors"
+    )
+
+
+def test_a_bank_brings_an_analysis_like_that_of_another_subject(project: Workspace) -> None:
+    mnists = {"dataset": "mnist", "k": 7, "activation_threshold": 0.5, "formula": "ochiai"}
+    draft = Draft(
+        project.root, {**read_params(project.params), "suspiciousness": {"mnist": mnists}}
+    )
+    added.add_bank(draft, "cifar10", "more", "suspiciousness", None, {})
+    assert draft.tree["suspiciousness"]["cifar10"] == {**mnists, "dataset": "cifar10"}
+
+
 def test_a_new_row_takes_over_what_its_sibling_says_itself(project: Workspace) -> None:
     tree = adding(project, ADDED["an online network"][0]).tree
     old, new = (tree["train_online"][f"cifar10-{name}"] for name in ("online", "online2"))

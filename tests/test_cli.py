@@ -768,6 +768,18 @@ def test_losses_lists_every_loss_and_what_it_needs(
     assert listed == {name: ", ".join(c.requires) or "nothing" for name, c in registered().items()}
 
 
+def test_names_of_options_are_not_cut_short_on_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call_main(tmp_path, "losses") == 0
+    out = capsys.readouterr().out
+    for cls in registered().values():
+        for option in cls.Options.model_fields:
+            assert f" {option} " in out
+    assert {len(line) for line in out.splitlines() if line.startswith("│")} == {80}
+
+
 def test_results_prints_each_protocol_by_itself(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from deepcustom.training.compute import FLOAT32, Compute
 from deepcustom.training.job import Job
 from deepcustom.training.nets.anyshape import AnyConditional
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.small import SmallClassifier
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_tensors
@@ -427,3 +428,15 @@ def test_the_protocol_has_both_attacks(made, trained, train, held_out):
     assert outcomes[0].cost.gradients == 200
     assert outcomes[1].cost.gradients == 0
     assert not (outcomes[1].stands & ~outcomes[0].stands).any()
+
+
+def test_a_network_that_tells_no_hidden_layers_is_shown_a_batch_at_once(few):
+    silent = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Tanh()))
+    sizes: list[int] = []
+    silent.net.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    net, x = OnePass(silent), few[0][:6]
+    parts = torch.split(x, [1, 2, 3])
+    with net.shown((x, parts)):
+        found = [net(part) for part in parts]
+    assert sizes == [6]
+    torch.testing.assert_close(torch.cat(found), silent.net(x))

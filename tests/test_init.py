@@ -202,7 +202,11 @@ REFUSED = {
     ),
     "a network that is not there yet": (
         [*MNIST, "--network", "own.nets.mine:Mine"],
-        "own/ is not there yet: name the file that it comes from, FILE.py:Mine",
+        "own.nets.mine is no module of deepcustom: name the file of your class, FILE.py:Mine",
+    ),
+    "a class of another package": (
+        [*MNIST, "--network", "torch.nn:Linear"],
+        "torch.nn is no module of deepcustom: name the file of your class, FILE.py:Linear",
     ),
     "no such file of a network": (
         [*MNIST, "--network", "mine.py:Mine"],
@@ -219,8 +223,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_main(tmp_path, "init", "mine", *words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
     assert message in line
+    assert not said.out, "nothing is said to be done"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,7 @@ from deepcustom.training.nets.base import (
     parameter_count,
 )
 from deepcustom.training.nets.cifar10 import Cifar10Classifier, Cifar10Generator
+from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.mnist import MnistClassifier, MnistConditional, MnistGenerator
 
 LAYERS = [f"dense{i}" for i in range(1, 6)]
@@ -255,3 +256,13 @@ def test_mixed_precision_computes_in_bfloat16_and_gives_float32():
     full = MixedPrecision(net, FLOAT32)
     assert torch.equal(full(x), expected)
     assert list(seen) == list(exact)
+
+
+def test_mixed_precision_needs_no_hidden_layers_for_logits():
+    """A network whose activations nobody finds, such as an exported program's, is attacked all the same."""
+    silent = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3)))
+    x = torch.rand(2, 3, 2, 2)
+    mixed = MixedPrecision(silent, FLOAT32)
+    assert torch.equal(mixed(x), silent.net(x))
+    with pytest.raises(InputError, match="no hidden layer was found"):
+        mixed.preactivations(x)

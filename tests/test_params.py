@@ -19,6 +19,7 @@ from deepcustom.base import params as p
 from deepcustom.base import rows
 from deepcustom.base import settings as m
 from deepcustom.base.errors import ParamsError, UnknownNameError
+from deepcustom.base.params import Params, validate
 from deepcustom.hardening.goodfellow import GoodfellowSettings
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.pipeline import profile
@@ -605,6 +606,12 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
             r"subjects\.mnist\.network must be a subclass of torch\.nn\.Module",
         ),
         (
+            ("subjects", "mnist", "network"),
+            "own/nets/mine.pt2",
+            r"mnist-\w+: own/nets/mine\.pt2 is an exported program, which cannot be trained: take out",
+        ),
+        (("suspiciousness",), {}, r"suspiciousness\.\w+ is missing; suspiciousness has: no keys"),
+        (
             ("subjects", "mnist", "generator"),
             "torch.nn:Identity",
             r"subjects\.mnist\.generator: torch\.nn:Identity must be a class of deepcustom, or of a",
@@ -762,3 +769,20 @@ def test_names_and_losses_of_a_network_with_a_generator_are_checked(change, mess
         return
     with pytest.raises(ParamsError, match=message):
         check(PROJECT.root, tree)
+
+
+def test_all_keys_that_are_missing_are_named_at_once():
+    class Weights(Params):
+        a: float
+        b: float
+        c: float
+        d: float
+
+    class Outer(Params):
+        weights: Weights
+        n: int
+
+    with pytest.raises(ParamsError) as caught:
+        validate(Outer, {"weights": {"b": 1.0}}, "here")
+    message = "params.yaml: here.weights: a, c, d are missing; here.n is missing"
+    assert str(caught.value) == message

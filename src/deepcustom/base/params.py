@@ -6,7 +6,7 @@ A key that no model knows is an error, so that a misspelt setting stops before a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -107,7 +107,9 @@ def section(tree: Mapping[str, Any], *keys: str) -> Any:
     for depth, key in enumerate(keys):
         if not isinstance(value, Mapping) or key not in value:
             where = ".".join(keys[:depth]) or "the file"
-            there = ", ".join(map(str, value)) if isinstance(value, Mapping) else "no keys"
+            there = (
+                ", ".join(map(str, value)) if isinstance(value, Mapping) and value else "no keys"
+            )
             raise ParamsError(f"params.yaml: {'.'.join(keys)} is missing; {where} has: {there}")
         value = value[key]
     return value
@@ -145,8 +147,25 @@ def validate(model: type[P], values: Any, where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_one_line(model, fault, where) for fault in error.errors()[:3])
+        faults = "; ".join(_in_words(model, error.errors(), where)[:3])
         raise ParamsError(f"params.yaml: {faults}") from None
+
+
+def _in_words(model: type[Params], faults: Sequence[Any], where: str) -> list[str]:
+    """Each fault in words; all keys that one mapping lacks are one fault."""
+    lacking: dict[tuple[Any, ...], list[str]] = {}
+    for fault in faults:
+        if fault["type"] == "missing":
+            lacking.setdefault(fault["loc"][:-1], []).append(str(fault["loc"][-1]))
+    found = {}
+    for fault in faults:
+        parent = fault["loc"][:-1]
+        if fault["type"] == "missing" and len(lacking[parent]) > 1:
+            place = ".".join([where, *map(str, parent)])
+            found[parent, "missing"] = f"{place}: {', '.join(lacking[parent])} are missing"
+        else:
+            found[fault["loc"], fault["type"]] = _one_line(model, fault, where)
+    return list(found.values())
 
 
 def _one_line(model: type[Params], fault: Any, where: str) -> str:

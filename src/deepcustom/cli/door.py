@@ -84,7 +84,7 @@ def train_target(subject: Subject) -> None:
 
 @app.command("relevance", rich_help_panel=STAGES)
 def relevance(subject: Subject) -> None:
-    """Find each class's most relevant pixels (LRP)."""
+    """Find each class's most relevant pixels (LRP, or gradients)."""
     from deepcustom.stages import relevance as stage
 
     stage.run(_here(), subject)
@@ -100,7 +100,7 @@ def suspiciousness(subject: Subject) -> None:
 
 @app.command("train_dgn", rich_help_panel=STAGES)
 def train_dgn(subject: Subject, bank: Bank) -> None:
-    """Train one bank of DGNs, a generator per class."""
+    """Train one bank of DGNs: a generator per class, or one that is told the label."""
     from deepcustom.stages import train_dgn as stage
 
     stage.run(_here(), subject, bank)

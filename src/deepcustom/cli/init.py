@@ -68,10 +68,10 @@ def init(
     called = _name(name or dataset or (images.resolve().stem if images else ""))
     classes, brought = _network(network, dataset)
     answers = _answers(called, images, dataset, classes, _eps(eps, dataset), epochs, size, found)
+    text = params_text(answers, found)
     if images and answers.path:
         brought = [_taken(images, answers.path), *brought]
         print(f"copying {images} to {folder / answers.path}")
-    text = params_text(answers, found)
     laid = lay_down(folder, text, answers, found, brought)
     _tell(folder, answers, found, laid)
 
@@ -106,13 +106,12 @@ def _network(given: str | None, dataset: str | None) -> tuple[Architectures, lis
     module, colon, cls = word.partition(":")
     if not (colon and module and cls):
         names = ", ".join(NETWORKS)
-        raise InputError(
-            f"--network {word!r}: want {names}, FILE.py:Class, or package.module:Class"
-        )
+        raise InputError(f"--network {word!r}: want {names}, or FILE.py:Class")
     if not module.endswith(".py"):
-        if module.partition(".")[0] == "own":
+        if module.partition(".")[0] != "deepcustom":
             raise InputError(
-                f"--network {word}: own/ is not there yet: name the file that it comes from, FILE.py:{cls}"
+                f"--network {word}: {module} is no module of deepcustom: name the file of your class, "
+                f"FILE.py:{cls}"
             )
         return Architectures(word, *ANY), []
     file = Path(module)

@@ -46,7 +46,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
 from deepcustom.pipeline.own_nets import OWN_NETS, must_be_seen
 from deepcustom.training.nets.base import Conditional
-from deepcustom.training.nets.exported import SUFFIX
+from deepcustom.training.nets.exported import SUFFIX, trainable
 
 MODELS: dict[str, type[Params]] = {
     "train_target": TargetParams,
@@ -161,6 +161,8 @@ def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
             f"{SUBJECTS} has: {', '.join(subjects)}"
         )
     must_be(one, "dataset", subjects[one.subject].dataset, f"the data set of {one.subject}")
+    if one.stage in HARDENING:
+        trainable(subjects[one.subject].network.name, one.place)
     if "split" in names and one.about["split"] not in workspace.SPLITS:
         allowed = ", ".join(workspace.SPLITS)
         raise ParamsError(

@@ -20,11 +20,13 @@ def losses_table() -> Table:
         title="Registered losses",
         caption="Your own: a CustomLoss in any importable file, named package.module:Class",
     )
-    for column in ("loss", "requires", "options", "what it does"):
-        table.add_column(column)
+    table.add_column("loss")
+    table.add_column("requires")
+    table.add_column("options", no_wrap=True)  # a name cut short could not be typed
+    table.add_column("what it does")
     for name, cls in sorted(registered().items()):
         fields = cls.Options.model_fields.items()
-        options = "\n".join(f"{key} {_range(field)}".rstrip() for key, field in fields)
+        options = "\n".join(f"{key}\n  {_range(field)}".rstrip() for key, field in fields)
         about = (getdoc(cls) or "").partition("\n")[0]
         table.add_row(name, ", ".join(cls.requires) or "nothing", options, about)
     return table

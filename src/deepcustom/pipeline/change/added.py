@@ -9,6 +9,7 @@ removed with the hardened network.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -29,6 +30,13 @@ from deepcustom.pipeline.starts import ANEW, TARGET, anew
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
+RELEVANT = 0.026
+"""The share of an image's values that are relevant: 20 of MNIST's and 80 of CIFAR-10's, as in the study."""
+ANALYSES = {
+    "relevance": {"k": 20, "epsilon": 1e-6, "method": "lrp"},
+    "suspiciousness": {"k": 20, "activation_threshold": 0.0, "formula": "tarantula"},
+}
+"""Settings of an analysis of a subject, where no other subject has one."""
 MANY = 20
 """With more classes than that, one DGN that is told the label takes the place of a DGN for each class."""
 
@@ -36,7 +44,7 @@ MANY = 20
 def add_bank(
     draft: Draft, subject: str, name: str, loss: str, recipe: str | None, given: Mapping[str, Any]
 ) -> None:
-    """A bank of DGNs and its set of test."""
+    """A bank of DGNs and its set of test, and the analyses that its loss requires and nobody made yet."""
     known_subject(draft.tree, subject)
     banks = list(rows(draft.tree, "train_dgn", subject))
     twin = next((one for one in banks if one.settings.get("loss") == loss), None)
@@ -45,6 +53,7 @@ def add_bank(
     if sibling is None:
         own |= _by_classes(draft, section(draft.tree, SUBJECTS, subject, "dataset"))
     settings = overlay({"loss": loss, **own}, given)
+    _add_analyses(draft, subject, loss)
     names = _names(subject, bank=name)
     draft.put_run("train_dgn", names, sibling, settings, recipe, twin=twin is not None)
     _add_set(draft, "generate", subject, name, "test")
@@ -212,6 +221,23 @@ def _maker(tree: Tree, subject: str, name: str) -> tuple[str, bool]:
     return stage, any(
         (one.about[SETS[stage]], one.about["split"]) == (name, "train") for one in made
     )
+
+
+def _add_analyses(draft: Draft, subject: str, loss: str) -> None:
+    """The analyses that a loss requires: like those of another subject, or as the study has them."""
+    with contextlib.chdir(draft.root):
+        required = find_loss(loss).requires
+    for stage in required:
+        if stage not in ANALYSES or subject in section(draft.tree, stage):
+            continue
+        twin = next(rows(draft.tree, stage), None)
+        settings = _own(draft.tree, twin) if twin else dict(ANALYSES[stage])
+        described = draft.root / workspace.dataset(
+            section(draft.tree, SUBJECTS, subject)["dataset"]
+        )
+        if stage == "relevance" and not twin and described.is_file():
+            settings["k"] = max(1, round(RELEVANT * math.prod(load_spec(described).shape)))
+        draft.put_run(stage, _names(subject), twin, settings)
 
 
 def _names(subject: str, **more: str) -> dict[str, str]:

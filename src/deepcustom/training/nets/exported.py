@@ -10,9 +10,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, ParamsError
 
 SUFFIX = ".pt2"
+
+
+def trainable(network: str, place: str) -> None:
+    """Check that a network can be hardened.
+
+    Args:
+        network: what ``params.yaml`` calls it.
+        place: the row that is to harden it, such as ``train_online.flowers-online``.
+
+    Raises:
+        ParamsError: it is an exported program, whose weights are as they are.
+    """
+    if network.endswith(SUFFIX):
+        raise ParamsError(
+            f"params.yaml: {place}: {network} is an exported program, which cannot be trained: take out the "
+            "subject's rows of adversarial_train and train_online"
+        )
 
 
 class Exported(nn.Module):
