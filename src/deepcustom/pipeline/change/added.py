@@ -3,7 +3,8 @@
 A new row resembles a *sibling*: a row that is there already, for the same subject and of the same kind (a
 bank's loss, a network's way of hardening, an attack's method). It takes over the sibling's recipe and
 settings, and what the user sets wins. A set of the train split serves hardening alone, so it is added and
-removed with the hardened network.
+removed with the hardened network. An analysis serves losses alone, so it is added with the first bank or
+network whose loss requires it, and removed with the last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.change.analyses import add_analyses
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 from deepcustom.pipeline.change.removed import known_subject, names_of
 
@@ -44,6 +46,7 @@ def add_bank(
     if sibling is None:
         own |= _by_classes(draft, section(draft.tree, SUBJECTS, subject, "dataset"))
     settings = overlay({"loss": loss, **own}, given)
+    add_analyses(draft, subject, loss)
     names = _names(subject, bank=name)
     draft.put_run("train_dgn", names, sibling, settings, recipe, twin=twin is not None)
     _add_set(draft, "generate", subject, name, "test")
@@ -83,6 +86,8 @@ def add_network(
         if not there:
             _add_set(draft, stage, subject, name, "train")
     settings = overlay(_taken(draft.tree, twin, subject), given)
+    if settings.get("loss") is not None:
+        add_analyses(draft, subject, str(settings["loss"]))
     new = draft.put_run(found.stage, _names(subject, network=name), twin, settings, recipe)
     if new.settings.get("type") not in (None, kind) and way(new.settings["type"]) is not found:
         _same(new, "type", kind, recipe)
