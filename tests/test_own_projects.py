@@ -304,7 +304,7 @@ def in_mlflow(project: Path, name: str) -> None:
     (prepared,) = (run for run in runs if run.info.run_name == f"prepare@{name}")
     images = f"data/own/{name}"
     assert prepared.data.tags[f"input.{images}"] == dvc_md5(project / images)
-    assert prepared.data.params[f"prepare.{name}.path"] == images
+    assert prepared.data.params["prepare.path"] == images
 
 
 def a_clone_goes_on(project: Path, clone: Path) -> None:
