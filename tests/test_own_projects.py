@@ -291,6 +291,18 @@ def test_a_folder_of_images_becomes_a_table(
     in_mlflow(project, name)
     if name == "two":
         a_clone_goes_on(project, home / "clone")
+    if name == "seven":
+        large_models_stay_out(project, capsys)
+
+
+def large_models_stay_out(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A store inside the project takes none of the networks of 45 MB."""
+    assert dvc(project, "remote", "add", "--quiet", "--default", "store", "store").returncode == 0
+    capsys.readouterr()
+    assert call_main(project, "push") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(r"models/\S+ has 4\d\.\d MB \(and 3 more\), and 10 MB is the most", line), line
+    assert not (project / "store").exists()
 
 
 def in_mlflow(project: Path, name: str) -> None:
