@@ -51,6 +51,16 @@ def text(
     )
 
 
+def test_only_a_network_of_the_study_is_said_to_be_one() -> None:
+    of_study, own = text("study", "nce"), text("classifier", "nce")
+    assert "A small network with the study's architecture" in of_study
+    assert "study" not in own
+    assert "small" not in own
+    for each in (of_study, own):
+        assert "Do not use it where a wrong answer does harm." in each
+        assert "Accuracy: transfer protocol" in each
+
+
 def test_a_networks_card_shows_accuracy_per_class_only_where_classes_are_unequal() -> None:
     def made(kind: str, *sizes: int) -> str:
         model = Model(kind, "nce", "a model", "models/nce.safetensors", "ab" * 16, 27580)

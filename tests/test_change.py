@@ -24,7 +24,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change import added
 from deepcustom.pipeline.change.draft import Draft
 from deepcustom.pipeline.change.forecast import in_words
-from deepcustom.pipeline.change.plan import adding, removing
+from deepcustom.pipeline.change.plan import Change, adding, removing
 from deepcustom.pipeline.change.text import with_row, without_row
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.outputs import READ_WHOLE, outputs, whole_folders
@@ -219,40 +219,6 @@ def test_what_a_new_bank_says(project: Workspace) -> None:
         "split": "test",
         "recipe": "dgn-images",
     }
-
-
-@pytest.mark.parametrize(("prepared", "k"), [(False, 20), (True, 80)])
-def test_a_bank_brings_the_analysis_that_its_loss_requires(
-    project: Workspace, prepared: bool, k: int
-) -> None:
-    """Where no subject has one, with as many relevant pixels as the study's, by the size of an image."""
-    if prepared:
-        facts = SplitFacts(1, "0" * 64, "1" * 64)
-        spec = DatasetSpec("cifar10", "C", (3, 32, 32), ("a", "b"), {"train": facts, "test": facts})
-        path = project.root / workspace.dataset("cifar10")
-        path.parent.mkdir(parents=True)
-        save_spec(spec, path)
-    draft = Draft(project.root, {**read_params(project.params), "relevance": {}})
-    added.add_bank(draft, "cifar10", "more", "lrp", None, {})
-    assert [f"{one.section}.{one.name}" for one in draft.new] == [
-        "relevance.cifar10",
-        "train_dgn.cifar10-more",
-        "generate.cifar10-more-test",
-    ]
-    expected = {"dataset": "cifar10", "k": k, "epsilon": 1e-6, "method": "lrp"}
-    assert draft.tree["relevance"]["cifar10"] == expected
-    assert draft.tree["train_dgn"]["cifar10-more"]["reads"] == (
-        "data/analysis/cifar10/relevance.safetensors"
-    )
-
-
-def test_a_bank_brings_an_analysis_like_that_of_another_subject(project: Workspace) -> None:
-    mnists = {"dataset": "mnist", "k": 7, "activation_threshold": 0.5, "formula": "ochiai"}
-    draft = Draft(
-        project.root, {**read_params(project.params), "suspiciousness": {"mnist": mnists}}
-    )
-    added.add_bank(draft, "cifar10", "more", "suspiciousness", None, {})
-    assert draft.tree["suspiciousness"]["cifar10"] == {**mnists, "dataset": "cifar10"}
 
 
 def test_a_new_row_takes_over_what_its_sibling_says_itself(project: Workspace) -> None:
@@ -578,6 +544,7 @@ def test_a_bank_goes_with_its_sets_and_the_network_that_learned_from_them(
         "adversarial_train.mnist-lrp",
         "generate.mnist-lrp-test",
         "generate.mnist-lrp-train",
+        "relevance.mnist",
         "train_dgn.mnist-lrp",
     ]
     assert sorted(removing(project, "network", "mnist", "lrp").rows) == [
@@ -585,6 +552,52 @@ def test_a_bank_goes_with_its_sets_and_the_network_that_learned_from_them(
         "generate.mnist-lrp-train",
     ]
     assert removing(project, "network", "mnist", "madry").rows == ["adversarial_train.mnist-madry"]
+
+
+def test_an_analysis_comes_with_the_first_loss_that_needs_it_and_goes_with_the_last(
+    project: Workspace,
+) -> None:
+    """Its settings all stand in its row; where the images are prepared, it counts their values."""
+    removing(project, "bank", "mnist", "lrp").make()
+    facts = SplitFacts(1, "0" * 64, "1" * 64)
+    spec = DatasetSpec("mnist", "M", (3, 28, 28), ("0", "1"), {"train": facts, "test": facts})
+    options = {"options": {"custom_loss_constant": 0.5}}
+
+    def bank(name: str) -> Change:
+        return adding(project, lambda d: added.add_bank(d, "mnist", name, "lrp", None, options))
+
+    usual = {"dataset": "mnist", "k": 20, "epsilon": 1e-6, "method": "lrp"}
+    assert bank("a").tree["relevance"]["mnist"] == usual
+    place = project.root / workspace.dataset("mnist")
+    place.parent.mkdir(parents=True)
+    save_spec(spec, place)
+    first = bank("a")
+    assert first.rows == ["relevance.mnist", "train_dgn.mnist-a", "generate.mnist-a-test"]
+    assert first.tree["relevance"]["mnist"] == {**usual, "k": 59}
+    first.make()
+    second = bank("b")
+    assert "relevance.mnist" not in second.rows
+    second.make()
+    given = {"loss": "lrp", **options}
+    adding(
+        project, lambda d: added.add_network(d, "mnist", "online-lrp", "online", None, given)
+    ).make()
+    for kind, name in (("bank", "a"), ("bank", "b")):
+        change = removing(project, kind, "mnist", name)
+        assert "relevance.mnist" not in change.rows
+        change.make()
+    assert "relevance.mnist" in removing(project, "network", "mnist", "online-lrp").rows
+
+
+def test_an_analysis_is_like_that_of_another_subject_with_the_same_images(
+    project: Workspace,
+) -> None:
+    adding(project, ADDED["a subject"][0]).make()
+    for bank in ("lrp", "suspiciousness"):
+        removing(project, "bank", "mnist", bank).make()
+    given = {"options": {"custom_loss_constant": 0.5}}
+    change = adding(project, lambda d: added.add_bank(d, "mnist", "a", "lrp", None, given))
+    assert change.rows[0] == "relevance.mnist, like relevance.small"
 
 
 # What runs left

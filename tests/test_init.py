@@ -334,9 +334,11 @@ def test_a_folder_is_counted(tmp_path: Path) -> None:
             (tmp_path / part / name / "notes.txt").touch()
     assert look(tmp_path) == Images("folder", 8, 4, 2, 3, (20, 20), True)
     shutil.rmtree(tmp_path / "test")
-    with pytest.raises(InputError, match="has train alone: want both train and test"):
+    assert (
         look(tmp_path)
-    assert look(tmp_path / "train") == Images("folder", 8, None, 2, 3, (20, 20), True)
+        == look(tmp_path / "train")
+        == Images("folder", 8, None, 2, 3, (20, 20), True)
+    )
 
 
 def test_parquet_is_counted(tmp_path: Path) -> None:
@@ -352,6 +354,12 @@ def test_parquet_is_counted(tmp_path: Path) -> None:
         table = pa.table({"image": image, "label": [i % 3 for i in range(count)]})
         pq.write_table(table, tmp_path / f"{part}-00000-of-00001.parquet")
     assert look(tmp_path) == Images("parquet", 6, 3, 3, 1, (9, 9))
+    (tmp_path / "test").mkdir()
+    table = table.rename_columns(["img", "fine_label"])
+    pq.write_table(table, tmp_path / "test/0.parquet")
+    (tmp_path / "test-00000-of-00001.parquet").unlink()
+    assert look(tmp_path).test == 3
+    assert look(tmp_path / "test/0.parquet") == Images("parquet", 3, None, 3, 1, (9, 9))
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -362,7 +370,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an empty class": (
         lambda f: ((f / "a").mkdir(), (f / "b").mkdir(), (f / "b/x.txt").touch()),
-        "a: has no image file",
+        "images/a: this class has no image",
+    ),
+    "a class on one side": (
+        lambda f: [
+            ((f / n).mkdir(parents=True), (f / n / "0.png").touch())
+            for n in ("train/a", "train/b", "test/a")
+        ],
+        "images/test/b is missing",
+    ),
+    "a folder in a class": (
+        lambda f: [(f / n).mkdir(parents=True) for n in ("a/deeper", "b")],
+        "images/a/deeper: a folder inside a class",
     ),
     "no image": (
         lambda f: [((f / n).mkdir(), (f / n / "0.png").write_text("no")) for n in "ab"],

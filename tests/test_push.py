@@ -1,7 +1,8 @@
-"""Pushing models: which go, to where, and what is too large for a store inside the project."""
+"""Pushing models, and pulling them: which go, to where, and what is too large for a store in the project."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pipeline_fixtures import call_main
 
 from deepcustom.base.errors import InputError
 from deepcustom.pipeline import dvc as our_dvc
-from deepcustom.pipeline.push import LARGEST, push
+from deepcustom.pipeline.push import LARGEST, pull, push
 from deepcustom.tracking.record import TRAINING
 
 SMALL, BIG = "models/target/a.safetensors", "models/dgn/a/nce.safetensors"
@@ -127,6 +128,35 @@ def test_another_remote_by_its_name(root: Path, told: list[list[str]]) -> None:
     assert told == [["push", "--remote", "far", "train_target", "train_dgn"]]
 
 
+def keep_images(root: Path, size: int) -> str:
+    """What ``dvc add`` writes beside a folder of images."""
+    file = root / "data/own/a.dvc"
+    file.parent.mkdir(parents=True)
+    out = {"md5": "d" * 32 + ".dir", "size": size, "nfiles": 3, "hash": "md5", "path": "a"}
+    file.write_text(yaml.safe_dump({"outs": [out]}))
+    return "data/own/a.dvc"
+
+
+def test_images_that_dvc_keeps_go_with_the_models(root: Path, told: list[list[str]]) -> None:
+    images = keep_images(root, LARGEST + 1)
+    write(root, lock(LARGEST))
+    with pytest.raises(InputError, match=r"^data/own/a has 10\.0 MB, and 10 MB is the most"):
+        push(root)
+    configure(root, "s3://bucket/a")
+    assert call_main(root, "push") == 0
+    assert call_main(root, "pull") == 0
+    assert told == [[*PUSHED[0], images], ["pull", *PUSHED[0][1:], images]]
+    (root / images).write_text("outs: []\n")
+    with pytest.raises(InputError, match=r"data/own/a\.dvc is not as `dvc add` writes it"):
+        push(root)
+
+
+def test_pull_needs_a_remote_of_that_name(root: Path, told: list[list[str]]) -> None:
+    with pytest.raises(InputError, match="no remote 'far'"):
+        pull(root, "far")
+    assert told == []
+
+
 def test_what_is_missing_is_named(root: Path) -> None:
     with pytest.raises(InputError, match=r"no remote 'far'.*there are: own"):
         push(root, "far")
@@ -164,4 +194,8 @@ def test_dvc_pushes_the_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert call_main(root, "push") == 0
     pushed = [file.read_text() for file in (root / "store").rglob("*") if file.is_file()]
     assert pushed == ["1\n"]
+    (root / SMALL).unlink()
+    shutil.rmtree(root / ".dvc/cache")
+    assert call_main(root, "pull") == 0
+    assert (root / SMALL).read_text() == "1\n"
     assert "train_target" in TRAINING

@@ -507,6 +507,12 @@ def test_prepared_splits_together_are_the_official_ones(small: Workspace) -> Non
     assert official_verdicts(small) == {"train": "ok", "test": "ok"}
 
 
+def test_own_images_are_not_called_official(small: Workspace) -> None:
+    links = official_links(small, "mnist", own=True)
+    assert [one.name for one in links] == ["all own train images", "all own test images"]
+    assert {one.verdict for one in links} == {"ok"}
+
+
 def test_one_other_pixel_is_not_official(small: Workspace) -> None:
     folder = small.root / workspace.split("mnist", "val")
     val = Split.load(folder, load_spec(small.root / workspace.dataset("mnist")))

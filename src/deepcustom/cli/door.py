@@ -261,16 +261,25 @@ def rescore() -> None:
     again.say_differences(compared, print)
 
 
+Remote = Annotated[
+    str | None, typer.Option(help="DVC remote; by default the project's default remote.")
+]
+
+
 @app.command("push", rich_help_panel=HELPERS)
-def push(
-    remote: Annotated[
-        str | None, typer.Option(help="DVC remote; by default the project's default remote.")
-    ] = None,
-) -> None:
-    """Push the trained models to a DVC remote; large ones not into a store inside the project."""
+def push(remote: Remote = None) -> None:
+    """Push the trained models, and own images that DVC keeps, to a DVC remote."""
     from deepcustom.pipeline.push import push as send
 
     raise typer.Exit(send(_here().root, remote))
+
+
+@app.command("pull", rich_help_panel=HELPERS)
+def pull(remote: Remote = None) -> None:
+    """Fetch the trained models, and own images that DVC keeps, from a DVC remote."""
+    from deepcustom.pipeline.push import pull as fetch
+
+    raise typer.Exit(fetch(_here().root, remote))
 
 
 @app.command("trace", rich_help_panel=HELPERS)

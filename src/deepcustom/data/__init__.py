@@ -7,6 +7,8 @@ FOR_OTHERS = {
     "draws": "stratified draws",
     "mapped": "images that are read when they are needed",
     "official": "a data set before anything is drawn from it",
+    "own.folder": "images in a folder of one's own",
+    "own.parquet": "images in parquet files of one's own",
     "sources": "where a built-in data set comes from",
     "whole": "splits written from many images",
 }

@@ -25,6 +25,12 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
 from deepcustom.training.nets.base import build, parameter_count
 
+STUDYS = (
+    "deepcustom.training.nets.mnist:MnistClassifier",
+    "deepcustom.training.nets.cifar10:Cifar10Classifier",
+)
+"""The networks of the study."""
+
 
 def model_cards(
     stage: StageRun,
@@ -84,9 +90,10 @@ Found = Iterator[tuple[str, Model, Params]]
 def _classifiers(stage: StageRun) -> Found:
     subject = stage.row.subject
     size = parameter_count(fresh_classifier(stage))
+    kind_of_net = "study" if stage.subject.network.name in STUDYS else "classifier"
 
     def model(name: str, title: str) -> Model:
-        return _model(stage, "classifier", name, title, workspace.network(subject, name), size)
+        return _model(stage, kind_of_net, name, title, workspace.network(subject, name), size)
 
     target = row(stage.tree, "train_target", subject)
     yield "target", model("target", "target network"), stage.settings_of(target, TargetParams)

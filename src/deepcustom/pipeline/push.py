@@ -1,4 +1,4 @@
-"""Pushes the trained models to a DVC remote, but no large ones into a store that git keeps."""
+"""Pushes trained models to a DVC remote, but no large ones into a store that git keeps; and pulls them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deepcustom.base.errors import InputError
 from deepcustom.pipeline import dvc, provenance
+from deepcustom.pipeline.workspace import OWN_IMAGES
 from deepcustom.tracking.record import TRAINING
 
 LARGEST = 10_000_000
-"""The most bytes of a model that goes into a store inside the project."""
+"""The most bytes of a model, or of all images together, that go into a store inside the project."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A model as ``dvc.lock`` names it.
+    """A model as ``dvc.lock`` names it, or images as ``dvc add`` does.
 
     Attributes:
         path: where it lies, relative to the project.
         md5: its hash.
-        size: its bytes.
+        size: its bytes, those of all files of a folder together.
     """
 
     path: str
@@ -31,7 +34,7 @@ class Published:
 
 
 def push(root: Path, remote: str | None = None) -> int:
-    """Push the models that ``dvc.lock`` names.
+    """Push the models that ``dvc.lock`` names, and the user's own images where DVC keeps them.
 
     Args:
         root: the project.
@@ -42,7 +45,39 @@ def push(root: Path, remote: str | None = None) -> int:
 
     Raises:
         InputError: there are no models or no such remote, or the remote lies inside the project, or in its
-            git repository, and lacks a model of more than :data:`LARGEST` bytes. Nothing was pushed then.
+            git repository, and lacks a model, or images, of more than :data:`LARGEST` bytes. Nothing was
+            pushed then.
+    """
+    models, stages = _trained(root)
+    images = _added(root)
+    name, url = dvc.remote(root, remote)
+    _check_store(root, name, url, [*models, *images.values()])
+    return dvc.run_dvc(root, ["push", "--remote", name, *stages, *images], check=False)
+
+
+def pull(root: Path, remote: str | None = None) -> int:
+    """Fetch the models that ``dvc.lock`` names, and the user's own images where DVC keeps them.
+
+    Args:
+        root: the project.
+        remote: the remote's name; None: the default remote.
+
+    Returns:
+        The exit code of ``dvc pull``.
+
+    Raises:
+        InputError: there are no models, or no such remote.
+    """
+    stages = _trained(root)[1]
+    name = dvc.remote(root, remote)[0]
+    return dvc.run_dvc(root, ["pull", "--remote", name, *stages, *_added(root)], check=False)
+
+
+def _trained(root: Path) -> tuple[list[Published], list[str]]:
+    """The models of ``dvc.lock``, and the stages that train them.
+
+    Raises:
+        InputError: there are none.
     """
     there = dvc.stage_names(root)
     lock = {
@@ -53,11 +88,25 @@ def push(root: Path, remote: str | None = None) -> int:
     models = list(_models(lock))
     if not models:
         raise InputError("dvc.lock names no models: `dvc repro` trains them")
-    name, url = dvc.remote(root, remote)
-    _check_store(root, name, url, models)
     trained = {stage.split("@")[0] for stage in lock}
-    stages = [stage for stage in TRAINING if stage in trained]
-    return dvc.run_dvc(root, ["push", "--remote", name, *stages], check=False)
+    return models, [stage for stage in TRAINING if stage in trained]
+
+
+def _added(root: Path) -> dict[str, Published]:
+    """The user's own images that DVC keeps, by the file that ``dvc add`` wrote beside them.
+
+    Raises:
+        InputError: such a file is not as DVC writes it.
+    """
+    found = {}
+    for path in sorted((root / OWN_IMAGES).glob("*.dvc")):
+        name = path.relative_to(root).as_posix()
+        try:
+            (out,) = dvc.read_value(path.read_bytes())["outs"]
+            found[name] = Published(f"{OWN_IMAGES}/{out['path']}", out["md5"], int(out["size"]))
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            raise InputError(f"{name} is not as `dvc add` writes it: run that anew") from None
+    return found
 
 
 def _models(lock: Mapping[str, Any]) -> Iterator[Published]:
@@ -67,12 +116,12 @@ def _models(lock: Mapping[str, Any]) -> Iterator[Published]:
                 yield Published(out["path"], out["md5"], int(out["size"]))
 
 
-def _check_store(root: Path, name: str, url: str, models: list[Published]) -> None:
-    """Refuse a store inside the project if a large model would newly go into it."""
+def _check_store(root: Path, name: str, url: str, wanted: list[Published]) -> None:
+    """Refuse a store inside the project if a large model, or images, would newly go into it."""
     store = _inside(root, url)
     if store is None:
         return
-    large = [one for one in models if one.size > LARGEST and not _holds(store, one.md5)]
+    large = [one for one in wanted if one.size > LARGEST and not _holds(store, one.md5)]
     if large:
         more = f" (and {len(large) - 1} more)" if large[1:] else ""
         raise InputError(

@@ -24,8 +24,12 @@ from deepcustom.report.headline import RULE, sentences
 from deepcustom.report.tables import NAMES, ORDER, escape
 
 USE = {
-    "classifier": (
+    "study": (
         "For research on adversarial robustness: comparing attacks and defences on a small network of known "
+        "history."
+    ),
+    "classifier": (
+        "For research on adversarial robustness: comparing attacks and defences on a network of known "
         "history."
     ),
     "bank": (
@@ -41,12 +45,16 @@ USE = {
         "in one forward pass from an image and its label, to test or harden classifiers of the same images."
     ),
 }
+BEYOND = (
+    "Its accuracies under attack hold for the threat model above and say nothing about other norms, larger "
+    "changes, or images from other sources. Do not use it where a wrong answer does harm."
+)
 LIMITS = {
-    "classifier": (
+    "study": (
         "A small network with the study's architecture; its accuracy is far below the best known for these "
-        "images. Its accuracies under attack hold for the threat model above and say nothing about other "
-        "norms, larger changes, or images from other sources. Do not use it where a wrong answer does harm."
+        f"images. {BEYOND}"
     ),
+    "classifier": BEYOND,
     "bank": (
         "Trained against one network, with the true label choosing the generator. The table shows its effect "
         "on other networks; its effect on other images is unknown. A network hardened with its images learns "
@@ -82,8 +90,9 @@ class Model:
     """A published model.
 
     Attributes:
-        kind: ``classifier``, ``bank``, ``conditional`` for a bank that is one DGN and is told the label, or
-            ``generator`` for one that learned with a network.
+        kind: ``study`` for a network with the study's architecture, ``classifier`` for any other, ``bank``,
+            ``conditional`` for a bank that is one DGN and is told the label, or ``generator`` for one that
+            learned with a network.
         name: its name in the tables: ``target``, the attack it was hardened with, or a bank's own
             name.
         title: what it is, in words.
@@ -98,6 +107,11 @@ class Model:
     path: str
     md5: str
     parameters: int
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it classifies images."""
+        return self.kind in ("study", "classifier")
 
 
 def card(
@@ -131,15 +145,15 @@ def card(
         **facts,
         "settings": ", ".join(f"{key} {value}" for key, value in _flat(settings)),
     }
-    # What it scored: a classifier as a network, a bank or a generator as an attack.
+    # What it scored: a network as one that is attacked, a bank or a generator as an attack.
     own = [result for result in results if result.dataset == dataset]
     scores = (
         _as_network(own, model.name, hardened_with)
-        if model.kind == "classifier"
+        if model.is_network
         else _as_attack(own, model.name, hardened_with)
     )
-    per_class = class_table(classes, model.name) if model.kind == "classifier" else ""
-    limit = TYPES.get(str(settings.get("type"))) if model.kind == "classifier" else None
+    per_class = class_table(classes, model.name) if model.is_network else ""
+    limit = TYPES.get(str(settings.get("type"))) if model.is_network else None
     parts = [
         f"# {escape(dataset_title)}: {escape(model.title)}\n",
         "\n".join(

@@ -3,13 +3,13 @@
 A new row resembles a *sibling*: a row that is there already, for the same subject and of the same kind (a
 bank's loss, a network's way of hardening, an attack's method). It takes over the sibling's recipe and
 settings, and what the user sets wins. A set of the train split serves hardening alone, so it is added and
-removed with the hardened network.
+removed with the hardened network. An analysis serves losses alone, so it is added with the first bank or
+network whose loss requires it, and removed with the last.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -24,19 +24,13 @@ from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.change.analyses import add_analyses
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 from deepcustom.pipeline.change.removed import known_subject, names_of
 from deepcustom.pipeline.starts import ANEW, TARGET, anew
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
-RELEVANT = 0.026
-"""The share of an image's values that are relevant: 20 of MNIST's and 80 of CIFAR-10's, as in the study."""
-ANALYSES = {
-    "relevance": {"k": 20, "epsilon": 1e-6, "method": "lrp"},
-    "suspiciousness": {"k": 20, "activation_threshold": 0.0, "formula": "tarantula"},
-}
-"""Settings of an analysis of a subject, where no other subject has one."""
 MANY = 20
 """With more classes than that, one DGN that is told the label takes the place of a DGN for each class."""
 
@@ -53,7 +47,7 @@ def add_bank(
     if sibling is None:
         own |= _by_classes(draft, section(draft.tree, SUBJECTS, subject, "dataset"))
     settings = overlay({"loss": loss, **own}, given)
-    _add_analyses(draft, subject, loss)
+    add_analyses(draft, subject, loss)
     names = _names(subject, bank=name)
     draft.put_run("train_dgn", names, sibling, settings, recipe, twin=twin is not None)
     _add_set(draft, "generate", subject, name, "test")
@@ -99,6 +93,8 @@ def add_network(
         if not there:
             _add_set(draft, stage, subject, name, "train")
     settings = overlay(_taken(draft.tree, twin, subject), given)
+    if settings.get("loss") is not None:
+        add_analyses(draft, subject, str(settings["loss"]))
     names = _names(subject, network=name)
     new = draft.put_run(found.stage, names, twin, settings, recipe, start=start)
     if new.settings.get("type") not in (None, kind) and way(new.settings["type"]) is not found:
@@ -221,23 +217,6 @@ def _maker(tree: Tree, subject: str, name: str) -> tuple[str, bool]:
     return stage, any(
         (one.about[SETS[stage]], one.about["split"]) == (name, "train") for one in made
     )
-
-
-def _add_analyses(draft: Draft, subject: str, loss: str) -> None:
-    """The analyses that a loss requires: like those of another subject, or as the study has them."""
-    with contextlib.chdir(draft.root):
-        required = find_loss(loss).requires
-    for stage in required:
-        if stage not in ANALYSES or subject in section(draft.tree, stage):
-            continue
-        twin = next(rows(draft.tree, stage), None)
-        settings = _own(draft.tree, twin) if twin else dict(ANALYSES[stage])
-        described = draft.root / workspace.dataset(
-            section(draft.tree, SUBJECTS, subject)["dataset"]
-        )
-        if stage == "relevance" and not twin and described.is_file():
-            settings["k"] = max(1, round(RELEVANT * math.prod(load_spec(described).shape)))
-        draft.put_run(stage, _names(subject), twin, settings)
 
 
 def _names(subject: str, **more: str) -> dict[str, str]:

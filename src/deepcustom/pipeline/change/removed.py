@@ -8,6 +8,7 @@ from deepcustom.base.errors import UnknownNameError
 from deepcustom.base.params import section
 from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, Row, rows
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.change.analyses import only_for
 from deepcustom.pipeline.change.draft import Tree
 
 
@@ -31,7 +32,8 @@ def rows_of(tree: Tree, kind: str, subject: str, name: str = "") -> list[Row]:
     if name not in known:
         raise UnknownNameError(f"{kind} of {subject}", name, known)
     find = {"bank": _rows_of_bank, "attack": _rows_of_attack, "network": _rows_of_network}[kind]
-    return list(find(tree, subject, name))
+    found = list(find(tree, subject, name))
+    return [*only_for(tree, subject, found), *found]
 
 
 def _rows_of_bank(tree: Tree, subject: str, name: str) -> Iterator[Row]:

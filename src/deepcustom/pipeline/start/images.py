@@ -1,6 +1,7 @@
 """Looks at images that a project is to be made for: how many there are, of how many classes, how large.
 
-This counts and reads headers; ``prepare`` checks every image.
+This counts and reads headers; ``prepare`` checks every image. What lies in a folder it asks the code of
+``prepare``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from deepcustom.base.errors import InputError
+from deepcustom.data.own.folder import find_in_folder
+from deepcustom.data.own.parquet import IMAGES, LABELS
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 SAMPLE = 200
 """So many images are opened to find channels and size."""
 LARGEST, USUAL = 256, 64
@@ -163,37 +165,23 @@ def _channels_last_or_first(path: Path, shape: tuple[int, ...]) -> tuple[int, tu
 
 
 def _folder(path: Path) -> Images:
-    parts = {name: path / name for name in ("train", "test") if (path / name).is_dir()}
-    if parts and set(parts) != {"train", "test"}:
-        raise InputError(f"--images {path}: has {', '.join(parts)} alone: want both train and test")
-    counts = {name: _counts(part) for name, part in (parts or {"train": path}).items()}
-    train = counts["train"]
-    if len(train) < 2:
-        raise InputError(f"--images {path}: want 2 or more classes, found {len(train)}")
-    files = [file for one in sorted(train) for file in _image_files(train_folder(path) / one)]
+    """A folder as ``prepare`` will find it, and as it is refused there."""
+    place = path.resolve()
+    try:
+        found = find_in_folder(place.parent, place.name)
+        items = list(found.items())
+    except InputError as error:
+        raise InputError(f"--images {path}: {error}") from None
+    classes = len(found.classes or ())
+    if classes < 2:
+        raise InputError(f"--images {path}: want 2 or more classes, found {classes}")
+    test = sum(one.part == "test" for one in items)
+    files = [place.parent / one.name for one in items if one.part != "test"]
     step = max(1, len(files) // SAMPLE)
     channels, size, vary = _opened((file, file) for file in files[::step][:SAMPLE])
-    test = sum(counts["test"].values()) if "test" in counts else None
-    return Images("folder", sum(train.values()), test, len(train), channels, size, vary)
-
-
-def train_folder(path: Path) -> Path:
-    """Where the sub-folders of the train classes lie."""
-    return path / "train" if (path / "train").is_dir() else path
-
-
-def _counts(path: Path) -> dict[str, int]:
-    """Class → number of image files."""
-    folders = [one for one in sorted(path.iterdir()) if one.is_dir() and one.name[0] != "."]
-    found = {one.name: len(_image_files(one)) for one in folders}
-    empty = [name for name, count in found.items() if not count]
-    if empty:
-        raise InputError(f"--images {path / empty[0]}: has no image file ({', '.join(SUFFIXES)})")
-    return found
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(one for one in folder.rglob("*") if one.suffix.lower() in SUFFIXES)
+    return Images(
+        "folder", len(files), test if found.halves else None, classes, channels, size, vary
+    )
 
 
 def _opened(files: Iterable[tuple[Path, Path | BytesIO]]) -> tuple[int, tuple[int, int], bool]:
@@ -233,39 +221,47 @@ def _parquet(path: Path, files: list[Path]) -> Images:
         import pyarrow.parquet as pq
     except ImportError:
         raise InputError(f"--images {path}: parquet needs pyarrow: pip install pyarrow") from None
-    test = [one for one in files if one.name.startswith("test")]
+    test = [one for one in files if _is_of_test(path, one)]
     train = [one for one in files if one not in test]
     if not train:
         raise InputError(f"--images {path}: has no parquet file but those of test")
     try:
         counts = {one: pq.ParquetFile(one).metadata.num_rows for one in files}
-        label = _label(path, pq.read_schema(train[0]).names)
+        image, label = _columns(path, pq.read_schema(train[0]).names)
         labels = {
             y for one in train for y in pq.read_table(one, columns=[label])[label].to_pylist()
         }
-        some = next(pq.ParquetFile(train[0]).iter_batches(SAMPLE, columns=["image"])).to_pylist()
+        some = next(pq.ParquetFile(train[0]).iter_batches(SAMPLE, columns=[image])).to_pylist()
     except (OSError, ValueError, KeyError, StopIteration) as error:
         raise _unreadable(path, error) from None
-    channels, size, vary = _opened((path, _content(row["image"])) for row in some)
+    channels, size, vary = _opened((path, _content(row[image])) for row in some)
     number = {True: sum(counts[one] for one in test), False: sum(counts[one] for one in train)}
     return Images(
         "parquet", number[False], number[True] if test else None, len(labels), channels, size, vary
     )
 
 
-def _label(path: Path, names: list[str]) -> str:
-    known = [name for name in ("label", "labels", "fine_label") if name in names]
-    if "image" not in names or not known:
+def _is_of_test(path: Path, file: Path) -> bool:
+    """Whether a file of the folder ``path`` has test images, by its name or that of its own folder."""
+    below = file.parent != path and file.parent.name == "test"
+    return file != path and (below or file.stem.startswith("test"))
+
+
+def _columns(path: Path, names: list[str]) -> tuple[str, str]:
+    """The names of the columns of images and of labels."""
+    images, labels = ([one for one in known if one in names] for known in (IMAGES, LABELS))
+    if not images or not labels:
         raise InputError(
-            f"--images {path}: want columns image and label (labels, fine_label); found {', '.join(names)}"
+            f"--images {path}: want a column {' or '.join(IMAGES)} and a column {' or '.join(LABELS)}; found "
+            f"{', '.join(names)}"
         )
-    return known[0]
+    return images[0], labels[0]
 
 
 def _content(row: Any) -> BytesIO:
     """The file of an image in a column of images."""
-    content = row.get("bytes") if isinstance(row, Mapping) else None
-    return BytesIO(content or b"")
+    content = row.get("bytes") if isinstance(row, Mapping) else row
+    return BytesIO(content if isinstance(content, bytes) else b"")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

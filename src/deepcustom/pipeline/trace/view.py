@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from deepcustom.evaluation.results import percent
 from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, Lineage, Link, Run
+from deepcustom.pipeline.trace.official import NAMES
 
 _COLOURS = {OK: "green", ABSENT: "yellow", TAKEN: "yellow", BROKEN: "bold red"}
 
@@ -74,7 +75,7 @@ def _add_run(parent: Tree, run: Run, mlflow_runs: Mapping[str, str]) -> None:
     params = ", ".join(f"{key}={value}" for key, value in _flat(run.params))
     node.add(escape(f"params: {params}"))
     for link in run.links:
-        if link.verdict != OK or link.name.startswith("official"):
+        if link.verdict != OK or link.name in NAMES:
             _add_link(node, link)
     for source in run.inputs:
         _add_file(node, source, mlflow_runs)

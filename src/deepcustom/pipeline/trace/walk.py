@@ -161,7 +161,9 @@ class _Records:
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
-            links.extend(official_links(self.ws, record.dataset))
+            source = record.params.get("prepare", {}).get(record.dataset, {}).get("source")
+            own = source not in (None, "built_in")
+            links.extend(official_links(self.ws, record.dataset, own=own))
         return links
 
     def _entry(self, record: RunRecord) -> tuple[Entry | None, str]:
