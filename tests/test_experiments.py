@@ -118,11 +118,11 @@ def test_memory_does_not_depend_on_the_number_of_images() -> None:
         found = list(csv.DictReader(file))
     text = (ROOT / "docs/speed.md").read_text()
     section = text.split("## What bounds memory")[1].split("\n## ")[0]
-    assert {row["stage"] for row in found} >= {"prepare", "train_target", "train_dgn", "evaluate"}
-    for row in found:
-        few, many = int(row["mib_20000"]), int(row["mib_200000"])
+    assert {one["stage"] for one in found} >= {"prepare", "train_target", "train_dgn", "evaluate"}
+    for one in found:
+        few, many = int(one["mib_20000"]), int(one["mib_200000"])
         assert many <= 1.2 * few
-        assert f"| {row['stage']} | {few} MiB | {many} MiB | {row['ratio']} |" in section
+        assert f"| {one['stage']} | {few} MiB | {many} MiB | {one['ratio']} |" in section
 
 
 def test_two_libraries_of_apgd_are_as_the_docs_say() -> None:
