@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import AttackParams, CurveParams
-from deepcustom.evaluation import by_class, checks
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.evaluation import by_class, checks, sets
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
@@ -558,3 +559,29 @@ def test_zero_radius_by_hand():
     assert checks.zero_radius("it", 0.9, 0.9).verdict == "ok"
     assert checks.zero_radius("it", 0.9, 0.899).verdict == "fail"
     assert checks.zero_radius("it", 0.9, math.nan).verdict == "fail"
+
+
+def test_the_search_for_a_label_leak_does_not_hold_more_values_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of large images fewer are searched."""
+    shape = (400, 1, 8, 8)
+    y = np.arange(400, dtype=np.uint8) % 2
+    made = AdversarialSet(np.zeros(shape, np.uint8), np.zeros(shape, np.float32), y, np.arange(400))
+    split = Split(made.x, y, made.index)
+    stored = sets.StoredSet("a", "f" * 32, made)
+
+    def searched() -> float:
+        cpu = torch.device("cpu")
+        found = sets.checked(stored, split, ThreatModel(0.1), cpu, seed=0)[2]
+        return next(c.figures["n"] for c in found if c.name == "label-in-perturbation")
+
+    real = checks.label_in_perturbation
+
+    def counting(attack: str, change: np.ndarray, labels: np.ndarray, seed: int) -> Check:
+        return replace(real(attack, change, labels, seed), figures={"n": float(len(change))})
+
+    monkeypatch.setattr(checks, "label_in_perturbation", counting)
+    assert searched() == 400
+    monkeypatch.setattr(sets, "_LEAK_VALUES", 150 * 64)
+    assert searched() == 150

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,9 @@ from deepcustom.evaluation.results import unclipped
 from deepcustom.evaluation.transfer import TestSet
 
 _LEAK_IMAGES = 4000  # the most images of a set that are searched for a label leak
+_LEAK_VALUES = (
+    2**25
+)  # the most values in them, since the ridge regression holds them all, several times
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def checked(
 
 def _label_leak(name: str, made: AdversarialSet, seed: int) -> list[Check]:
     """Check whether the label can be read off a set's perturbations; no check if the set is too small."""
-    few = made.take(slice(0, _LEAK_IMAGES))
+    values = math.prod(made.x.shape[1:])
+    few = made.take(slice(0, min(_LEAK_IMAGES, _LEAK_VALUES // values)))
     counts = np.bincount(few.y) if len(few) else np.zeros(1, np.int64)
     if len(few) < 100 or counts[counts > 0].min() < 2:
         return []
