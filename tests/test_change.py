@@ -452,7 +452,7 @@ REFUSED: dict[str, tuple[Callable[[Draft], None], type[Exception], str]] = {
     "an option that lacks": (
         lambda d: added.add_bank(d, "mnist", "b", MARGIN["loss"], None, {}),
         ParamsError,
-        "train_dgn.mnist-b.options.kappa is missing",
+        "train_dgn.mnist-b.options: kappa, margin_weight, mse_weight are missing",
     ),
     "a key that is not known": (
         lambda d: added.add_bank(d, "mnist", "b", "nce", None, {"lss": 1}),
