@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from deepcustom.base.settings import TargetParams
 from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import Result
+from deepcustom.pipeline.cards import data_in_words
 from deepcustom.report.cards import Model, card
 from deepcustom.report.headline import RULE
 
@@ -79,6 +81,23 @@ def test_a_networks_card_shows_accuracy_per_class_only_where_classes_are_unequal
     assert "| c1 | 2 | 50.0 | 25.0 |" in sections(made("classifier", 4, 2))["Accuracy per class"]
     assert "per class\n" not in made("classifier", 4, 3)
     assert "per class\n" not in made("bank", 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"),
+    [
+        (3, "trained on 1,300 images, validated on 14, scored on"),
+        (0, "not trained here, but brought as it is; validated on 14 images, scored on"),
+    ],
+)
+def test_a_card_does_not_say_that_a_network_brought_as_it_is_was_trained(
+    epochs: int, words: str
+) -> None:
+    budget = {"learning_rate": 0.1, "batch_size": 1, "schedule": "constant", "momentum": 0.9}
+    settings = TargetParams(**budget, weight_decay=0.0, epochs=epochs)
+    counts = {"train": 1300, "val": 14, "test": 36}
+    found = data_in_words("flowers", counts, settings)
+    assert found == f"flowers: {words} 36 of its test split"
 
 
 def sections(card: str) -> dict[str, str]:

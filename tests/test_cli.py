@@ -414,7 +414,11 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("seed", True, "seed must be an integer >= 0, found True"),
         ("seed", 0.5, "seed must be an integer >= 0, found 0.5"),
         ("seed", None, "seed must be an integer >= 0, found None"),
-        ("subjects.mnits", {"eps": 1}, "subjects.mnits.dataset is missing"),
+        (
+            "subjects.mnits",
+            {"eps": 1},
+            "subjects.mnits: dataset, network, generator, conditional, threat are missing",
+        ),
         ("prepare.cifar10", MISSING, "prepare.cifar10 is missing; prepare has: mnist"),
         ("train_dgn.mnist-nce-ball", MISSING, "'nce-ball' is not there; allowed: lrp, nce, sus"),
         ("relevance.mnist.k", 785, "relevance.mnist.k must be at most 784, found 785"),

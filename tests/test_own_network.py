@@ -19,6 +19,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.own_network import load_own, own_source
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.nets.base import parameter_count
 from deepcustom.training.nets.mnist import MnistClassifier
 
 MNIST = find_source("mnist").spec
@@ -94,6 +95,12 @@ def test_without_a_class_it_is_the_projects_network(here: Path) -> None:
     save_file(one.state_dict(), here / "a.safetensors")
     net = load(here / "a.safetensors")
     assert torch.equal(net(images()), one(images()))
+
+
+def test_the_parameters_of_an_exported_program_are_counted(here: Path) -> None:
+    net = load(exported(here / "a.pt2", MnistClassifier()))
+    assert not list(net.parameters()), "they are not trained"
+    assert parameter_count(net) == parameter_count(MnistClassifier())
 
 
 def test_an_exported_program_gives_logits_and_gradients(here: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch.nn import Module
@@ -30,6 +30,8 @@ STUDYS = (
     "deepcustom.training.nets.cifar10:Cifar10Classifier",
 )
 """The networks of the study."""
+CLASSIFIERS = ("study", "classifier")
+"""The kinds of card that networks have."""
 
 
 def model_cards(
@@ -48,7 +50,7 @@ def model_cards(
         hardened_with: network → the attack it was hardened with.
         classes: the accuracy of each network per class.
     """
-    facts = {"data": _data(stage, spec), "threat model": threat_in_words(stage)}
+    counts, threat = _counts(stage), {"threat model": threat_in_words(stage)}
     found = [*_classifiers(stage), *_banks(stage, spec), *_generators(stage, spec)]
     return {
         name: card(
@@ -58,7 +60,7 @@ def model_cards(
             results,
             hardened_with=hardened_with,
             classes=classes,
-            facts=facts,
+            facts={"data": data_in_words(spec.title, counts, settings), **threat},
             settings={
                 **_start(stage, model),
                 **settings.model_dump(mode="json", exclude_none=True),
@@ -73,7 +75,8 @@ def _start(stage: StageRun, model: Model) -> dict[str, str]:
     fresh = workspace.split(stage.row.dataset, "train")
     for one in (one for name in HARDENING for one in rows(stage.tree, name, stage.row.subject)):
         start = one.about.get(START, fresh)
-        if (model.kind, model.name) == ("classifier", one.about["network"]) and start != fresh:
+        hardened = model.kind in CLASSIFIERS and model.name == one.about["network"]
+        if hardened and start != fresh:
             return {START: start}
     return {}
 
@@ -90,7 +93,7 @@ Found = Iterator[tuple[str, Model, Params]]
 def _classifiers(stage: StageRun) -> Found:
     subject = stage.row.subject
     size = parameter_count(fresh_classifier(stage))
-    kind_of_net = "study" if stage.subject.network.name in STUDYS else "classifier"
+    kind_of_net = CLASSIFIERS[0 if stage.subject.network.name in STUDYS else 1]
 
     def model(name: str, title: str) -> Model:
         return _model(stage, kind_of_net, name, title, workspace.network(subject, name), size)
@@ -136,8 +139,23 @@ def _model(stage: StageRun, kind: str, name: str, title: str, path: str, paramet
     return Model(kind, name, title, path, dvc_md5(stage.read(path)), parameters)
 
 
-def _data(stage: StageRun, spec: DatasetSpec) -> str:
+def _counts(stage: StageRun) -> dict[str, int]:
+    """How many images train, val and test have."""
     path = stage.read(workspace.metrics(stage.row.dataset, "prepare"))
-    counts: dict[str, Any] = json.loads(path.read_text())["metrics"]
-    train, val, test = (f"{int(counts[f'{name}_images']):,}" for name in ("train", "val", "test"))
-    return f"{spec.title}: trained on {train} images, validated on {val}, scored on {test} of its test split"
+    found: dict[str, Any] = json.loads(path.read_text())["metrics"]
+    return {name: int(found[f"{name}_images"]) for name in ("train", "val", "test")}
+
+
+def data_in_words(title: str, counts: Mapping[str, int], settings: Params) -> str:
+    """What a model has to do with a data set's images.
+
+    Args:
+        title: the data set's, for people.
+        counts: split → number of its images.
+        settings: those that the model was trained with; a target network of no epochs was not trained here.
+    """
+    train, val, test = (f"{counts[name]:,}" for name in ("train", "val", "test"))
+    here = not isinstance(settings, TargetParams) or settings.epochs
+    trained = f"trained on {train} images, validated on {val}"
+    brought = f"not trained here, but brought as it is; validated on {val} images"
+    return f"{title}: {trained if here else brought}, scored on {test} of its test split"

@@ -122,8 +122,9 @@ def up_step(inputs: int, outputs: int, *, kernel: int, stride: int) -> list[nn.M
 
 
 def parameter_count(net: nn.Module) -> int:
-    """The number of parameters."""
-    return sum(p.numel() for p in net.parameters())
+    """The number of parameters, with those that a module says it holds in ``frozen_parameters``."""
+    frozen = sum(getattr(module, "frozen_parameters", 0) for module in net.modules())
+    return sum(p.numel() for p in net.parameters()) + frozen
 
 
 N = TypeVar("N", bound=nn.Module)

@@ -38,6 +38,7 @@ class Exported(nn.Module):
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
         self._program = [program]  # in a list, so not a submodule: it refuses eval()
+        self.frozen_parameters = sum(one.numel() for one in program.parameters())
 
     def forward(self, x: Tensor) -> Tensor:
         """The program's output."""
