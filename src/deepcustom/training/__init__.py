@@ -1,6 +1,7 @@
 """Networks, the one training loop, and what goes with it: device and precision, weights, checkpoints."""
 
 FOR_OTHERS = {
+    "chance": "whether a network does better than guessing",
     "checkpoint": "what an interrupted training had finished",
     "compute": "device, precision and seeds",
     "epochs": "the epochs in a checkpoint",
@@ -9,8 +10,10 @@ FOR_OTHERS = {
     "nets.base": "what a network is, and making one by its name",
     "nets.exported": "programs that torch exported",
     "nets.foreign": "any network as a classifier",
+    "nets.healed": "a network with what it lacks put around it",
     "prediction": "what a network says of images",
     "rows": "images that may be unread",
+    "trial": "a network tried as attacks will use it",
     "weights": "safetensors files",
 }
 """The modules that other rooms may import, and what each has."""

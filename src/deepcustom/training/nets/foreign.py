@@ -43,10 +43,12 @@ class Foreign(Classifier):
     Attributes:
         net: the network: normalised images (N, C, H, W) to logits (N, classes).
         layers: the modules whose outputs are its pre-activations; empty: they are found.
+        cast: the number format that normalised images are cast to; None: they stay in float32.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    cast: torch.dtype | None = None
 
     def __init__(
         self,
@@ -79,8 +81,9 @@ class Foreign(Classifier):
                 raise InputError(f"the network has no layer {name!r}; it has: {there}")
 
     def normalized(self, x: Tensor) -> Tensor:
-        """(x - mean) / std for images in [0, 1]."""
-        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        """(x - mean) / std for images in [0, 1], in the format that ``net`` takes."""
+        z = x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        return z if self.cast is None else z.to(self.cast)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
