@@ -22,6 +22,7 @@ from deepcustom.evaluation.score_store import Pieces
 from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
+from deepcustom.training.prediction import gets_right
 
 FIRST = 200  # number of images used to see what kind of outputs a network gives
 WEAKER = "white-box accuracy is too high, since a weaker attack does better."
@@ -104,7 +105,7 @@ def noise(victim: Victim) -> Attack:
         for _ in range(10):
             signs = generator.integers(0, 2, tuple(x.shape)).astype(np.float32) * 2 - 1
             noisy = victim.threat.project(x + victim.threat.eps * torch.from_numpy(signs).to(x), x)
-            falls = victim.net(noisy).argmax(1) != y
+            falls = ~gets_right(victim.net(noisy), y)
             found[falls] = noisy[falls]
         return found
 

@@ -21,7 +21,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.settings import AttackParams
 from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.victim import Counted, Victim
+from deepcustom.evaluation.victim import Linked, Victim
 from deepcustom.training.prediction import predict
 
 Verdict = Literal["ok", "warn", "fail"]
@@ -108,7 +108,7 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
 
 def gradients(victim: Victim) -> Check:
     """Check that no gradient is zero or infinite, on the images that the network gets right."""
-    x, net = victim.x[victim.right].requires_grad_(), Counted(victim.net)
+    x, net = victim.x[victim.right].requires_grad_(), Linked(victim.net)
     zero = broken = 0
     for rows in torch.split(torch.arange(len(x), device=x.device), 500):
         loss = F.cross_entropy(net(x[rows]), victim.y[victim.right][rows], reduction="sum")
@@ -223,7 +223,7 @@ def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
 def loss_rises(about: str, points: Iterable[Point]) -> Check:
     """Check that the attack raises the loss of every image."""
     last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
-    if math.isnan(last.loss):
+    if math.isnan(last.risen):
         return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
     figures = {"not_risen": 1 - last.risen, "loss": last.loss}
     share = f"{100 * last.risen:.1f} % of images"

@@ -72,9 +72,9 @@ def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -
         threat = ThreatModel(eps)
         outcome = restarted(replace(few, threat=threat), f"curve-{eps}-{steps}", once, few.right)
         accuracy, after = outcome.accuracy, _loss(few, outcome.x_adv)
-    right = few.right
-    mean = float(after[right].mean())
-    risen = float((after > before)[right].cpu().double().mean())
+    right, lost = few.right, after.isnan()  # where the network gives no answer, the attack has won
+    mean = float(after[right & ~lost].mean())
+    risen = float(((after > before) | lost)[right].cpu().double().mean())
     return Point(curve, eps, steps, accuracy, mean, risen)
 
 
