@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
-from deepcustom.evaluation import checks
+from deepcustom.evaluation import checks, curve_checks
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.results import CLEAN
@@ -160,9 +160,9 @@ def _reproduced(e: Evidence) -> Check:
 
 
 def _zero_radius(e: Evidence) -> Check:
-    at_zero = next((p.accuracy for p in e.found.points if p.eps == 0), float("nan"))
+    at_zero = next((p.accuracy for p in e.found.points if p.eps == 0), None)
     few = e.found.stands[CLEAN][CLEAN][: e.params.curves.n]
-    return checks.zero_radius(e.name, float(few.double().mean()), at_zero)
+    return curve_checks.zero_radius(e.name, float(few.double().mean()), at_zero)
 
 
 def _pgd_not_weaker(e: Evidence) -> Check:
@@ -177,11 +177,11 @@ def _doubled(e: Evidence) -> Check:
 
 
 def _falls_with_eps(e: Evidence) -> Check:
-    return checks.falls_with_eps(e.name, e.found.points)
+    return curve_checks.falls_with_eps(e.name, e.found.points)
 
 
 def _loss_rises(e: Evidence) -> Check:
-    return checks.loss_rises(e.name, e.found.points)
+    return curve_checks.loss_rises(e.name, e.found.points)
 
 
 def _square_not_stronger(e: Evidence) -> Check:
@@ -195,6 +195,10 @@ def _whitebox_not_weaker(e: Evidence) -> Check:
     return checks.not_beaten("whitebox-not-weaker", e.name, e.left, gentle, words)
 
 
+def _above_chance(e: Evidence) -> Check:
+    return checks.above_chance(e.name, e.right, e.victim.y.cpu(), e.victim.num_classes)
+
+
 def _no_label_leak(e: Evidence) -> Check:
     return checks.no_label_leak(e.name, e.right, e.sets)
 
@@ -202,6 +206,11 @@ def _no_label_leak(e: Evidence) -> Check:
 NETWORK = (
     NetworkCheck(
         "ball", "an attack broke the rules, so the accuracy under it means nothing.", _ball
+    ),
+    NetworkCheck(
+        "clean-above-chance",
+        "it is scored as it should not be used, or has learned nothing, so no accuracy means anything.",
+        _above_chance,
     ),
     NetworkCheck(
         "deterministic",

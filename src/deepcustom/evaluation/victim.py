@@ -98,7 +98,9 @@ class Counted(Linked):
 def _with_finite_gradient(x: Tensor) -> Tensor:
     """``x``; in a gradient that passes through, nan becomes zero, and infinity the largest number."""
     seen = x.view_as(x)
-    seen.register_hook(lambda g: None if bool(g.isfinite().all()) else g.nan_to_num())
+    seen.register_hook(  # type: ignore[no-untyped-call]
+        lambda g: None if bool(g.isfinite().all()) else g.nan_to_num()
+    )
     return seen
 
 
