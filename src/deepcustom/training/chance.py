@@ -18,7 +18,7 @@ class Guessing:
         accuracy: share of the images that the network gets right, 0 to 1.
         guess: share that the other gets right; at least 1 / classes.
         p: probability of as many hits, or more, for one who guesses.
-        n: number of images, 1 or more.
+        n: number of images; with none, nothing can be told.
     """
 
     accuracy: float
@@ -38,6 +38,8 @@ class Guessing:
         from scipy.stats import binomtest  # type: ignore[import-untyped,unused-ignore]
 
         n, hits = len(y), int(right.sum())
+        if not n:
+            return cls(float("nan"), 1.0, 1.0, 0)
         guess = max(int(y.bincount().max()) / n, 1 / classes)
         p = float(binomtest(hits, n, guess, alternative="greater").pvalue)
         return cls(hits / n, guess, p, n)
