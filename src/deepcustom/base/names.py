@@ -30,9 +30,16 @@ def load_object(name: str, what: str, error: type[UserError]) -> Any:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as problem:  # the user's own file may raise anything
+    except (Exception, SystemExit) as problem:  # the user's own file may raise anything
         why = " ".join(f"{type(problem).__name__}: {problem}".split())
         raise error(f"{what} {name!r}: importing {module_name!r} failed: {why}") from problem
     if not hasattr(module, object_name):
-        raise error(f"{what} {name!r}: {module_name} has no class {object_name!r}")
+        own = [key for key, one in vars(module).items() if _is_of(one, module_name)]
+        there = ", ".join(own) or "none"
+        raise error(f"{what} {name!r}: {module_name} has no class {object_name!r}; it has: {there}")
     return getattr(module, object_name)
+
+
+def _is_of(one: Any, module_name: str) -> bool:
+    """Whether a class or function was written in a module, not imported there."""
+    return getattr(one, "__module__", None) == module_name and hasattr(one, "__qualname__")

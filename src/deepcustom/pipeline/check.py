@@ -44,13 +44,9 @@ from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
-from deepcustom.pipeline.code import NAME as PACKAGE
-from deepcustom.pipeline.code import OWN
+from deepcustom.pipeline.own_nets import OWN_NETS, must_be_seen
 from deepcustom.training.nets.base import Conditional
 from deepcustom.training.nets.exported import SUFFIX
-
-OWN_NETS = f"{OWN}/nets"
-"""The folder of a project where a user's own networks lie."""
 
 MODELS: dict[str, type[Params]] = {
     "train_target": TargetParams,
@@ -134,16 +130,11 @@ def _check_networks(name: str, subject: SubjectParams) -> None:
     wanted = {"network": Module, "generator": Module, "conditional": Conditional}
     for key, kind in wanted.items():
         place, called = f"params.yaml: {SUBJECTS}.{name}.{key}", getattr(subject, key).name
+        must_be_seen(place, called)
         if key == "network" and called.endswith(SUFFIX):
-            if Path(called).parent != Path(OWN_NETS) or not Path(called).is_file():
+            if not Path(called).is_file():
                 raise ParamsError(f"{place}: {called} must be a file in {OWN_NETS}")
             continue
-        module = called.partition(":")[0]
-        if not module.startswith((f"{PACKAGE}.", f"{OWN_NETS.replace('/', '.')}.")):
-            raise ParamsError(
-                f"{place}: {called} must be a class of {PACKAGE}, or of a file in {OWN_NETS}, since DVC sees "
-                "no other; `deepcustom evaluate --network FILE` scores any network"
-            )
         found = load_object(called, f"{place}:", ParamsError)
         if not (isinstance(found, type) and issubclass(found, kind)):
             wanted_class = (

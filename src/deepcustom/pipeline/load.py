@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.rows import SUBJECTS
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.own_nets import must_be_seen
 from deepcustom.pipeline.run import StageRun
 
 OURS = "deepcustom."  # how the names of this package's networks begin
@@ -54,9 +56,14 @@ def labelled(split: Split, compute: Compute) -> LabelledImages:
 
 
 def architecture(stage: StageRun, params: ArchitectureParams) -> Architecture:
-    """What a network of the row's subject is made from, with the facts of the data set."""
+    """What a network of the row's subject is made from, with the facts of the data set.
+
+    Raises:
+        ParamsError: its class lies where DVC does not see it.
+    """
     from deepcustom.training.nets.base import Architecture
 
+    must_be_seen(f"params.yaml: {SUBJECTS}.{stage.row.subject}", params.name)
     spec = load_dataset(stage)
     facts = {"shape": spec.shape, "classes": spec.num_classes, "num_classes": spec.num_classes}
     return Architecture(params.name, params.options, facts)
@@ -80,7 +87,8 @@ def fresh_classifier(stage: StageRun) -> Classifier:
     """A fresh network of the subject, which tells its pre-activations, and takes images in [0, 1].
 
     Raises:
-        ParamsError: ``mean`` and ``std`` are not one number for each channel.
+        ParamsError: ``mean`` and ``std`` are not one number for each channel, ``layers`` has a module that is
+            none of the network's, or the network lies where DVC does not see it.
         InputError: the network cannot be made.
     """
     from deepcustom.training.nets.base import Classifier, build
@@ -88,18 +96,23 @@ def fresh_classifier(stage: StageRun) -> Classifier:
     from deepcustom.training.nets.foreign import Foreign
 
     params, channels = stage.subject.network, load_dataset(stage).shape[0]
+    place = f"params.yaml: {SUBJECTS}.{stage.row.subject}.network"
     if params.mean and len(params.mean) != channels:
         raise ParamsError(
-            f"params.yaml: subjects.{stage.row.subject}.network.mean must have one number for each of "
+            f"{place}.mean must have one number for each of "
             f"{channels} channels, found {len(params.mean)}"
         )
     if params.name.endswith(SUFFIX):
+        must_be_seen(place, params.name)
         net: Module = load_exported(stage.read(params.name))
     else:
         net = build(architecture(stage, params))
     if isinstance(net, Classifier) and not (params.mean or params.layers):
         return net
-    return Foreign(net, mean=params.mean, std=params.std, layers=params.layers)
+    try:
+        return Foreign(net, mean=params.mean, std=params.std, layers=params.layers)
+    except InputError as error:
+        raise ParamsError(f"{place}.layers: {error}") from None
 
 
 def load_analysis(
@@ -133,15 +146,17 @@ def brought(
         ParamsError: it is neither trained nor brought with weights, or it cannot be trained.
         InputError: the weights or the network do not fit.
     """
-    from deepcustom.training.nets.base import check_outputs
     from deepcustom.training.nets.exported import SUFFIX
+    from deepcustom.training.nets.trial import check_outputs
     from deepcustom.training.weights import load_weights
 
     place, name = f"params.yaml: train_target.{stage.row.name}", stage.subject.network.name
     program = name.endswith(SUFFIX)
     if program and (params.epochs or params.weights):
         raise ParamsError(f"{place}: an exported program is used as it is: epochs 0 and no weights")
-    if not (program or params.epochs or params.weights):
+    if params.epochs:
+        must_learn(net, f"{place}.epochs must be 0")
+    elif not (program or params.weights or not net.state_dict()):
         raise ParamsError(f"{place}.epochs is 0, so the network must be brought with weights")
     if params.weights:
         load_weights(net, stage.read(params.weights))
@@ -149,3 +164,13 @@ def brought(
         check_outputs(net, spec.shape, spec.num_classes, compute, name)
     file = name if program else params.weights
     return {"brought": dvc_md5(stage.ws.root / file)} if file else {}
+
+
+def must_learn(net: Module, otherwise: str) -> None:
+    """Refuse to train a network without parameters, such as an exported program.
+
+    Raises:
+        ParamsError: it has none; ``otherwise`` begins the message.
+    """
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ParamsError(f"{otherwise}: the network has no parameter that could learn")

@@ -83,8 +83,10 @@ class RunningCode:
         self._compare()
         unseen = set(self._unseen())
         if unseen:
+            folders = own_code(self._root, self._stage)
+            move = f"move it into {folders[0]}, or " if folders else ""
             raise InputError(
-                f"{self._stage} runs {_first(unseen)}, and DVC would not see a change of it: "
+                f"{self._stage} runs {_first(unseen)}, and DVC would not see a change of it: {move}"
                 "name it as code or reads in its row of params.yaml"
             )
 

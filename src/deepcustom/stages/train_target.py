@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TargetParams
 from deepcustom.pipeline import workspace
@@ -39,6 +41,19 @@ def run(ws: Workspace, subject: str) -> None:
         final = {name: curve[-1] for name, curve in history.items()}
         if not history:
             final = {"val_accuracy": accuracy(net, *val)}
+        _warn_near_chance(stage.name, final.get("val_accuracy"), val[1])
         stage.log({**final, "parameters": parameter_count(net)}, history)
         if history:
             stage.figure("curves", loss_curves(history, f"{spec.title}: target network"))
+
+
+def _warn_near_chance(name: str, val_accuracy: float | None, labels: Tensor) -> None:
+    """Say if the network is no better than one answer to every image; ``labels`` (N,) are those of val."""
+    if val_accuracy is None or not len(labels):
+        return
+    often = int(labels.bincount().max())
+    if round(val_accuracy * len(labels)) <= often:
+        print(
+            f"warning: {name}: the network gets {val_accuracy:.1%} of val right, and one answer to every "
+            f"image would get {often / len(labels):.1%}: attacks on it tell nothing"
+        )

@@ -93,7 +93,11 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
     expected = net.state_dict()
     if set(tensors) != set(expected):
         odd = sorted(set(tensors) ^ set(expected))
-        raise InputError(f"{path} does not fit {type(net).__name__}: differing tensors {odd[:4]}")
+        missing, unknown = len(set(expected) - set(tensors)), len(set(tensors) - set(expected))
+        raise InputError(
+            f"{path} does not fit {_called(net)}: differing tensors {odd[:4]} ({missing} missing, {unknown} "
+            "unknown to the network)"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
@@ -101,6 +105,11 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         if not torch.isfinite(tensor).all():
             raise InputError(f"{path}: {name} holds values that are not finite")
     net.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+
+
+def _called(net: nn.Module) -> str:
+    """The class of a network, or of the one that a wrapper holds."""
+    return type(getattr(net, "net", net)).__name__
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
@@ -118,7 +127,10 @@ def load_weights(net: nn.Module, path: Path) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is no safetensors file, or is corrupted: {reason}") from None
+        raise InputError(
+            f"{path} is no safetensors file, or is corrupted: {reason}; safetensors.torch.save_file writes "
+            "one, and a pickle (.pt, .pth) is not read"
+        ) from None
     expected = net.state_dict(keep_vars=True)
     named = {_known(name, expected): tensor for name, tensor in tensors.items()}
     twins = {_place(expected[name]): name for name in named if name in expected}

@@ -154,7 +154,9 @@ class Architecture:
             return found(**{**facts, **self.options})
         except Exception as error:  # the user's own class may raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            raise InputError(f"network {self.name!r}: making one failed: {why}") from error
+            raise InputError(
+                f"network {self.name!r}: making one failed: {why}; its arguments: {', '.join(known)}"
+            ) from error
 
 
 def network_class(name: str, kind: type[N]) -> type[N]:
@@ -209,37 +211,3 @@ def _with(named: Named, more: Mapping[str, Any]) -> Architecture:
     """``named`` with further facts."""
     known = Architecture(named) if isinstance(named, str) else named
     return replace(known, facts={**known.facts, **more})
-
-
-def check_outputs(
-    net: nn.Module, shape: tuple[int, int, int], classes: int, compute: Compute, what: str
-) -> None:
-    """Check that a network turns two and three images into as many rows of finite logits.
-
-    Args:
-        net: the network; left in eval mode.
-        shape: (C, H, W) of an image.
-        classes: how many logits it should give.
-        compute: where it lies.
-        what: what to call it.
-
-    Raises:
-        InputError: it does not, in one line.
-    """
-    net.eval()
-    for count in (2, 3):
-        x = torch.full((count, *shape), 0.5, device=compute.device)
-        try:
-            with torch.no_grad():
-                out = net(x)
-        except Exception as error:  # the network may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise InputError(
-                f"{what}: the network refuses {count} images of shape {shape}: {reason}"
-            ) from error
-        want = (count, classes)
-        if not isinstance(out, Tensor) or tuple(out.shape) != want:
-            found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise InputError(f"{what}: the network gives {found}, want logits of shape {want}")
-        if not bool(out.isfinite().all()):
-            raise InputError(f"{what}: the network gives logits that are not finite")

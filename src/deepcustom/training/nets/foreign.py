@@ -123,7 +123,9 @@ def _listed(net: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]
 
 
 def _keep(seen: dict[str, Tensor], name: str) -> Callable[..., None]:
-    def keep(module: nn.Module, given: Any, output: Tensor) -> None:
+    def keep(module: nn.Module, given: Any, output: Any) -> None:
+        if not isinstance(output, Tensor):
+            raise InputError(f"layer {name!r} gives {type(output).__name__}, want one tensor")
         # A ReLU that follows may write into it.
         seen[name if name not in seen else f"{name}.{len(seen)}"] = output.clone()
 

@@ -1,0 +1,471 @@
+"""Networks of one's own in a project: what is wrong with one is one line, and leaves nothing."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pipeline_fixtures import call_main, files, own_modules, set_params, write_params
+from safetensors.torch import save_file
+from torch import nn
+
+from deepcustom.data.arrays import Split
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, save_spec
+from deepcustom.pipeline import workspace
+from deepcustom.pipeline.code_lock import write_lock
+from deepcustom.pipeline.template import render
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import RunRecord
+
+NAME, SHAPE, CLASSES = "shapes", (3, 8, 8), ("apple", "bean", "corn")
+SIZES = {"train": 24, "val": 6, "test": 6}
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes, width=4):
+        super().__init__()
+        self.conv, self.scores = nn.Conv2d(3, width, 3), nn.Linear(36 * width, classes)
+
+    def forward(self, x):
+        return self.scores(self.conv(x).relu().flatten(1))
+
+class Scale(Net):
+    def __init__(self, classes, scale):
+        super().__init__(classes)
+
+class Narrow(Net):
+    def forward(self, x):
+        return super().forward(x)[:, :2]
+
+class Maps(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Conv2d(3, classes, 3))
+
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+class Whole(Net):
+    def forward(self, x):
+        return super().forward(x).argmax(1, keepdim=True).expand(-1, 3)
+
+class Undefined(Net):
+    def forward(self, x):
+        return super().forward(x) / 0
+
+class Mixing(Net):
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits - logits.mean(0)
+
+class Writing(Net):
+    def forward(self, x):
+        return super().forward(x.sub_(0.5))
+
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+class Silent(Net):
+    @torch.inference_mode()
+    def forward(self, x):
+        return super().forward(x)
+
+class Deaf(Net):
+    def forward(self, x):
+        return self.scores.bias.expand(len(x), -1)
+
+class Two(nn.Module):
+    def forward(self, x):
+        return x, x
+
+class Parted(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.two = Two()
+
+    def forward(self, x):
+        return self.scores(self.two(self.conv(x))[0].relu().flatten(1))
+
+class Linear(nn.Sequential):
+    def __init__(self, classes):
+        super().__init__(nn.Flatten(), nn.Linear(192, classes))
+
+class Fails(Net):
+    def forward(self, x):
+        raise RuntimeError("first line\\nsecond line")
+
+class Frozen(nn.Module):
+    def forward(self, x):
+        return x.mean((2, 3))
+
+words = "no class"
+"""
+OPTIONS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "epochs": 1,
+    "batch_size": 8,
+    "schedule": "constant",
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+}
+TRAIN = f"data/prepared/{NAME}/train"
+ROWS: dict[str, Any] = {
+    "seed": 1,
+    "compute": {"device": "cpu", "precision": "float32", "threads": "auto"},
+    "subjects": {
+        NAME: {
+            "dataset": NAME,
+            "network": {"name": "own.nets.mine:Net"},
+            "generator": "deepcustom.training.nets.anyshape:AnyGenerator",
+            "conditional": "deepcustom.training.nets.anyshape:AnyConditional",
+            "threat": {"norm": "linf", "eps": 0.03},
+        }
+    },
+    "recipes": {},
+    "train_target": {NAME: {"dataset": NAME, "reads": TRAIN, **OPTIONS}},
+    "relevance": {NAME: {"dataset": NAME, "k": 4, "epsilon": 1e-6, "method": "lrp"}},
+    "suspiciousness": {
+        NAME: {"dataset": NAME, "k": 4, "activation_threshold": 0.0, "formula": "tarantula"}
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def laid_down(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of its own, with images that are prepared and a file of networks."""
+    root = tmp_path_factory.mktemp("laid")
+    rng = np.random.default_rng(0)
+    for name, n in SIZES.items():
+        y = (np.arange(n) % len(CLASSES)).astype(np.uint8)
+        split = Split.whole(rng.integers(0, 256, (n, *SHAPE), np.uint8), y)
+        split.save(root / workspace.split(NAME, name))
+    facts = SplitFacts(size=24, x_sha256="0" * 64, y_sha256="0" * 64)
+    both = {"train": facts, "test": facts}
+    spec = DatasetSpec(name=NAME, title=NAME, shape=SHAPE, classes=CLASSES, splits=both)
+    save_spec(spec, root / workspace.dataset(NAME))
+    (root / "own/nets").mkdir(parents=True)
+    (root / "own/nets/mine.py").write_text(NETS)
+    (root / "dvc.yaml").write_text(render(root))
+    write_params(root, ROWS)
+    write_lock(root)
+    return root
+
+
+@pytest.fixture
+def ws(laid_down: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A copy of it, for one test."""
+    monkeypatch.setattr("deepcustom.pipeline.run.send", lambda *args: "")
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    shutil.copytree(laid_down, tmp_path, dirs_exist_ok=True)
+    with own_modules("own"), own_modules("nets"), own_modules("parts"):
+        yield Workspace(tmp_path)
+
+
+def run(ws: Workspace, stage: str = "train_target", **network: Any) -> int:
+    if network:
+        set_params(ws.root, {"subjects": {NAME: {"network": network}}})
+    return call_main(ws.root, stage, "--subject", NAME)
+
+
+def weights(name: str = "own/weights.safetensors", **tensors: torch.Tensor) -> Callable[..., None]:
+    """Puts a file of weights into the project, and lets the network start from it."""
+
+    def put(ws: Workspace) -> None:
+        own = {
+            "conv.weight": torch.ones(4, 3, 3, 3),
+            "conv.bias": torch.zeros(4),
+            "scores.weight": torch.ones(3, 144),
+            "scores.bias": torch.zeros(3),
+        }
+        save_file({**own, **tensors}, ws.root / name)
+        starts_from(name)(ws)
+
+    return put
+
+
+def starts_from(name: str, content: bytes | None = None) -> Callable[[Workspace], None]:
+    def put(ws: Workspace) -> None:
+        if content is not None:
+            (ws.root / name).write_bytes(content)
+        set_params(ws.root, {"train_target": {NAME: {"weights": name, "reads": name}}})
+
+    return put
+
+
+def pickled(name: str) -> Callable[[Workspace], None]:
+    def put(ws: Workspace) -> None:
+        torch.save({"scores.bias": torch.zeros(3)}, ws.root / name)
+        if name.endswith(".pth"):
+            starts_from(name)(ws)
+
+    return put
+
+
+def program(shape: tuple[int, int, int], name: str = "own/nets/mine.pt2") -> Callable[..., None]:
+    """Exports a network for images of a shape, as what is brought."""
+
+    def put(ws: Workspace) -> None:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(shape)), 3)).eval()
+        dynamic = ({0: torch.export.Dim("images")},)
+        exported = torch.export.export(net, (torch.rand(2, *shape),), dynamic_shapes=dynamic)
+        torch.export.save(exported, ws.root / name)
+        set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
+
+    return put
+
+
+def file(name: str, content: str) -> Callable[[Workspace], None]:
+    def put(ws: Workspace) -> None:
+        (ws.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (ws.root / name).write_text(content)
+
+    return put
+
+
+def as_it_is(ws: Workspace) -> None:
+    """Nothing is wrong but the settings."""
+
+
+Case = tuple[Callable[[Workspace], None], dict[str, Any], str]
+
+
+def own(cls: str, **more: Any) -> dict[str, Any]:
+    return {"name": f"own.nets.mine:{cls}", **more}
+
+
+def brought(ws: Workspace) -> None:
+    """Neither trains the network nor gives it weights."""
+    set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
+
+
+def both(*spoils: Callable[[Workspace], None]) -> Callable[[Workspace], None]:
+    def put(ws: Workspace) -> None:
+        for spoil in spoils:
+            spoil(ws)
+
+    return put
+
+
+BAD, BAD_FILE = {"name": "own.nets.bad:Net"}, "own/nets/bad.py"
+MINE = {"name": "own/nets/mine.pt2"}
+NETWORK = f"params.yaml: subjects.{NAME}.network"
+ROW = f"params.yaml: train_target.{NAME}"
+SEEN = "must be a class of deepcustom, or of a file in own/nets, since DVC sees no other"
+FAILED = "making one failed: TypeError: "
+GRADIENT = "the network has no gradient with respect to the images"
+BROKEN: dict[str, Case] = {
+    # The class
+    "no such module": (
+        as_it_is,
+        {"name": "own.nets.yours:Net"},
+        "network 'own.nets.yours:Net': importing 'own.nets.yours' failed: ModuleNotFoundError",
+    ),
+    "no such class": (as_it_is, own("Nest"), "own.nets.mine has no class 'Nest'; it has: Net, "),
+    "no network": (as_it_is, own("words"), "words' is not a subclass of torch.nn.Module"),
+    "syntax": (
+        file(BAD_FILE, "class Net(:\n"),
+        BAD,
+        "importing 'own.nets.bad' failed: SyntaxError: invalid syntax (bad.py, line 1)",
+    ),
+    "import fails": (file(BAD_FILE, "import nowhere"), BAD, "No module named 'nowhere'"),
+    "import exits": (file(BAD_FILE, "raise SystemExit('no GPU')"), BAD, "SystemExit: no GPU"),
+    "elsewhere": (file("nets.py", NETS), {"name": "nets:Net"}, f"nets:Net {SEEN}"),
+    "installed": (as_it_is, {"name": "torch.nn:Flatten"}, f"torch.nn:Flatten {SEEN}"),
+    "imports from elsewhere": (
+        both(file("parts.py", "W = 4"), file(BAD_FILE, f"import parts\n{NETS}")),
+        BAD,
+        "train_target runs parts.py, and DVC would not see a change of it: move it into own/nets",
+    ),
+    "argument missing": (
+        as_it_is,
+        own("Scale"),
+        f"{FAILED}Scale.__init__() missing 1 required positional argument: 'scale'; its arguments: "
+        "classes, scale",
+    ),
+    "unknown option": (
+        as_it_is,
+        own("Net", options={"depth": 3}),
+        f"{FAILED}Net.__init__() got an unexpected keyword argument 'depth'; its arguments: classes, "
+        "width",
+    ),
+    "unknown key": (
+        as_it_is,
+        own("Net", depth=3),
+        f"{NETWORK}.depth is not a known key; allowed: name, options, mean, std, layers",
+    ),
+    # What it does
+    "few logits": (as_it_is, own("Narrow"), "gives (2, 2), want logits of shape (2, 3)"),
+    "maps": (as_it_is, own("Maps"), "gives (2, 3, 6, 6), want logits of shape (2, 3)"),
+    "tuple": (as_it_is, own("Pair"), "gives tuple, want logits of shape (2, 3)"),
+    "integers": (as_it_is, own("Whole"), "gives torch.int64, want logits, which are floating-"),
+    "nan": (as_it_is, own("Undefined"), "gives logits that are not finite"),
+    "mixes images": (as_it_is, own("Mixing"), "the network mixes the images of a batch"),
+    "changes images": (as_it_is, own("Writing"), "the network changes the images that it is given"),
+    "detached": (as_it_is, own("Detached"), GRADIENT),
+    "inference mode": (as_it_is, own("Silent"), GRADIENT),
+    "constant": (as_it_is, own("Deaf"), GRADIENT),
+    "raises": (
+        as_it_is,
+        own("Fails"),
+        "refuses 2 images of shape (3, 8, 8): RuntimeError: first line second line",
+    ),
+    "nothing to train": (
+        as_it_is,
+        own("Frozen"),
+        f"{ROW}.epochs must be 0: the network has no parameter that could learn",
+    ),
+    # Its settings
+    "mean of other length": (
+        as_it_is,
+        own("Net", mean=[0.5], std=[0.5]),
+        f"{NETWORK}.mean must have one number for each of 3 channels, found 1",
+    ),
+    "std of 0": (as_it_is, own("Net", mean=[0.5] * 3, std=[1, 1, 0]), "std above 0"),
+    "mean alone": (as_it_is, own("Net", mean=[0.5] * 3), f"{NETWORK}: mean and std should have "),
+    "no such layer": (
+        as_it_is,
+        own("Net", layers=["nrom"]),
+        f"{NETWORK}.layers: the network has no layer 'nrom'; it has: conv, scores",
+    ),
+    "neither trained nor brought": (brought, {}, f"{ROW}.epochs is 0, so the network must be "),
+    # Its weights
+    "no weights": (starts_from("own/w.safetensors"), {}, "own/w.safetensors is missing"),
+    "weights cut off": (
+        starts_from("own/w.safetensors", b"no"),
+        {},
+        "own/w.safetensors is no safetensors file, or is corrupted",
+    ),
+    "weights outside": (starts_from("../w.safetensors"), {}, "leads out of the project's folder"),
+    "weights of another": (
+        weights(**{"head.bias": torch.zeros(3)}),
+        {},
+        "does not fit Net: differing tensors ['head.bias'] (0 missing, 1 unknown to the network)",
+    ),
+    "weights of other shape": (
+        weights(**{"scores.bias": torch.zeros(4)}),
+        {},
+        "scores.bias has shape (4,), expected (3,)",
+    ),
+    "weights that are nan": (
+        weights(**{"scores.bias": torch.full((3,), torch.nan)}),
+        {},
+        "scores.bias holds values that are not finite",
+    ),
+    "pickled weights": (pickled("own/w.pth"), {}, "and a pickle (.pt, .pth) is not read"),
+    # An exported program
+    "program of other size": (
+        program((3, 9, 9)),
+        MINE,
+        "own/nets/mine.pt2: the network refuses 2 images of shape (3, 8, 8): ",
+    ),
+    "program elsewhere": (
+        program((3, 8, 8), "own/mine.pt2"),
+        {"name": "own/mine.pt2"},
+        f"{NETWORK}: own/mine.pt2 must be a file in own/nets",
+    ),
+    "no program": (brought, MINE, "own/nets/mine.pt2 is missing"),
+    "program cut off": (
+        file("own/nets/mine.pt2", "no"),
+        MINE,
+        "mine.pt2 is no exported program, or is corrupted: ",
+    ),
+    "pickle as program": (
+        pickled("own/nets/mine.pt2"),
+        MINE,
+        "which may be a pickle, and pickles are not read",
+    ),
+    "program to be trained": (
+        both(program((3, 8, 8)), lambda ws: starts_from("own/w.safetensors")(ws)),
+        MINE,
+        f"{ROW}: an exported program is used as it is: epochs 0 and no weights",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "network", "message"), BROKEN.values(), ids=BROKEN)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(
+    ws: Workspace,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[Workspace], None],
+    network: dict[str, Any],
+    message: str,
+) -> None:
+    spoil(ws)
+    refused(ws, capfd, "train_target", network, message)
+
+
+def refused(
+    ws: Workspace,
+    capfd: pytest.CaptureFixture[str],
+    stage: str,
+    network: dict[str, Any],
+    message: str,
+) -> None:
+    """The stage ends with 2, one line, and every file as it was."""
+    set_params(ws.root, {"subjects": {NAME: {"network": network}}})
+    before = files(ws.root)
+    capfd.readouterr()
+    assert run(ws, stage) == 2
+    said = capfd.readouterr().err
+    assert message in said
+    assert re.fullmatch("error: .*\n", said)
+    assert files(ws.root) == before
+
+
+ANALYSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no rule": (
+        "relevance",
+        own("Net"),
+        "LRP has no rule for this network: relu is computed outside of its layers; set relevance's "
+        "method to input_x_gradient or integrated_gradients",
+    ),
+    "no hidden layer": ("suspiciousness", own("Linear"), "no hidden layer was found"),
+    "layer of two tensors": (
+        "suspiciousness",
+        own("Parted", layers=["two"]),
+        "layer 'two' gives tuple, want one tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize(("stage", "network", "message"), ANALYSED.values(), ids=ANALYSED)
+def test_an_analysis_that_does_not_fit_is_one_line(
+    ws: Workspace,
+    capfd: pytest.CaptureFixture[str],
+    stage: str,
+    network: dict[str, Any],
+    message: str,
+) -> None:
+    assert run(ws, "train_target", **network) == 0
+    refused(ws, capfd, stage, network, message)
+
+
+def test_the_network_in_the_table_is_otherwise_good(ws: Workspace) -> None:
+    weights(**{})(ws)
+    assert run(ws) == 0
+    record = RunRecord.read(ws.root / workspace.record(NAME, "train_target"))
+    assert "own/weights.safetensors" in record.inputs
+    program((3, 8, 8))(ws)
+    set_params(ws.root, {"train_target": {NAME: {"weights": None}}})
+    assert run(ws, **MINE) == 0
+
+
+def test_a_network_that_is_no_better_than_one_answer_is_said(
+    ws: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights(**{"scores.weight": torch.zeros(3, 144), "scores.bias": torch.arange(3.0)})(ws)
+    set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
+    assert run(ws) == 0
+    assert (
+        f"warning: train_target@{NAME}: the network gets 33.3% of val right, and one answer to every "
+        "image would get 33.3%: attacks on it tell nothing"
+    ) in capfd.readouterr().out
