@@ -16,7 +16,6 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
 from deepcustom.training.nets.foreign import Foreign
-from deepcustom.training.nets.trial import check_outputs
 from deepcustom.training.weights import load_weights
 
 

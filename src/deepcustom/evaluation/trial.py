@@ -20,8 +20,9 @@ __all__ = ["Trial", "batch_sizes", "say", "tried", "tried_on"]
 
 def batch_sizes(params: EvaluateParams, n: int) -> list[int]:
     """How many of ``n`` images an evaluation shows a network at once, rising."""
-    attacks = [*params.whitebox.values(), params.surrogate, params.autoattack, params.adaptive.training]
-    return sorted({min(size, n) for size in (BATCH, *(attack.batch_size for attack in attacks))})
+    attacks = [attack.batch_size for attack in (*params.whitebox.values(), params.surrogate)]
+    others = (BATCH, params.autoattack.batch_size, params.adaptive.training.batch_size)
+    return sorted({min(size, n) for size in (*attacks, *others)})
 
 
 def tried_on(bed: Testbed, network: Network) -> Network:

@@ -34,11 +34,13 @@ class Trial:
         net: the network as attacks may use it: itself, or with what it lacks put around it.
         remedy: what was put around it.
         notes: a line each: what was healed, and what is suspicious.
+        gradient: whether a gradient reaches the images.
     """
 
     net: nn.Module
     remedy: Remedy
     notes: tuple[str, ...]
+    gradient: bool
 
 
 def tried(
@@ -85,7 +87,7 @@ def tried(
         notes += _all_answers(healed, x, y, calls, classes)
     finally:
         state.restore()
-    return Trial(healed, remedy, tuple(notes))
+    return Trial(healed, remedy, tuple(notes), calls.gradient)
 
 
 def _healed_so_far(calls: Calls, remedy: Remedy) -> list[str]:
@@ -168,6 +170,7 @@ def _gradient(calls: Calls, remedy: Remedy) -> tuple[Remedy, list[str]]:
             f"{what}: it gives other logits where a gradient is asked for than where none is, so attacks "
             "would see another network than the one that is scored: let both be the same"
         )
+    calls.gradient = gradient is not None
     if gradient is None:
         return remedy, [
             f"{what}: no gradient reaches its images (detach, no_grad, inference_mode, numpy?), so only "
@@ -203,6 +206,7 @@ def _without_gradient(calls: Calls, remedy: Remedy, error: Exception) -> tuple[R
             f"{calls.what}: a gradient for more than {most} images at once fails ({calls.reason(error)}), so "
             "larger batches are split"
         )
+        calls.gradient = True
         return replace(remedy, most=most), [note]
     note = (
         f"{calls.what}: it fails where a gradient is asked for ({calls.reason(error)}), so it is called "

@@ -49,6 +49,8 @@ class Calls:
         y: true labels (n,).
         what: what to call it.
         format: the number format of its logits, once they are known.
+        weights: the number format that its images are cast to.
+        gradient: whether a gradient reaches the images, once that is known.
     """
 
     net: nn.Module
@@ -57,6 +59,7 @@ class Calls:
     what: str
     format: str = "float32"
     weights: str = "float32"
+    gradient: bool = False
 
     @property
     def coarse(self) -> bool:

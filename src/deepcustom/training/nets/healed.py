@@ -80,7 +80,7 @@ class Healed(Classifier):
         super().__init__()
         self.net, self.remedy = net, remedy
         self._dtype = getattr(torch, remedy.dtype) if remedy.dtype else None
-        if isinstance(net, Foreign):  # it normalises in float32, and casts then
+        if isinstance(net, Foreign) and self._dtype:  # it normalises in float32, and casts then
             net.cast = self._dtype
 
     def forward(self, x: Tensor) -> Tensor:
