@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from deepcustom.base.progress import silent
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.transfer import Network
 from deepcustom.training.trial import BATCH, Trial, tried
@@ -34,9 +35,17 @@ def tried_on(bed: Testbed, network: Network) -> Network:
     Raises:
         InputError: in one line: it cannot be scored, and why.
     """
-    x, y = bed.attacked
-    classes, sizes = bed.spec.num_classes, batch_sizes(bed.params, len(x))
-    trial = tried(network.net, x, y, classes, bed.compute, network.name, sizes=sizes)
+    victim = bed.victim(network, silent)
+    sizes = batch_sizes(bed.params, len(victim.x))
+    trial = tried(
+        network.net,
+        victim.x,
+        victim.y,
+        victim.num_classes,
+        bed.compute,
+        network.name,
+        sizes=sizes,
+    )
     say(trial.notes)
     if not trial.remedy.needed:
         return network

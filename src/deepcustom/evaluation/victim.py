@@ -5,6 +5,7 @@ An image *stands* if the network still gets it right under attack; otherwise it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -98,18 +99,21 @@ class Counted(Linked):
 def _with_finite_gradient(x: Tensor) -> Tensor:
     """``x``; in a gradient that passes through, nan becomes zero, and infinity the largest number."""
     seen = x.view_as(x)
-    seen.register_hook(  # type: ignore[no-untyped-call]
-        lambda g: None if bool(g.isfinite().all()) else g.nan_to_num()
-    )
+    seen.register_hook(lambda g: None if _is_finite(g) else g.nan_to_num())  # type: ignore[no-untyped-call]
     return seen
 
 
 def _finite(logits: Tensor) -> Tensor:
     """Zeros in rows that hold nan, and +-1e30 in place of infinity; finite logits stay as they are."""
-    if bool(logits.isfinite().all()):
+    if _is_finite(logits):
         return logits
     unknown = logits.isnan().any(1, keepdim=True)
     return torch.where(unknown, 0.0, logits.nan_to_num(posinf=1e30, neginf=-1e30))
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are finite, told by their sum, which is quick; it may overflow where they are."""
+    return math.isfinite(values.detach().sum().item())
 
 
 @dataclass(frozen=True)
