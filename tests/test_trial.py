@@ -63,6 +63,7 @@ HEALED: dict[type[odd.Means], tuple[dict, list[str]]] = {
     odd.Convolutional: ({"recast": True}, []),
     odd.Squeezed: ({"recast": True}, []),
     odd.Counts: ({}, ["every pass changes its calls; its answers stay the same"]),
+    odd.Remembers: ({}, ["every pass changes its seen; its answers stay the same"]),
     odd.Inference: ({"recast": True}, ["no gradient reaches its images"]),
     odd.NoGrad: ({}, ["no gradient reaches its images"]),
     odd.Detached: ({}, ["no gradient reaches its images"]),
@@ -73,6 +74,8 @@ HEALED: dict[type[odd.Means], tuple[dict, list[str]]] = {
     odd.SomeInfinite: ({}, ["gradient of", "gives nan for"]),
     odd.PerImage: ({}, []),
     odd.Chance: ({}, ["was the normalisation forgotten (--mean, --std)"]),
+    odd.Probabilities: ({}, ["all its logits lie between 0 and 1"]),
+    odd.Sigmoids: ({}, ["all its logits lie between 0 and 1"]),
     odd.AtMostEight: ({"most": 8}, ["at most 8 images at a time: larger batches are split"]),
     odd.AtMostEightWithGradient: (
         {"most": 8},
@@ -263,6 +266,29 @@ def test_a_remedy_is_plain_data() -> None:
     with pytest.raises(InputError, match="remedy has unknown or missing keys"):
         Remedy.from_json({"classes": 10})
     assert isinstance(Healed(nn.Identity(), remedy), nn.Module)
+
+
+def test_labels_that_are_none_are_refused(held_out) -> None:
+    with pytest.raises(InputError, match="labels must be 0 to 8, found 0 to 9"):
+        tried(a(odd.Means, held_out), *held_out, 9, FLOAT32, "mine")
+
+
+def test_a_program_that_refuses_eval_mode_is_taken(held_out) -> None:
+    net = a(odd.Means, held_out)
+    shapes = ({0: torch.export.Dim("n")},)
+    program = torch.export.export(net, (held_out[0][:2],), dynamic_shapes=shapes).module()
+    with pytest.raises(NotImplementedError):
+        program.eval()
+    torch.testing.assert_close(predict(trial(program, held_out).net, held_out[0]), net(held_out[0]))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_scripted_and_parallel_networks_are_taken(held_out) -> None:
+    net = a(odd.Squeezed, held_out)
+    scripted = torch.jit.trace(a(odd.Means, held_out), held_out[0][:2])
+    for wrapped in (nn.DataParallel(net), nn.Sequential(net), scripted):
+        found = trial(wrapped, held_out)
+        torch.testing.assert_close(predict(found.net, held_out[0]), net(held_out[0]))
 
 
 def test_one_image_is_enough(held_out) -> None:

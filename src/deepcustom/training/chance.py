@@ -67,4 +67,7 @@ class Guessing:
         )
 
 
-HINT = "was the normalisation forgotten (--mean, --std), or are classes in another order?"
+HINT = (
+    "was the normalisation forgotten (--mean, --std), does it want other images than in [0, 1], or are its "
+    "classes in another order?"
+)

@@ -48,11 +48,20 @@ class State:
         with torch.no_grad():
             for module, name, tensor, copy in self.tensors.values():
                 if not _alike(module, name, copy):
-                    tensor.data = copy.clone()
-                    held = module._buffers if name in module._buffers else module._parameters
-                    held[name] = tensor  # type: ignore[assignment]
+                    _put(module, name, tensor, copy)
         for module, training in self.modes:
             module.training = training
+
+
+def _put(module: nn.Module, name: str, tensor: Tensor, value: Tensor) -> None:
+    """Give ``tensor`` its value again, and the module the tensor, if another took its place."""
+    if tensor.shape == value.shape:
+        tensor.copy_(value)
+    else:
+        tensor.data = value.clone()
+    for held in (module._buffers, module._parameters):
+        if isinstance(held, dict) and name in held:  # a scripted module keeps its own
+            held[name] = tensor  # type: ignore[assignment]
 
 
 def _modules(net: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -67,7 +76,7 @@ def _modules(net: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _alike(module: nn.Module, name: str, copy: Tensor) -> bool:
-    now = module._buffers.get(name, module._parameters.get(name))
+    now = getattr(module, name, None)
     if now is None or now.shape != copy.shape or now.dtype != copy.dtype:
         return False
     same = now == copy

@@ -17,6 +17,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.training.chance import HINT, Guessing
 from deepcustom.training.compute import Compute
 from deepcustom.training.kept import State
+from deepcustom.training.nets.exported import Exported
 from deepcustom.training.nets.healed import Healed, Remedy
 from deepcustom.training.prediction import gets_right, predict
 from deepcustom.training.rows import Images
@@ -67,9 +68,13 @@ def tried(
         sizes: numbers of images that attacks give it at once; one image alone is tried too.
 
     Raises:
-        InputError: in one line: the network cannot be scored, why, and what to change.
+        InputError: in one line: the network cannot be scored, why, and what to change; or a label is none.
     """
-    net.eval()
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < classes:
+        raise InputError(
+            f"labels must be 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}"
+        )
+    net = _in_eval_mode(net)
     state = State.of(net)
     few = x[: max(sizes)].to(compute.device, torch.float32)
     calls = Calls(net, few, y[: len(few)].to(compute.device), what)
@@ -88,6 +93,14 @@ def tried(
     finally:
         state.restore()
     return Trial(healed, remedy, tuple(notes), calls.gradient)
+
+
+def _in_eval_mode(net: nn.Module) -> nn.Module:
+    """The network in eval mode; an exported program refuses to change its mode, and is wrapped."""
+    try:
+        return net.eval()
+    except NotImplementedError:
+        return Exported(net)
 
 
 def _healed_so_far(calls: Calls, remedy: Remedy) -> list[str]:
@@ -248,6 +261,11 @@ def _all_answers(net: nn.Module, x: Images, y: Tensor, calls: Calls, classes: in
         raise InputError(
             f"{what}: it gives the same logits for all {len(kept)} images, so it does not look at them: are "
             "these the right weights, and images in [0, 1] what it wants?"
+        )
+    if bool((kept >= 0).all()) and bool((kept <= 1).all()):
+        notes.append(
+            f"{what}: all its logits lie between 0 and 1, as after a softmax or sigmoid, which flattens "
+            "gradients: give what goes into it"
         )
     guessing = Guessing.of(gets_right(logits, y), y, classes)
     if guessing.near_chance:
