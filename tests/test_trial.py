@@ -52,14 +52,32 @@ HEALED: dict[type[odd.Means], tuple[dict, list[str]]] = {
         ["weights are bfloat16, so images are cast", "logits are bfloat16, and are cast"],
     ),
     odd.DoubleOnlyItsWeights: ({}, []),
-    odd.Tuple: ({"take": (0,)}, ["of its output, 0 is taken as the logits"]),
-    odd.AList: ({"take": (1,)}, ["of its output, 1 is taken as the logits"]),
-    odd.ADict: ({"take": ("scores",)}, ["of its output, scores is taken as the logits"]),
-    odd.LogitsAndProbabilities: ({"take": ("logits",)}, ["of its output, logits is taken"]),
-    odd.ADataclass: ({"take": ("logits",)}, ["of its output, logits is taken"]),
-    odd.ANamedTuple: ({"take": ("logits",)}, ["of its output, logits is taken"]),
-    odd.AnObject: ({"take": ("logits",)}, ["of its output, logits is taken"]),
-    odd.Nested: ({"take": ("head", "logits")}, ["of its output, head.logits is taken"]),
+    odd.Tuple: ({"take": (0,)}, ["it gives more than logits; those are taken from '0'"]),
+    odd.AList: ({"take": (1,)}, ["it gives more than logits; those are taken from '1'"]),
+    odd.ADict: (
+        {"take": ("scores",)},
+        ["it gives more than logits; those are taken from 'scores'"],
+    ),
+    odd.LogitsAndProbabilities: (
+        {"take": ("logits",)},
+        ["it gives more than logits; those are taken from 'logits'"],
+    ),
+    odd.ADataclass: (
+        {"take": ("logits",)},
+        ["it gives more than logits; those are taken from 'logits'"],
+    ),
+    odd.ANamedTuple: (
+        {"take": ("logits",)},
+        ["it gives more than logits; those are taken from 'logits'"],
+    ),
+    odd.AnObject: (
+        {"take": ("logits",)},
+        ["it gives more than logits; those are taken from 'logits'"],
+    ),
+    odd.Nested: (
+        {"take": ("head", "logits")},
+        ["it gives more than logits; those are taken from 'head.logits'"],
+    ),
     odd.Convolutional: ({"recast": True}, []),
     odd.Squeezed: ({"recast": True}, []),
     odd.Counts: ({}, ["every pass changes its calls; its answers stay the same"]),
@@ -271,6 +289,21 @@ def test_a_remedy_is_plain_data() -> None:
 def test_labels_that_are_none_are_refused(held_out) -> None:
     with pytest.raises(InputError, match="labels must be 0 to 8, found 0 to 9"):
         tried(a(odd.Means, held_out), *held_out, 9, FLOAT32, "mine")
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(784, 10, device="meta")),
+            "1.weight lies on the device meta",
+        ),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "1.weight has no shape yet"),
+    ],
+)
+def test_weights_that_do_not_exist_are_told(net, message, held_out) -> None:
+    with pytest.raises(InputError, match=message):
+        trial(net, held_out)
 
 
 def test_a_program_that_refuses_eval_mode_is_taken(held_out) -> None:

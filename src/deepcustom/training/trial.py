@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from deepcustom.base.errors import InputError
 from deepcustom.training.chance import HINT, Guessing
@@ -74,6 +75,7 @@ def tried(
         raise InputError(
             f"labels must be 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}"
         )
+    _has_weights(net, what)
     net = _in_eval_mode(net)
     state = State.of(net)
     few = x[: max(sizes)].to(compute.device, torch.float32)
@@ -95,6 +97,19 @@ def tried(
     return Trial(healed, remedy, tuple(notes), calls.gradient)
 
 
+def _has_weights(net: nn.Module, what: str) -> None:
+    """Refuse a network whose weights do not exist yet."""
+    for name, parameter in net.named_parameters():
+        if is_lazy(parameter):
+            raise InputError(
+                f"{what}: {name} has no shape yet: show the network an image, and save it then"
+            )
+        if parameter.is_meta:
+            raise InputError(
+                f"{what}: {name} lies on the device meta, so it holds nothing: load the weights"
+            )
+
+
 def _in_eval_mode(net: nn.Module) -> nn.Module:
     """The network in eval mode; an exported program refuses to change its mode, and is wrapped."""
     try:
@@ -106,7 +121,9 @@ def _in_eval_mode(net: nn.Module) -> nn.Module:
 def _healed_so_far(calls: Calls, remedy: Remedy) -> list[str]:
     notes, what = [], calls.what
     if remedy.take:
-        notes.append(f"{what}: of its output, {calls.spelt(remedy.take)} is taken as the logits")
+        notes.append(
+            f"{what}: it gives more than logits; those are taken from {calls.spelt(remedy.take)!r}"
+        )
     if remedy.dtype:
         notes.append(f"{what}: its weights are {remedy.dtype}, so images are cast to it")
     if remedy.recast and calls.format != "float32":
