@@ -1,4 +1,4 @@
-"""Networks of one's own in a project: what is wrong with one is one line, and leaves nothing."""
+"""Networks of one's own in a project: what is wrong is one line and leaves nothing; starts of hardening."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_fixtures import call_main, files, own_modules, set_params, write_params
-from safetensors.torch import save_file
+from pipeline_fixtures import call_main, files, own_modules, resolve, set_params, write_params
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from deepcustom.data.arrays import Split
-from deepcustom.data.datasets import DatasetSpec, SplitFacts, save_spec
+from deepcustom.base.errors import ParamsError
+from deepcustom.base.params import read_params
+from deepcustom.base.rows import HARDENING
+from deepcustom.data.arrays import AdversarialSet, Split
+from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.cards import _start
+from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.load import REMEDY
+from deepcustom.pipeline.profile import brought as brought_files
+from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import render
+from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.report.cards import Model
 from deepcustom.tracking.record import RunRecord
 from deepcustom.training.nets.healed import Remedy
 from deepcustom.training.weights import read_metadata
@@ -138,12 +147,23 @@ ROWS: dict[str, Any] = {
             "threat": {"norm": "linf", "eps": 0.03},
         }
     },
-    "recipes": {},
+    "recipes": {"none": {}},
+    "prepare": {
+        NAME: {
+            "source": "arrays",
+            "path": "data/own",
+            "reads": "data/own",
+            **dict.fromkeys(("size", "channels", "test_share", "train_size", "test_size")),
+            "val_size": 6,
+        }
+    },
     "train_target": {NAME: {"dataset": NAME, "reads": TRAIN, **OPTIONS}},
     "relevance": {NAME: {"dataset": NAME, "k": 4, "epsilon": 1e-6, "method": "lrp"}},
     "suspiciousness": {
         NAME: {"dataset": NAME, "k": 4, "activation_threshold": 0.0, "formula": "tarantula"}
     },
+    **{name: {} for name in ("train_dgn", "generate", "attack", "evaluate", "report")},
+    **{name: {} for name in HARDENING},
 }
 
 
@@ -424,9 +444,15 @@ def refused(
 ) -> None:
     """The stage ends with 2, one line, and every file as it was."""
     set_params(ws.root, {"subjects": {NAME: {"network": network}}})
+    one_line(ws, capfd, lambda: run(ws, stage), message)
+
+
+def one_line(
+    ws: Workspace, capfd: pytest.CaptureFixture[str], ends: Callable[[], int], message: str
+) -> None:
     before = files(ws.root)
     capfd.readouterr()
-    assert run(ws, stage) == 2
+    assert ends() == 2
     said = capfd.readouterr().err
     assert message in said
     assert re.fullmatch("error: .*\n", said)
@@ -519,3 +545,257 @@ def test_a_network_that_is_no_better_than_one_answer_is_said(
         f"warning: train_target@{NAME}: the network gets 33.3% of val right, and one answer to every "
         "image would get 33.3%: attacks on it tell nothing"
     ) in capfd.readouterr().out
+
+
+# What hardened networks start from
+
+STILL = {**OPTIONS, "learning_rate": 1e-12}
+"""A budget under which weights stay what they are."""
+TARGET, GIVEN = f"models/target/{NAME}.safetensors", "own/weights.safetensors"
+DESCRIBED = f"data/prepared/{NAME}/dataset.json"
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "goodfellow": ("adversarial_train", {"type": "goodfellow", "clean_weight": 0.5}),
+    "madry": (
+        "adversarial_train",
+        {"type": "madry", "inner": {"eps_step": 0.01, "max_iter": 1, "growth": 0.0}},
+    ),
+    "art": (
+        "adversarial_train",
+        {"type": "art", "ratio": 0.5, "attack": {"method": "fgsm", "batch_size": 8}},
+    ),
+    "online": (
+        "train_online",
+        {
+            "type": "online",
+            "generator": "conditional",
+            "learning_rate": 1e-3,
+            "updates": 1,
+            "begin": 0.0,
+            "end": 1.0,
+            "noise": 0.0,
+            "reuse": True,
+            "eps_step": 0.01,
+            "max_iter": 0,
+            "growth": 0.0,
+            "clean_weight": 0.0,
+            "loss": None,
+            "options": {},
+        },
+    ),
+}
+
+
+def add_row(ws: Workspace, way: str, start: str | None, name: str = "warm") -> str:
+    """Add the row of a hardened network, and write dvc.yaml anew; returns its stage."""
+    stage, settings = WAYS[way]
+    about = {"subject": NAME, "dataset": NAME, "network": name, "recipe": "none"}
+    reads = TRAIN if way == "online" else DESCRIBED
+    row = {**about, "code": DESCRIBED, "reads": reads, **settings, "training": STILL}
+    row |= {"start": start} if start else {}
+    set_params(ws.root, {stage: {f"{NAME}-{name}": row}})
+    (ws.root / "dvc.yaml").write_text(render(ws.root))
+    return stage
+
+
+def harden(ws: Workspace, stage: str) -> int:
+    return call_main(ws.root, stage, "--subject", NAME, "--network", "warm")
+
+
+def tensors(ws: Workspace, path: str) -> dict[str, torch.Tensor]:
+    """The tensors of a file, by the names that they have in the network itself."""
+    found = load_file(ws.root / path)
+    return {key.removeprefix("net."): value for key, value in found.items()}
+
+
+def close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.allclose(value, other[key], atol=1e-6) for key, value in one.items()
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_starts_from_the_weights_of_the_target_or_anew(ws: Workspace, way: str) -> None:
+    assert run(ws) == 0
+    train = Split.load(ws.root / TRAIN, load_spec(ws.root / DESCRIBED))
+    made = AdversarialSet(train.x, (train.x / 255).astype(np.float32), train.y, train.index)
+    made.save(
+        ws.root / workspace.adversarial(NAME, "train", "warm")
+    )  # for the one way that reads it
+    stage = add_row(ws, way, TARGET)
+    assert harden(ws, stage) == 0
+    hardened = workspace.robust(NAME, "warm")
+    assert close(tensors(ws, hardened), tensors(ws, TARGET))
+    # The run says so, and a trace leads to the target's own run.
+    record = RunRecord.read(ws.root / workspace.record(NAME, stage, "warm"))
+    assert TARGET in record.inputs
+    assert record.params[f"{stage}.{NAME}-warm"]["start"] == TARGET
+    found = trace(ws, hardened, ws.root).file.run
+    assert found is not None
+    (above,) = (one for one in found.inputs if one.path == TARGET)
+    assert above.run is not None
+    assert above.run.name == f"train_target@{NAME}"
+    # Anew, with and without the key, is the same.
+    fresh = []
+    for start in (TRAIN, None):
+        write_params(ws.root, ROWS)
+        add_row(ws, way, start)
+        assert harden(ws, stage) == 0
+        fresh.append((ws.root / hardened).read_bytes())
+    assert fresh[0] == fresh[1]
+    assert not close(tensors(ws, hardened), tensors(ws, TARGET))
+
+
+def test_a_network_starts_from_a_file_as_training_in_parallel_leaves_it(ws: Workspace) -> None:
+    weights()(ws)
+    given = load_file(ws.root / GIVEN)
+    save_file({f"module.{key}": value for key, value in given.items()}, ws.root / GIVEN)
+    stage = add_row(ws, "madry", GIVEN)
+    assert harden(ws, stage) == 0
+    assert close(tensors(ws, workspace.robust(NAME, "warm")), given)
+
+
+def test_a_start_is_a_dependency_of_its_row_alone(ws: Workspace) -> None:
+    before = render(ws.root)
+    add_row(ws, "madry", None)
+    assert render(ws.root) == before
+    assert "item.start" not in before
+    write_params(ws.root, ROWS)
+    weights()(ws)
+    add_row(ws, "madry", GIVEN)
+    add_row(ws, "art", TARGET, "other")
+    add_row(ws, "madry", TRAIN, "cold")
+    assert render(ws.root).count("      - ${item.start}\n") == 1
+    pipeline = resolve(ws.root)
+    deps = {
+        name: set(pipeline.instances[f"adversarial_train@{NAME}-{name}"].deps) & {GIVEN, TARGET}
+        for name in ("warm", "other", "cold")
+    }
+    assert deps == {"warm": {GIVEN}, "other": {TARGET}, "cold": set()}
+    assert f"train_target@{NAME}" in pipeline.upstream(f"adversarial_train@{NAME}-other")
+    assert f"train_target@{NAME}" not in pipeline.upstream(f"adversarial_train@{NAME}-cold")
+
+
+def test_profiles_share_a_start_that_is_brought_and_cards_name_it(ws: Workspace) -> None:
+    add_row(ws, "madry", GIVEN)
+    add_row(ws, "art", TARGET, "other")
+    add_row(ws, "madry", TRAIN, "cold")
+    assert brought_files(read_params(ws.params)) == ["data/own", GIVEN]
+    stage = StageRun(ws, "train_target", NAME)
+
+    def started(kind: str, name: str) -> dict[str, str]:
+        return _start(stage, Model(kind, name, "", "", "", 0))
+
+    assert started("classifier", "warm") == {"start": GIVEN}
+    assert started("classifier", "other") == {"start": TARGET}
+    assert started("classifier", "cold") == started("classifier", "target") == {}
+    assert started("generator", "warm") == {}
+
+
+HARDENED: dict[str, tuple[Callable[[Workspace], None], str, str]] = {
+    "missing": (as_it_is, GIVEN, "own/weights.safetensors is missing"),
+    "of another": (
+        weights(**{"head.bias": torch.zeros(3)}),
+        GIVEN,
+        "does not fit Net: differing tensors ['head.bias']",
+    ),
+    "pickle": (pickled("own/w.pth"), "own/w.pth", "and a pickle (.pt, .pth) is not read"),
+    "outside": (as_it_is, "../w.safetensors", "leads out of the project's folder"),
+    "not made": (as_it_is, TARGET, f"{TARGET} is missing: `dvc pull` fetches it where it is "),
+}
+
+
+@pytest.mark.parametrize(("spoil", "start", "message"), HARDENED.values(), ids=HARDENED)
+def test_a_start_that_does_not_fit_is_one_line_and_leaves_nothing(
+    ws: Workspace,
+    capfd: pytest.CaptureFixture[str],
+    spoil: Callable[[Workspace], None],
+    start: str,
+    message: str,
+) -> None:
+    spoil(ws)
+    stage = add_row(ws, "madry", start)
+    one_line(ws, capfd, lambda: harden(ws, stage), message)
+
+
+def test_a_start_that_dvc_does_not_see_is_refused(
+    ws: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = (ws.root / "dvc.yaml").read_text()
+    weights()(ws)
+    stage = add_row(ws, "madry", GIVEN)
+    (ws.root / "dvc.yaml").write_text(before)
+    message = (
+        f"dvc.yaml does not list {GIVEN}, which {stage}.{NAME}-warm starts from: `deepcustom upgrade` "
+        "writes it anew"
+    )
+    one_line(ws, capfd, lambda: harden(ws, stage), message)
+
+
+def test_a_network_without_parameters_is_not_hardened(
+    ws: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    program((3, 8, 8))(ws)
+    set_params(ws.root, {"subjects": {NAME: {"network": MINE}}})
+    stage = add_row(ws, "madry", None)
+    message = f"params.yaml: {stage}.{NAME}-warm cannot be trained: the network has no parameter "
+    one_line(ws, capfd, lambda: harden(ws, stage), message)
+
+
+ROW_OF = f"adversarial_train.{NAME}-warm.start"
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (
+            None,
+            f"{ROW_OF} is missing, and other rows of adversarial_train have it: it must be {TRAIN}, for "
+            "fresh weights, or a file of weights",
+        ),
+        ("own/w.pth", f"{ROW_OF} must be {TRAIN}, for fresh weights, or another network's "),
+        ("../w.safetensors", "or another network's .safetensors file in the project, such as "),
+        (workspace.robust(NAME, "warm"), f"found models/robust/{NAME}/warm.safetensors"),
+        (workspace.robust(NAME, "hot"), f"{ROW_OF}: no row makes models/robust/{NAME}/hot"),
+        ("own/none.safetensors", f"{ROW_OF}: own/none.safetensors is missing"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_refused_before_any_stage(
+    ws: Workspace, start: str | None, message: str
+) -> None:
+    add_row(ws, "art", TRAIN, "other")
+    add_row(ws, "madry", start)
+    with pytest.raises(ParamsError) as caught:
+        check(ws.root, read_params(ws.params))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_add_network_writes_the_start(ws: Workspace, capfd: pytest.CaptureFixture[str]) -> None:
+    def starts() -> dict[str, str]:
+        found = read_params(ws.params)["adversarial_train"]
+        return {name: row["start"] for name, row in found.items()}
+
+    def add(name: str, *more: str) -> int:
+        words = ["add", "network", name, "--subject", NAME, "--type", "madry", *more]
+        return call_main(ws.root, *words)
+
+    add_row(ws, "madry", TRAIN, "cold")
+    assert add("warm", "--start", "target") == 0
+    assert add("fresh") == 0
+    assert add("next", "--start", workspace.robust(NAME, "warm")) == 0
+    assert starts() == {
+        f"{NAME}-cold": TRAIN,
+        f"{NAME}-warm": TARGET,
+        f"{NAME}-fresh": TRAIN,
+        f"{NAME}-next": workspace.robust(NAME, "warm"),
+    }
+    capfd.readouterr()
+    assert add("bad", "--set", f"start={TARGET}") == 2
+    assert capfd.readouterr().err == "error: --set start: --start sets it\n"
+    # What another network starts from stays.
+    assert call_main(ws.root, "remove", "network", "warm", "--subject", NAME) == 2
+    assert "no row makes" in capfd.readouterr().err
+    # Another subject starts from its own target.
+    words = ["add", "subject", "near", "--like", NAME, "--eps", "0.01", "--only", "warm"]
+    assert call_main(ws.root, *words) == 0
+    assert starts()["near-warm"] == workspace.target("near")

@@ -16,6 +16,8 @@ from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import found_value, section
 
 RECIPES, SUBJECTS, RECIPE = "recipes", "subjects", "recipe"
+START = "start"
+"""The key of a hardened network's row that names the weights it starts from."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +29,27 @@ class Layout:
             subject or the data set alone.
         recipe: whether a row names a recipe.
         files: the keys that name files on which the row depends.
+        optional: keys that name such files too, in all rows of a section or in none.
         dataset: whether a row names the data set of its subject.
     """
 
     names: tuple[str, ...] = ()
     recipe: bool = False
     files: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     dataset: bool = True
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys that are not settings."""
+        """All keys that are not settings and that every row has."""
         recipe = (RECIPE,) if self.recipe else ()
         dataset = ("dataset",) if self.dataset else ()
         return (*self.names[:1], *dataset, *self.names[1:], *recipe, *self.files)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """All keys that are not settings."""
+        return (*self.keys, *self.optional)
 
 
 LAYOUTS = {
@@ -51,8 +60,12 @@ LAYOUTS = {
     "train_dgn": Layout(("subject", "bank"), recipe=True, files=("code", "reads")),
     "generate": Layout(("subject", "bank", "split"), recipe=True),
     "attack": Layout(("subject", "attack", "split"), recipe=True),
-    "adversarial_train": Layout(("subject", "network"), recipe=True, files=("code", "reads")),
-    "train_online": Layout(("subject", "network"), recipe=True, files=("code", "reads")),
+    "adversarial_train": Layout(
+        ("subject", "network"), recipe=True, files=("code", "reads"), optional=(START,)
+    ),
+    "train_online": Layout(
+        ("subject", "network"), recipe=True, files=("code", "reads"), optional=(START,)
+    ),
     "evaluate": Layout(recipe=True),
     "report": Layout(),
 }
@@ -105,7 +118,8 @@ class Row:
     @property
     def files(self) -> list[str]:
         """The files on which it depends beyond those that all rows of its section share."""
-        return [self.about[key] for key in LAYOUTS[self.stage].files]
+        layout = LAYOUTS[self.stage]
+        return [self.about[key] for key in (*layout.files, *layout.optional) if key in self.about]
 
     @property
     def dataset(self) -> str:
@@ -132,7 +146,8 @@ def row(tree: Mapping[str, Any], stage: str, *names: str) -> Row:
         raise ParamsError(
             f"params.yaml: {stage}.{name} must be a mapping of {keys} and settings{found_value(own)}"
         )
-    for key in layout.keys:
+    named = [key for key in layout.whole if key in own or key in layout.keys]
+    for key in named:
         if not isinstance(own.get(key), str):
             raise ParamsError(
                 f"params.yaml: {stage}.{name}.{key} must be text{found_value(own.get(key))}"
@@ -145,8 +160,8 @@ def row(tree: Mapping[str, Any], stage: str, *names: str) -> Row:
     return Row(
         stage,
         name,
-        {key: own[key] for key in layout.keys},
-        overlay(recipe, {key: value for key, value in own.items() if key not in layout.keys}),
+        {key: own[key] for key in named},
+        overlay(recipe, {key: value for key, value in own.items() if key not in named}),
     )
 
 

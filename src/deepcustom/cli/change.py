@@ -78,6 +78,12 @@ def add_network(
             "after), art, madry or online.",
         ),
     ],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="What it starts from: anew (the default), target, or a .safetensors file of the project."
+        ),
+    ] = None,
     recipe: Recipe = None,
     given: Given = None,
     dry_run: Dry = False,
@@ -85,7 +91,8 @@ def add_network(
     """Add a hardened network, and the adversarial set of the train split that it learns from."""
     from deepcustom.pipeline.change import added
 
-    _add(lambda d: added.add_network(d, subject, name, kind, recipe, _settings(given)), dry_run)
+    own = _settings(given)
+    _add(lambda d: added.add_network(d, subject, name, kind, recipe, own, start), dry_run)
 
 
 @add.command("subject")

@@ -91,7 +91,7 @@ class Way(ABC, Generic[S]):
         """Harden ``net`` in place.
 
         Args:
-            net: a fresh network.
+            net: a network, fresh or with given weights.
             train: clean images (N, C, H, W) in [0, 1] and labels (N,).
             val: clean images and labels to watch; may be empty.
             job: its seed decides the order of the images and everything that is drawn.

@@ -12,7 +12,7 @@ from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
-from deepcustom.base.rows import HARDENING, row, rows
+from deepcustom.base.rows import HARDENING, START, row, rows
 from deepcustom.base.settings import TargetParams, TrainDgnParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.by_class import ClassAccuracy
@@ -53,10 +53,23 @@ def model_cards(
             hardened_with=hardened_with,
             classes=classes,
             facts=facts,
-            settings=settings.model_dump(mode="json", exclude_none=True),
+            settings={
+                **_start(stage, model),
+                **settings.model_dump(mode="json", exclude_none=True),
+            },
         )
         for name, model, settings in found
     }
+
+
+def _start(stage: StageRun, model: Model) -> dict[str, str]:
+    """The weights that a hardened network starts from, if they are not fresh."""
+    fresh = workspace.split(stage.row.dataset, "train")
+    for one in (one for name in HARDENING for one in rows(stage.tree, name, stage.row.subject)):
+        start = one.about.get(START, fresh)
+        if (model.kind, model.name) == ("classifier", one.about["network"]) and start != fresh:
+            return {START: start}
+    return {}
 
 
 def threat_in_words(stage: StageRun) -> str:

@@ -44,7 +44,8 @@ from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
-from deepcustom.pipeline.own_nets import OWN_NETS, must_be_seen
+from deepcustom.pipeline.own_nets import must_be_seen
+from deepcustom.pipeline.workspace import OWN_NETS
 from deepcustom.training.nets.base import Conditional
 from deepcustom.training.nets.exported import SUFFIX
 

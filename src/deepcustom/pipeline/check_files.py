@@ -11,11 +11,12 @@ from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.image_settings import BuiltInParams, prepare_model
 from deepcustom.base.params import section, validate
-from deepcustom.base.rows import LAYOUTS, Row, adversarial_sets, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code import OWN, PREFIX, closure, closure_of, loaded_package
 from deepcustom.pipeline.code_lock import LOCK, has_sources, may_run
+from deepcustom.pipeline.starts import check_start
 from deepcustom.pipeline.template import own_code
 
 ONLINE = f"{PREFIX}hardening/online.py"
@@ -28,7 +29,7 @@ TAKEN = (
 
 
 def check_files(root: Path, tree: Mapping[str, Any]) -> None:
-    """Check ``code`` and ``reads`` of every row that has them.
+    """Check ``code``, ``reads`` and ``start`` of every row that has them.
 
     Args:
         root: the project's folder, which is also the current one.
@@ -40,6 +41,8 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
     """
     for stage, layout in LAYOUTS.items():
         for one in rows(tree, stage) if layout.files else ():
+            if one.stage in HARDENING:
+                check_start(root, tree, one)
             wanted = wanted_files(root, tree, one)
             for key, (path, reason) in wanted.items():
                 if one.about[key] not in stand_ins(root, one, path):

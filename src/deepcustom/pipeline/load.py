@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.rows import SUBJECTS
+from deepcustom.base.rows import START, SUBJECTS
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.own_nets import must_be_seen
 from deepcustom.pipeline.run import StageRun
+from deepcustom.pipeline.template import START_DEP, listed
 
 REMEDY = "remedy"
 """Where the file of a network says what has to be put around it."""
@@ -74,6 +75,31 @@ def architecture(stage: StageRun, params: ArchitectureParams) -> Architecture:
 def new_classifier(stage: StageRun, compute: Compute) -> Classifier:
     """A fresh network of the subject's architecture."""
     return compute.place(fresh_classifier(stage))
+
+
+def starting_classifier(stage: StageRun, compute: Compute) -> Classifier:
+    """A network to be hardened: fresh, or with the weights that its row starts from.
+
+    Raises:
+        ParamsError: the network cannot learn.
+        InputError: the weights do not fit, or DVC would not see a change of them.
+    """
+    from deepcustom.training.weights import load_weights
+
+    net = new_classifier(stage, compute)
+    must_learn(net, f"params.yaml: {stage.row.place} cannot be trained")
+    fresh = workspace.split(
+        stage.row.dataset, "train"
+    )  # as the row says that its weights are fresh
+    start = stage.row.about.get(START, fresh)
+    if start != fresh:
+        if not listed(stage.ws.root, stage.stage, START_DEP):
+            raise InputError(
+                f"dvc.yaml does not list {start}, which {stage.row.place} starts from: `deepcustom upgrade` "
+                "writes it anew"
+            )
+        load_weights(net, stage.read(start))
+    return net
 
 
 def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:

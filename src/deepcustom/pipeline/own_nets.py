@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from deepcustom.base.errors import ParamsError
-from deepcustom.pipeline.code import NAME as PACKAGE
-from deepcustom.pipeline.code import OWN
+from deepcustom.pipeline.workspace import OWN_NETS
 from deepcustom.training.nets.exported import SUFFIX
 
-OWN_NETS = f"{OWN}/nets"
-"""The folder of a project where a user's own networks lie."""
+PACKAGE = __name__.partition(".")[0]
 
 
 def must_be_seen(place: str, called: str) -> None:

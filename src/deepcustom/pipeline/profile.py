@@ -21,13 +21,13 @@ from deepcustom.base.errors import (
 )
 from deepcustom.base.files import remove
 from deepcustom.base.params import read_params
-from deepcustom.base.rows import LAYOUTS, SUBJECTS, overlay, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, START, SUBJECTS, overlay, rows
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
-from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace
+from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace, producer
 
 COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore")
 """What a workspace has a copy of, where the project has it."""
@@ -126,8 +126,9 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
 def brought(tree: Mapping[str, Any]) -> list[str]:
     """The images and the weights of the user's own that rows name."""
     named = {"prepare": "path", "train_target": "weights"}
-    paths = (one.settings.get(key) for stage, key in named.items() for one in rows(tree, stage))
-    return [path for path in paths if isinstance(path, str)]
+    paths = [one.settings.get(key) for stage, key in named.items() for one in rows(tree, stage)]
+    paths += [one.about.get(START) for stage in HARDENING for one in rows(tree, stage)]
+    return [path for path in paths if isinstance(path, str) and not producer(path)]
 
 
 def _share(source: Path, link: Path) -> None:

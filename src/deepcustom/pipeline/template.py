@@ -10,6 +10,7 @@ import yaml
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.rows import START
 from deepcustom.pipeline import code_lock
 from deepcustom.pipeline.code import OWN, PREFIX, closure
 from deepcustom.pipeline.code_lock import LOCK, has_sources
@@ -18,6 +19,8 @@ TEMPLATE = Path(__file__).with_name("dvc_template.yaml")
 MARK = "      - CODE\n"
 OWN_MARK = re.compile(r"^      - OWN (\w+)\n", re.MULTILINE)
 """Stands for a folder of the user's own code, if the project has it."""
+START_MARK, START_DEP = "      - START\n", f"${{item.{START}}}"
+"""Stands for the weights that a row starts from, if the rows of the section name them."""
 
 
 def render(root: Path) -> str:
@@ -25,10 +28,11 @@ def render(root: Path) -> str:
 
     If the package's sources lie in the project, each stage depends on those that it runs. Otherwise it
     depends on its own line of ``deepcustom.lock``, which holds their digest. A folder of the user's own code,
-    such as ``own/nets``, is a dependency where the project has it.
+    such as ``own/nets``, is a dependency where the project has it, and so are the weights that hardened
+    networks start from, where their rows in ``params.yaml`` name them.
     """
     sources = has_sources(root)
-    stages = (_with_own(stage, root) for stage in _stages().values())
+    stages = (_with_start(_with_own(stage, root), root) for stage in _stages().values())
     return "\n\n".join(_with_sources(s, root) if sources else _with_lock(s) for s in stages)
 
 
@@ -96,6 +100,20 @@ def _with_own(stage: str, root: Path) -> str:
     there = own_code(root, _name(stage))
     lines = {path: f"      - {path}\n" for path in there}
     return OWN_MARK.sub(lambda found: lines.get(f"{OWN}/{found[1]}", ""), stage)
+
+
+def _with_start(stage: str, root: Path) -> str:
+    line = f"      - {START_DEP}\n" if _starts(root, _name(stage)) else ""
+    return stage.replace(START_MARK, line)
+
+
+def _starts(root: Path, stage: str) -> bool:
+    """Whether a row of a stage names the weights that it starts from."""
+    try:
+        below = yaml.safe_load((root / "params.yaml").read_text())[stage]
+        return any(START in row for row in below.values())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return False  # no settings yet, or such as the check of them refuses
 
 
 def _with_sources(stage: str, root: Path) -> str:

@@ -13,7 +13,9 @@ RAW = "data/raw"
 """Downloads, kept for the next time; no stage declares them as an output."""
 OWN_IMAGES = "data/own"
 """Images that the user brought."""
-OWN_CODE = ("own/data", "own/nets", "own/losses")
+OWN_NETS = "own/nets"
+"""The user's own networks."""
+OWN_CODE = ("own/data", OWN_NETS, "own/losses")
 """The user's own code: functions that give images, networks, losses."""
 
 

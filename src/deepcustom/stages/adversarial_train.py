@@ -12,7 +12,7 @@ from deepcustom.data.datasets import DatasetSpec
 from deepcustom.data.mapped import MappedImages
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, starting_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -34,7 +34,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         val = labelled(load_split(stage, spec, "val"), compute)
         made = _adversarial_set(stage, spec, split, name, compute) if way.reads_set else None
 
-        net = new_classifier(stage, compute)
+        net = starting_classifier(stage, compute)
         with progress(stage.name, params.training.epochs) as advance:
             job = stage.job(compute, advance)
             history = way(params, threat, spec.num_classes).train(net, train, val, job, made)

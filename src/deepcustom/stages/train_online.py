@@ -14,7 +14,7 @@ from deepcustom.pipeline.load import (
     load_analysis,
     load_dataset,
     load_split,
-    new_classifier,
+    starting_classifier,
 )
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -34,7 +34,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         train = labelled(load_split(stage, spec, "train"), compute)
         val = labelled(load_split(stage, spec, "val"), compute)
 
-        net = new_classifier(stage, compute)
+        net = starting_classifier(stage, compute)
         per_class = params.generator == "per_class"
         generator = compute.place(
             conditional(

@@ -18,13 +18,14 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.params import length, section, validate
-from deepcustom.base.rows import LAYOUTS, SETS, SUBJECTS, Row, overlay, rows
+from deepcustom.base.rows import LAYOUTS, SETS, START, SUBJECTS, Row, overlay, rows
 from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 from deepcustom.pipeline.change.removed import known_subject, names_of
+from deepcustom.pipeline.starts import ANEW, TARGET, anew
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
@@ -71,7 +72,13 @@ def add_attack(
 
 
 def add_network(
-    draft: Draft, subject: str, name: str, kind: str, recipe: str | None, given: Mapping[str, Any]
+    draft: Draft,
+    subject: str,
+    name: str,
+    kind: str,
+    recipe: str | None,
+    given: Mapping[str, Any],
+    start: str | None = None,
 ) -> None:
     """A hardened network, and the set of train that it learns from, where its way reads one."""
     known_subject(draft.tree, subject)
@@ -83,7 +90,8 @@ def add_network(
         if not there:
             _add_set(draft, stage, subject, name, "train")
     settings = overlay(_taken(draft.tree, twin, subject), given)
-    new = draft.put_run(found.stage, _names(subject, network=name), twin, settings, recipe)
+    names = _names(subject, network=name)
+    new = draft.put_run(found.stage, names, twin, settings, recipe, start=start)
     if new.settings.get("type") not in (None, kind) and way(new.settings["type"]) is not found:
         _same(new, "type", kind, recipe)
 
@@ -120,7 +128,14 @@ def add_subject(
             own = _taken(draft.tree, one, name)
             if stage == "train_dgn" and after["dataset"] != before["dataset"]:
                 own |= _by_classes(draft, after["dataset"])
-            draft.put_run(stage, {**names, "subject": name}, one, own)
+            draft.put_run(stage, {**names, "subject": name}, one, own, start=_start(one))
+
+
+def _start(one: Row) -> str | None:
+    """What the row of another subject starts from, as a word where that subject's own files are meant."""
+    words = {anew(one): ANEW, workspace.target(one.subject): TARGET}
+    start = one.about.get(START)
+    return words.get(start, start) if start else None
 
 
 def _taken(tree: Tree, one: Row | None, subject: str) -> dict[str, Any]:
@@ -205,7 +220,7 @@ def _names(subject: str, **more: str) -> dict[str, str]:
 
 def _own(tree: Tree, one: Row) -> dict[str, Any]:
     """The settings that stand in a row itself."""
-    keys = LAYOUTS[one.stage].keys
+    keys = LAYOUTS[one.stage].whole
     return {k: v for k, v in section(tree, one.stage, one.name).items() if k not in keys}
 
 

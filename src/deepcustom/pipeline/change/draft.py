@@ -13,8 +13,9 @@ import yaml
 
 from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import section
-from deepcustom.base.rows import LAYOUTS, NAME, RECIPE, RECIPES, SUBJECTS, Row, row
+from deepcustom.base.rows import LAYOUTS, NAME, RECIPE, RECIPES, START, SUBJECTS, Row, row
 from deepcustom.pipeline.check_files import extra_code, stand_ins, wanted_files
+from deepcustom.pipeline.starts import ANEW, named_in, start_of
 
 Tree = dict[str, Any]
 NAMED = ("subject", "bank", "attack", "network")
@@ -84,6 +85,7 @@ class Draft:
         recipe: str | None = None,
         *,
         twin: bool = True,
+        start: str | None = None,
     ) -> Row:
         """Draw up a row of a stage.
 
@@ -94,6 +96,7 @@ class Draft:
             settings: what the row itself sets, on top of its recipe.
             recipe: the recipe's name; None takes the sibling's.
             twin: as in :class:`NewRow`.
+            start: what a hardened network starts from; None: fresh weights.
 
         Returns:
             The row, with the settings of its recipe.
@@ -104,14 +107,17 @@ class Draft:
             ParamsError: the settings name a loss or a set that does not exist.
         """
         layout, name = LAYOUTS[stage], "-".join(names.values())
-        for key in layout.keys:
+        for key in layout.whole:
             if key in settings:
-                raise InputError(f"--set {key}: the row's {key} follows from the rest of it")
+                why = "--start sets it" if key == START else "it follows from the rest of the row"
+                raise InputError(f"--set {key}: {why}")
         about = {key: names[key] for key in layout.names}
         about["dataset"] = section(self.tree, SUBJECTS, names["subject"])["dataset"]
         if layout.recipe:
             about[RECIPE] = self._recipe(stage, name, sibling, recipe)
-        whole = {key: about[key] for key in layout.keys if key in about} | dict(settings)
+        if START in layout.optional and (start or named_in(self.tree, stage)):
+            about[START] = start_of(start or ANEW, about["subject"], about["dataset"])
+        whole = {key: about[key] for key in layout.whole if key in about} | dict(settings)
         whole |= dict.fromkeys(layout.files, "")
         trial = {**self.tree, stage: {**section(self.tree, stage), name: whole}}
         if layout.files:
