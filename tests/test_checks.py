@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import AttackParams, CurveParams
 from deepcustom.data.arrays import AdversarialSet, Split
-from deepcustom.evaluation import by_class, checks, sets
+from deepcustom.evaluation import by_class, checks, curve_checks, sets
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
@@ -161,7 +161,7 @@ def zero_radius(bench: Bench, wrap=None) -> Check:
     clean = float(victim.right[: CURVES.n].double().mean())
     zero = next(curves(victim, CURVES, PGD))
     assert zero.eps == 0
-    return checks.zero_radius("it", clean, zero.accuracy)
+    return curve_checks.zero_radius("it", clean, zero.accuracy)
 
 
 def pgd_against_transfer(bench: Bench, wrap=None) -> Check:
@@ -214,6 +214,10 @@ def label_in_perturbation(stamp: bool) -> Check:
     return checks.label_in_perturbation("lrp", change, y, seed=0)
 
 
+def above_chance(bench: Bench, right: Tensor) -> Check:
+    return checks.above_chance("it", right, bench.images[1], 10)
+
+
 def undefended(bench: Bench, params: AttackParams) -> Check:
     return checks.undefended_falls("target", bench.attacked(bench.victim(), params).stands)
 
@@ -243,12 +247,12 @@ CASES: dict[str, tuple[Case, Case]] = {
     "not_beaten": (pgd_against_transfer, lambda b: pgd_against_transfer(b, Scaled)),
     "doubled": (lambda b: doubled(b, PGD), lambda b: doubled(b, WEAK)),
     "falls_with_eps": (
-        lambda b: checks.falls_with_eps("it", b.points()),
-        lambda b: checks.falls_with_eps("it", b.points(Detached)),
+        lambda b: curve_checks.falls_with_eps("it", b.points()),
+        lambda b: curve_checks.falls_with_eps("it", b.points(Detached)),
     ),
     "loss_rises": (
-        lambda b: checks.loss_rises("it", b.points()),
-        lambda b: checks.loss_rises("it", b.points(Rounded)),
+        lambda b: curve_checks.loss_rises("it", b.points()),
+        lambda b: curve_checks.loss_rises("it", b.points(Rounded)),
     ),
     "no_label_leak": (
         lambda b: label_leak(b, b.attacked(b.victim()).x_adv),
@@ -258,21 +262,26 @@ CASES: dict[str, tuple[Case, Case]] = {
         lambda b: label_in_perturbation(stamp=False),
         lambda b: label_in_perturbation(stamp=True),
     ),
+    "above_chance": (
+        lambda b: above_chance(b, b.victim().right),
+        lambda b: above_chance(b, b.images[1] == 3),
+    ),
     "undefended_falls": (lambda b: undefended(b, PGD), lambda b: undefended(b, WEAK)),
     "test_unread": (
         lambda b: checks.test_unread("mnist", READS),
         lambda b: checks.test_unread("mnist", GUILTY),
     ),
 }
-"""Function of the module → a case in which it is ok, and one in which it fails."""
+"""Function of the two modules → a case in which it is ok, and one in which it fails."""
 
 
 def test_every_check_has_its_two_cases():
     """A new check needs a row above."""
     made = {
         name
-        for name, function in inspect.getmembers(checks, inspect.isfunction)
-        if function.__module__ == checks.__name__
+        for module in (checks, curve_checks)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__
         and not name.startswith("_")
         and inspect.signature(function).return_annotation == "Check"
     }
@@ -364,13 +373,13 @@ def test_masked_gradients_are_beaten_by_square_and_curves_tell(bench):
     pgd, square = bench.attacked(plain).stands, bench.square(plain)
     assert checks.not_beaten("square-not-stronger", "it", pgd, square, words).verdict == "ok"
     points = bench.points(Scaled)
-    assert checks.loss_rises("it", points).verdict == "fail"
+    assert curve_checks.loss_rises("it", points).verdict == "fail"
 
 
 def test_a_step_function_is_found_by_the_curve_of_its_loss(bench):
     points = bench.points(Rounded)
-    assert checks.falls_with_eps("it", points).figures["last"] > 0.05
-    assert checks.loss_rises("it", points).figures["not_risen"] > 0.05
+    assert curve_checks.falls_with_eps("it", points).figures["last"] > 0.05
+    assert curve_checks.loss_rises("it", points).figures["not_risen"] > 0.05
 
 
 def test_noise_is_seen_in_every_check_that_looks_twice(bench):
@@ -378,6 +387,14 @@ def test_noise_is_seen_in_every_check_that_looks_twice(bench):
     assert reproduced(bench, Noisy).figures["unlike"] > 0
     figures = zero_radius(bench, Noisy).figures
     assert figures["clean"] != figures["eps_0"]
+
+
+def test_nan_each_time_is_the_same_answer(bench):
+    class Undefined(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) / (torch.arange(len(x)) > 0).float()[:, None] * 0 + self.net(x)
+
+    assert deterministic(bench, Undefined).verdict == "ok"
 
 
 def test_training_mode_is_found(bench):
@@ -390,7 +407,7 @@ def test_training_mode_is_found(bench):
 
 def test_outputs_that_are_not_finite_are_no_logits(bench):
     assert logits(bench, Infinite).verdict == "fail"
-    assert logits(bench, Infinite).text == "Some outputs are not finite."
+    assert logits(bench, Infinite).text.startswith("Outputs of 25 of 25 images are not finite;")
 
 
 def test_log_probabilities_are_logits(bench):
@@ -467,7 +484,7 @@ def test_undefended_by_hand(left, verdict):
 
 
 def eps_curve(*accuracies: float) -> list[Point]:
-    points = [Point("eps", i / 10, 100, a, 1.0, 1.0) for i, a in enumerate(accuracies)]
+    points = [Point("eps", i / 2, 100, a, 1.0, 1.0) for i, a in enumerate(accuracies)]
     return [*reversed(points), Point("steps", 0.3, 5, 0.9, 1.0, 1.0)]
 
 
@@ -481,13 +498,59 @@ def eps_curve(*accuracies: float) -> list[Point]:
         ((0.5, 0.53, 0.0), "fail", 0.0, 0.03),
         ((0.5, 0.53, 0.02), "fail", 0.02, 0.03),
         ((0.5, math.nan), "fail", math.nan, math.nan),
+        ((0.9, 0.7), "warn", 0.7, 0.0),  # 0.5 is a limit still
+        ((0.9, 0.01), "ok", 0.01, 0.0),
+        ((0.6, 0.7), "fail", 0.7, 0.1),
     ],
 )
 def test_falls_with_eps_by_hand(accuracies, verdict, last, rise):
-    check = checks.falls_with_eps("it", eps_curve(*accuracies))
+    check = curve_checks.falls_with_eps("it", eps_curve(*accuracies))
     assert check.verdict == verdict
     assert check.figures["last"] == pytest.approx(last, nan_ok=True)
     assert check.figures["largest_rise"] == pytest.approx(rise, nan_ok=True)
+
+
+@pytest.mark.parametrize("eps", [0.02, 1e-5, 0.4])
+def test_a_network_that_withstands_small_balls_is_not_suspected(eps, bench):
+    """A radius is added in which an attack must win, and there this one does; there alone is it judged."""
+    victim = replace(bench.victim(), threat=ThreatModel(eps))
+    radii = CURVES.model_copy(update={"radii": (0, 1, 1.5)})
+    points = [point for point in curves(victim, radii, PGD) if point.curve == "eps"]
+    assert [point.eps for point in points] == pytest.approx(
+        [0, eps, 1.5 * eps, 0.75][: 3 + (eps < 0.4)]
+    )
+    assert curve_checks.falls_with_eps("it", points).verdict == "ok"
+    if eps < 0.4:
+        misled = [*points[:3], replace(points[3], accuracy=0.9)]
+        assert "without a limit must succeed" in curve_checks.falls_with_eps("it", misled).text
+        few = curve_checks.falls_with_eps("it", points[:3])
+        assert (few.verdict, "let a radius reach 0.75" in few.text) == ("warn", True)
+
+
+def test_a_ball_below_rounding_is_told_of():
+    pgd = budgets.attack(method="pgd", eps_step=0.01, max_iter=100, num_random_init=5)
+    check = checks.reach("it", pgd, ThreatModel(1e-9))
+    assert (check.verdict, "nothing was attacked" in check.text) == ("fail", True)
+    still = Point("steps", 1e-9, 50, 0.9, 1.0, 0.0)
+    assert curve_checks.loss_rises("it", [still]).verdict == "ok"
+
+
+def test_steps_longer_than_the_radius_warn():
+    pgd = budgets.attack(method="pgd", eps_step=0.03, max_iter=100, num_random_init=5)
+    check = checks.reach("it", pgd, ThreatModel(0.02))
+    assert (check.verdict, "jumps from border to border" in check.text) == ("warn", True)
+    assert checks.reach("it", pgd, ThreatModel(0.03)).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "verdict"),
+    [(12, 100, "fail"), (19, 100, "warn"), (30, 100, "ok"), (0, 100, "fail"), (1, 1, "warn")],
+)
+def test_above_chance_by_hand(hits, n, verdict):
+    check = checks.above_chance("it", bools(n, hits), torch.arange(n) % 10, 10)
+    assert check.verdict == verdict
+    assert check.figures["clean"] == hits / n
+    assert ("was the normalisation forgotten" in check.text) == (n > 1 and verdict != "ok")
 
 
 @pytest.mark.parametrize(
@@ -499,14 +562,14 @@ def test_loss_rises_looks_at_the_most_steps(risen, verdict):
         Point("steps", 0.3, 1, 0.5, 1.0, 0.5),
         Point("eps", 0.9, 100, 0.0, 9.0, 0.0),
     ]
-    check = checks.loss_rises("it", points)
+    check = curve_checks.loss_rises("it", points)
     assert check.verdict == verdict
     assert check.figures == {"not_risen": pytest.approx(1 - risen), "loss": 3.0}
 
 
 def test_loss_of_a_network_that_is_never_right_is_no_finding():
     point = Point("steps", 0.3, 50, 0.0, math.nan, math.nan)
-    assert checks.loss_rises("it", [point]).verdict == "ok"
+    assert curve_checks.loss_rises("it", [point]).verdict == "ok"
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(-200, "ok"), (0, "ok"), (9, "ok"), (11, "fail")])
@@ -556,9 +619,10 @@ def test_reproduced_by_hand(unlike, verdict):
 
 
 def test_zero_radius_by_hand():
-    assert checks.zero_radius("it", 0.9, 0.9).verdict == "ok"
-    assert checks.zero_radius("it", 0.9, 0.899).verdict == "fail"
-    assert checks.zero_radius("it", 0.9, math.nan).verdict == "fail"
+    assert curve_checks.zero_radius("it", 0.9, 0.9).verdict == "ok"
+    assert curve_checks.zero_radius("it", 0.9, 0.899).verdict == "fail"
+    assert curve_checks.zero_radius("it", 0.9, math.nan).verdict == "fail"
+    assert curve_checks.zero_radius("it", 0.9, None).verdict == "warn"
 
 
 def test_the_search_for_a_label_leak_does_not_hold_more_values_than_it_may(

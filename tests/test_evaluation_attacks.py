@@ -672,11 +672,11 @@ def test_steps_of_a_curve_cross_the_ball_and_grow_with_it(trained, held_out, mon
 
     monkeypatch.setattr(whitebox_module, "run_attack", run)
     pgd = budgets.attack(method="pgd", eps_step=0.06, max_iter=50, num_random_init=3)
-    params = CurveParams(n=5, radii=(0, 2), steps=(1, 2, 10, 50))
+    params = CurveParams(n=5, radii=(0, 3), steps=(1, 2, 10, 50))
     list(curves(victim_of(trained, held_out), params, pgd))
     expected = [
         (0.06, 50, 1, 0),
-        (0.12, 50, 1, 0.6),
+        (0.18, 50, 1, 0.9),
         (0.3, 1, 1, 0.3),
         (0.3, 2, 1, 0.3),
         (0.06, 10, 1, 0.3),
@@ -693,9 +693,9 @@ def test_where_the_curves_cross_is_attacked_once(trained, held_out, monkeypatch)
         return x.numpy()
 
     monkeypatch.setattr(whitebox_module, "run_attack", run)
-    params = CurveParams(n=5, radii=(0, 1, 2), steps=(3, 6))
+    params = CurveParams(n=5, radii=(0, 1, 3), steps=(3, 6))
     points = list(curves(victim_of(trained, held_out), params, PGD))
-    assert met == [(6, 0), (6, 0.3), (6, 0.6), (3, 0.3)]
+    assert met == [(6, 0), (6, 0.3), (6, pytest.approx(0.9)), (3, 0.3)]
     assert [(p.curve, p.eps, p.steps) for p in points][-1] == ("steps", 0.3, 6)
     assert replace(points[-1], curve="eps") == points[1]
 
@@ -712,6 +712,7 @@ def test_a_curve_of_a_network_that_gets_nothing_right(held_out):
 
 CHECKS = [
     "ball",
+    "clean-above-chance",
     "deterministic",
     "logits",
     "gradients",

@@ -24,6 +24,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.cards import _start
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import write_lock
+from deepcustom.pipeline.load import REMEDY
 from deepcustom.pipeline.profile import brought as brought_files
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import render
@@ -31,6 +32,8 @@ from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.cards import Model
 from deepcustom.tracking.record import RunRecord
+from deepcustom.training.nets.healed import Remedy
+from deepcustom.training.weights import read_metadata
 
 NAME, SHAPE, CLASSES = "shapes", (3, 8, 8), ("apple", "bean", "corn")
 SIZES = {"train": 24, "val": 6, "test": 6}
@@ -60,7 +63,12 @@ class Maps(nn.Sequential):
 
 class Pair(Net):
     def forward(self, x):
-        return super().forward(x), x
+        logits = super().forward(x)
+        return logits, -logits
+
+class Told(Net):
+    def forward(self, x):
+        return {"features": x.flatten(1), "logits": super().forward(x)}
 
 class Whole(Net):
     def forward(self, x):
@@ -325,7 +333,11 @@ BROKEN: dict[str, Case] = {
     # What it does
     "few logits": (as_it_is, own("Narrow"), "gives (2, 2), want logits of shape (2, 3)"),
     "maps": (as_it_is, own("Maps"), "gives (2, 3, 6, 6), want logits of shape (2, 3)"),
-    "tuple": (as_it_is, own("Pair"), "gives tuple, want logits of shape (2, 3)"),
+    "tuple": (
+        as_it_is,
+        own("Pair"),
+        "gives tuple of 0 (2, 3), 1 (2, 3), and any may be the logits",
+    ),
     "integers": (as_it_is, own("Whole"), "gives torch.int64, want logits, which are floating-"),
     "nan": (as_it_is, own("Undefined"), "gives logits that are not finite"),
     "mixes images": (as_it_is, own("Mixing"), "the network mixes the images of a batch"),
@@ -485,10 +497,48 @@ def test_the_network_in_the_table_is_otherwise_good(ws: Workspace) -> None:
     assert run(ws, **MINE) == 0
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_logits_are_found_in_a_dict(ws: Workspace, epochs: int) -> None:
+    weights()(ws)
+    set_params(ws.root, {"train_target": {NAME: {"epochs": epochs}}})
+    assert run(ws, **own("Told")) == 0
+    assert REMEDY not in read_metadata(ws.root / workspace.target(NAME))
+    assert run(ws, "suspiciousness") == 0
+
+
+def test_what_a_brought_program_needs_goes_with_it(
+    ws: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A program that takes five images at a time serves later stages all the same."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    exported = torch.export.export(net, (torch.rand(5, *SHAPE),))
+    torch.export.save(exported, ws.root / MINE["name"])
+    brought(ws)
+    assert run(ws, **MINE) == 0
+    assert "it takes exactly 5 images at a time" in capfd.readouterr().out
+    kept = Remedy.from_json(read_metadata(ws.root / workspace.target(NAME))[REMEDY])
+    assert (kept.most, kept.exact) == (5, True)
+    set_params(ws.root, {"relevance": {NAME: {"method": "input_x_gradient"}}})
+    assert run(ws, "relevance") == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("Silent", GRADIENT), ("Writing", "let it work on a copy")]
+)
+def test_a_brought_network_that_nothing_can_learn_from_is_one_line(
+    ws: Workspace, capfd: pytest.CaptureFixture[str], kind: str, message: str
+) -> None:
+    weights(**{"scores.weight": torch.rand(3, 144)})(ws)
+    set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
+    refused(ws, capfd, "train_target", own(kind), message)
+
+
 def test_a_network_that_is_no_better_than_one_answer_is_said(
     ws: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    weights(**{"scores.weight": torch.zeros(3, 144), "scores.bias": torch.arange(3.0)})(ws)
+    small = torch.full((3, 144), 1e-4)
+    small[0] = 0
+    weights(**{"scores.weight": small, "scores.bias": torch.arange(3.0)})(ws)
     set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
     assert run(ws) == 0
     assert (

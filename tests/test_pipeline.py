@@ -1381,6 +1381,50 @@ def test_a_network_of_the_users_own_is_scored_apart(
     assert ("own", "square") in attacked
 
 
+ODD = """
+from torch import nn
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.Linear(784, 10)
+
+    def forward(self, x):
+        return {"logits": self.scores(x.flatten(1)), "images": x.numpy()}
+
+class Mixing(Blind):
+    def forward(self, x):
+        return self.scores((x - x.mean(0)).flatten(1))
+"""
+
+
+def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
+    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be healed is healed and told; what cannot is one line, and nothing is attacked."""
+    from safetensors.torch import save_file
+
+    ws, _ = copied
+    keep_rows(ws.root, ("target",), ("lrp",))
+    (ws.root / "odd_own.py").write_text(ODD)
+    torch.manual_seed(0)
+    state = {"scores.weight": torch.randn(10, 784) / 28, "scores.bias": torch.zeros(10)}
+    save_file(state, ws.root / "odd.safetensors")
+    words = ["evaluate", "--subject", DATASET, "--network", "odd.safetensors", "--n", "20"]
+    assert call_main(ws.root, *words, "--architecture", "odd_own:Mixing") == 2
+    message = "error: odd: its answer to an image depends on the other images of the batch"
+    assert message in capsys.readouterr().err
+    assert not attacked
+    assert call_main(ws.root, *words, "--architecture", "odd_own:Blind") == 0
+    out = capsys.readouterr().out
+    assert "note: odd: it gives more than logits; those are taken from 'logits'" in out
+    assert (
+        "note: odd: it fails where a gradient is asked for (RuntimeError: Can't call numpy()" in out
+    )
+    checks = {c.name: c.verdict for c in read_checks(ws.root / "reports/own/mnist/odd/checks.json")}
+    assert checks["clean-above-chance"] == "fail"  # its weights are drawn
+
+
 def test_more_images_are_scored_apart(copied: Done, tmp_path: Path) -> None:
     ws, _ = copied
     keep_rows(ws.root, ("target",), ("lrp",))

@@ -15,5 +15,6 @@ FOR_OTHERS = {
     "sets": "adversarial sets as they are scored",
     "statistics": "paired tests",
     "transfer": "images made against another network",
+    "trial": "a user's network tried before it is scored",
 }
 """The modules that other rooms may import, and what each has."""

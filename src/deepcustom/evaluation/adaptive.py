@@ -17,7 +17,6 @@ from deepcustom.evaluation.victim import Attack, Cost, Outcome, Victim, attempt
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.fit import Terms, fit
 from deepcustom.training.job import Job
-from deepcustom.training.prediction import predict
 from deepcustom.training.rows import LabelledImages
 
 PROTOCOL = "adaptive"
@@ -176,7 +175,7 @@ def by_any(victim: Victim, bank: DGNs, *, compute: Compute) -> Outcome:
                 break
             labels = torch.full((len(rows),), label, device=x.device)
             x_adv = bank.generate(x[rows], labels, victim.threat, compute=compute)
-            falls = left[rows] & (predict(victim.counted, x_adv).argmax(1) != y[rows])
+            falls = left[rows] & ~victim.withstands(x_adv, y[rows])
             found[rows[falls]] = x_adv[falls]
             left[rows[falls]] = False
         return found

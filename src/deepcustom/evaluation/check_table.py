@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
-from deepcustom.evaluation import checks
+from deepcustom.evaluation import checks, curve_checks
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.results import CLEAN
@@ -22,6 +22,7 @@ from deepcustom.evaluation.score_store import Pieces
 from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
+from deepcustom.training.prediction import gets_right
 
 FIRST = 200  # number of images used to see what kind of outputs a network gives
 WEAKER = "white-box accuracy is too high, since a weaker attack does better."
@@ -104,7 +105,7 @@ def noise(victim: Victim) -> Attack:
         for _ in range(10):
             signs = generator.integers(0, 2, tuple(x.shape)).astype(np.float32) * 2 - 1
             noisy = victim.threat.project(x + victim.threat.eps * torch.from_numpy(signs).to(x), x)
-            falls = victim.net(noisy).argmax(1) != y
+            falls = ~gets_right(victim.net(noisy), y)
             found[falls] = noisy[falls]
         return found
 
@@ -159,9 +160,9 @@ def _reproduced(e: Evidence) -> Check:
 
 
 def _zero_radius(e: Evidence) -> Check:
-    at_zero = next((p.accuracy for p in e.found.points if p.eps == 0), float("nan"))
+    at_zero = next((p.accuracy for p in e.found.points if p.eps == 0), None)
     few = e.found.stands[CLEAN][CLEAN][: e.params.curves.n]
-    return checks.zero_radius(e.name, float(few.double().mean()), at_zero)
+    return curve_checks.zero_radius(e.name, float(few.double().mean()), at_zero)
 
 
 def _pgd_not_weaker(e: Evidence) -> Check:
@@ -176,11 +177,11 @@ def _doubled(e: Evidence) -> Check:
 
 
 def _falls_with_eps(e: Evidence) -> Check:
-    return checks.falls_with_eps(e.name, e.found.points)
+    return curve_checks.falls_with_eps(e.name, e.found.points)
 
 
 def _loss_rises(e: Evidence) -> Check:
-    return checks.loss_rises(e.name, e.found.points)
+    return curve_checks.loss_rises(e.name, e.found.points)
 
 
 def _square_not_stronger(e: Evidence) -> Check:
@@ -194,6 +195,10 @@ def _whitebox_not_weaker(e: Evidence) -> Check:
     return checks.not_beaten("whitebox-not-weaker", e.name, e.left, gentle, words)
 
 
+def _above_chance(e: Evidence) -> Check:
+    return checks.above_chance(e.name, e.right, e.victim.y.cpu(), e.victim.num_classes)
+
+
 def _no_label_leak(e: Evidence) -> Check:
     return checks.no_label_leak(e.name, e.right, e.sets)
 
@@ -201,6 +206,11 @@ def _no_label_leak(e: Evidence) -> Check:
 NETWORK = (
     NetworkCheck(
         "ball", "an attack broke the rules, so the accuracy under it means nothing.", _ball
+    ),
+    NetworkCheck(
+        "clean-above-chance",
+        "it is scored as it should not be used, or has learned nothing, so no accuracy means anything.",
+        _above_chance,
     ),
     NetworkCheck(
         "deterministic",

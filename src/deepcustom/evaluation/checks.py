@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -20,15 +19,18 @@ from torch import Tensor, nn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.settings import AttackParams
-from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.victim import Counted, Victim
+from deepcustom.evaluation.victim import Linked, Victim
+from deepcustom.training.chance import HINT, Guessing
 from deepcustom.training.prediction import predict
 
 Verdict = Literal["ok", "warn", "fail"]
 
-_SEVERITY: tuple[Verdict, ...] = ("ok", "warn", "fail")
+SEVERITY: tuple[Verdict, ...] = ("ok", "warn", "fail")
 FEW = 0.002  # share of the images on which a weaker attack may beat a stronger one by chance
 MANY = 0.01
+ROUNDING = (
+    2.0**-20
+)  # a radius that the threat model's margin and float32's steps near 1 leave little of
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Check:
     text: str
 
 
-def _grade(value: float, ok: float, warn: float) -> Verdict:
+def grade(value: float, ok: float, warn: float) -> Verdict:
     """``ok`` up to the first bound, ``warn`` up to the second, ``fail`` above it and for nan."""
     return "ok" if value <= ok else "warn" if value <= warn else "fail"
 
@@ -78,7 +80,9 @@ def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
     """
     training = any(module.training for module in net.modules())
     with torch.no_grad():
-        difference = float((net(x) - net(x)).abs().max()) if len(x) else 0.0
+        first, second = net(x), net(x)
+        same = (first == second) | (first.isnan() & second.isnan())
+        difference = float((first - second).abs()[~same].max()) if not same.all() else 0.0
     figures = {"largest_difference": difference, "training_mode": float(training)}
     bad = training or difference != 0
     text = (
@@ -99,7 +103,9 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
     probabilities = low >= 0 and sums < 1e-3
     figures = {"lowest": low, "sum_minus_one": sums}
     if not finite:
-        return Check("logits", about, "fail", {}, "Some outputs are not finite.")
+        odd = int((~out.isfinite()).any(1).sum())
+        text = f"Outputs of {odd} of {len(out)} images are not finite; images that give nan count as wrong."
+        return Check("logits", about, "fail", {}, text)
     if probabilities:
         text = "Outputs are probabilities. Return the input of the softmax instead, or gradients vanish."
         return Check("logits", about, "fail", figures, text)
@@ -108,7 +114,7 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
 
 def gradients(victim: Victim) -> Check:
     """Check that no gradient is zero or infinite, on the images that the network gets right."""
-    x, net = victim.x[victim.right].requires_grad_(), Counted(victim.net)
+    x, net = victim.x[victim.right].requires_grad_(), Linked(victim.net)
     zero = broken = 0
     for rows in torch.split(torch.arange(len(x), device=x.device), 500):
         loss = F.cross_entropy(net(x[rows]), victim.y[victim.right][rows], reduction="sum")
@@ -118,7 +124,7 @@ def gradients(victim: Victim) -> Check:
         zero += int((own == 0).all(1).sum())
     n = max(len(x), 1)
     figures = {"zero": zero / n, "not_finite": broken / n}
-    verdict = _grade((zero + broken) / n, 0.0, MANY)
+    verdict = grade((zero + broken) / n, 0.0, MANY)
     text = (
         f"{zero} of {len(x)} images have a zero gradient, {broken} a gradient that is not finite."
     )
@@ -132,10 +138,16 @@ def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
     length = float(params.eps_step or 0) * int(params.max_iter or 0) / threat.eps
     starts = int(params.num_random_init or 0)
     figures = {"reach": length, "steps": float(params.max_iter or 0), "restarts": float(starts)}
+    if threat.eps < ROUNDING:
+        text = f"eps = {threat.eps:.3g} is less than float32 can move a pixel by, so nothing was attacked."
+        return Check("pgd-reach", about, "fail", figures, text)
     weak = starts < 5 or int(params.max_iter or 0) < 50
-    verdict: Verdict = "fail" if length < 2 else "warn" if weak else "ok"
+    coarse = float(params.eps_step or 0) > threat.eps
+    verdict: Verdict = "fail" if length < 2 else "warn" if weak or coarse else "ok"
     text = f"PGD can move {length:.1f} eps (2 eps cross the ball) from {starts} starts"
-    text += "; fewer than 5 starts or 50 steps cannot be relied on." if weak else "."
+    text += "; fewer than 5 starts or 50 steps cannot be relied on" if weak else ""
+    text += "; a step is longer than eps, so it only jumps from border to border" if coarse else ""
+    text += "."
     return Check("pgd-reach", about, verdict, figures, text)
 
 
@@ -149,17 +161,8 @@ def reproduced(about: str, unlike: int, total: int) -> Check:
     """
     figures = {"unlike": float(unlike), "predictions": float(total)}
     text = f"{unlike} of {total} predictions under attack changed when they were made again."
-    verdict = _grade(unlike / max(total, 1), 0.0, 0.0005)
+    verdict = grade(unlike / max(total, 1), 0.0, 0.0005)
     return Check("success-reproduced", about, verdict, figures, text)
-
-
-def zero_radius(about: str, clean: float, at_zero: float) -> Check:
-    """Check that an attack within a ball of radius 0 leaves exactly the clean accuracy."""
-    figures = {"clean": clean, "eps_0": at_zero}
-    text = (
-        f"{100 * clean:.2f} % on clean images, {100 * at_zero:.2f} % under an attack with eps = 0."
-    )
-    return Check("eps-0", about, "ok" if clean == at_zero else "fail", figures, text)
 
 
 def beaten(strong: Tensor, weak: Tensor) -> float:
@@ -182,7 +185,7 @@ def not_beaten(
     share = beaten(strong, weak)
     count = f"{round(share * len(strong))} of {len(strong)} images"
     text = f"{count} fall to {words[1]}, but stand against {words[0]}"
-    verdict = _grade(share, FEW, MANY)
+    verdict = grade(share, FEW, MANY)
     if verdict == "ok":
         text += "."
     else:
@@ -201,34 +204,28 @@ def doubled(about: str, left: Tensor, after: Tensor) -> Check:
     n = max(len(left), 1)
     gain = int((left & ~after).sum()) / n
     text = f"Twice the steps and restarts of PGD lower the accuracy by {100 * gain:.2f} points."
-    verdict = _grade(gain, 0.005, MANY)
+    verdict = grade(gain, 0.005, MANY)
     return Check("doubling", about, verdict, {"change": gain, "n": float(n)}, text)
 
 
-def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
-    """Check that accuracy falls with eps, and reaches about 0 when the ball is large."""
-    curve = sorted((p.eps, p.accuracy) for p in points if p.curve == "eps")
-    values = [accuracy for _, accuracy in curve]
-    rise = max((b - a for a, b in pairwise(values)), default=0.0)
-    rise = max(rise, 0.0)
-    last = values[-1]
-    verdict = max((_grade(rise, 0.01, 0.02), _grade(last, 0.01, 0.05)), key=_SEVERITY.index)
-    text = f"As eps grows, the accuracy falls to {100 * last:.1f} % at eps = {curve[-1][0]:.4g}"
-    text += f"; it rises by at most {100 * rise:.1f} points on the way."
-    if verdict == "fail":
-        text += " An attack without a limit must succeed, so this one was misled."
-    return Check("eps-curve", about, verdict, {"last": last, "largest_rise": rise}, text)
+def above_chance(about: str, right: Tensor, y: Tensor, classes: int) -> Check:
+    """Check that a network does better on clean images than one that answers with the commonest class.
 
-
-def loss_rises(about: str, points: Iterable[Point]) -> Check:
-    """Check that the attack raises the loss of every image."""
-    last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
-    if math.isnan(last.loss):
-        return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
-    figures = {"not_risen": 1 - last.risen, "loss": last.loss}
-    share = f"{100 * last.risen:.1f} % of images"
-    text = f"After {last.steps} steps the loss is higher than before on {share}."
-    return Check("loss-rises", about, _grade(1 - last.risen, MANY, 0.05), figures, text)
+    Args:
+        about: the network.
+        right: (n,) bool, which clean images it gets right.
+        y: true labels (n,).
+        classes: how many classes there are.
+    """
+    found = Guessing.of(right, y, classes)
+    figures = {"clean": found.accuracy, "guessing": found.guess, "p": found.p}
+    text = f"It {found}"
+    if not found.tellable:
+        text += f"; {found.n} images are too few to tell them apart."
+        return Check("clean-above-chance", about, "warn", figures, text)
+    verdict: Verdict = "fail" if found.at_chance else "warn" if found.near_chance else "ok"
+    text += "." if verdict == "ok" else f": {HINT}"
+    return Check("clean-above-chance", about, verdict, figures, text)
 
 
 def no_label_leak(about: str, clean: Tensor, sets: Mapping[str, Tensor]) -> Check:
@@ -276,7 +273,7 @@ def label_in_perturbation(attack: str, change: np.ndarray, y: np.ndarray, seed: 
     share = float(RidgeClassifier(alpha=1.0).fit(fit, y_fit).score(rest, y_rest))
     chance = float(np.bincount(y_rest).max() / len(y_rest))
     left = 1 - chance
-    verdict = _grade(share - chance, min(0.25, 0.3 * left), min(0.6, 0.7 * left))
+    verdict = grade(share - chance, min(0.25, 0.3 * left), min(0.6, 0.7 * left))
     text = f"A linear classifier reads {100 * share:.1f} % of the labels off the perturbation alone"
     text += "." if verdict == "ok" else ": a network trained on such images can learn that instead."
     figures = {"read": share, "chance": chance}
@@ -290,7 +287,7 @@ def undefended_falls(about: str, worst: Tensor) -> Check:
     """
     left = float(worst.double().mean())
     text = f"The undefended network keeps {100 * left:.2f} %"
-    verdict = _grade(left, 0.01, 0.05)
+    verdict = grade(left, 0.01, 0.05)
     text += "." if verdict == "ok" else ": the attacks are too weak to tell defences apart."
     return Check("undefended-falls", about, verdict, {"left": left}, text)
 

@@ -14,6 +14,11 @@ from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.prediction import predict
 
+UNLIMITED = 0.75
+"""A radius from which on a ball is no limit: from 0.5 on, the same grey image lies in every ball."""
+FALLEN = 0.01
+"""The accuracy that an attack without a limit may leave."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -47,7 +52,8 @@ def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[P
             with fewer steps it is larger, so that any number of steps can cross the ball.
 
     Yields:
-        The points of both curves.
+        The points of both curves. If more than :data:`FALLEN` stand at the largest radius, and that is below
+        :data:`UNLIMITED`, one at the latter is added: only there must an attack win.
     """
     few = replace(victim, x=victim.x[: params.n], y=victim.y[: params.n])
     eps, steps = victim.threat.eps, int(pgd.max_iter or 1)
@@ -58,6 +64,9 @@ def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[P
         if (radius, count) not in made:
             made[radius, count] = _point(few, curve, radius, count, pgd)
         yield replace(made[radius, count], curve=curve)
+    widest = max(made[radius, count].eps for curve, radius, count in wanted if curve == "eps")
+    if made[widest, steps].accuracy > FALLEN and widest < UNLIMITED:
+        yield _point(few, "eps", UNLIMITED, steps, pgd)
 
 
 def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
@@ -72,9 +81,9 @@ def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -
         threat = ThreatModel(eps)
         outcome = restarted(replace(few, threat=threat), f"curve-{eps}-{steps}", once, few.right)
         accuracy, after = outcome.accuracy, _loss(few, outcome.x_adv)
-    right = few.right
-    mean = float(after[right].mean())
-    risen = float((after > before)[right].cpu().double().mean())
+    right, lost = few.right, after.isnan()  # where the network gives no answer, the attack has won
+    mean = float(after[right & ~lost].mean())
+    risen = float(((after > before) | lost)[right].cpu().double().mean())
     return Point(curve, eps, steps, accuracy, mean, risen)
 
 

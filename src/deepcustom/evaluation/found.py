@@ -10,7 +10,7 @@ from torch import Tensor
 from deepcustom.evaluation.checks import Check, ball
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.victim import Cost, Outcome, Victim
-from deepcustom.training.prediction import predict
+from deepcustom.training.prediction import gets_right, predict
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Finding:
     def of(cls, victim: Victim, outcome: Outcome) -> Finding:
         """Check the images, and predict them again in batches of another size than the attack's."""
         x_adv, clean = (images.cpu().numpy() for images in (outcome.x_adv, victim.x))
-        again = (predict(victim.net, outcome.x_adv, batch_size=64).argmax(1) == victim.y).cpu()
+        again = gets_right(predict(victim.net, outcome.x_adv, batch_size=64), victim.y).cpu()
         return cls(
             outcome.protocol,
             outcome.attack,

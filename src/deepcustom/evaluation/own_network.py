@@ -16,7 +16,6 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
 from deepcustom.training.nets.foreign import Foreign
-from deepcustom.training.nets.trial import check_outputs
 from deepcustom.training.weights import load_weights
 
 
@@ -30,11 +29,11 @@ def load_own(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> nn.Module:
-    """Load a frozen network that maps images (N, C, H, W) in [0, 1] to logits (N, classes).
+    """Load a frozen network; whether it maps images (N, C, H, W) in [0, 1] to logits, a trial has to show.
 
     Args:
         path: a ``.safetensors`` file with the state of ``architecture``; or a ``.pt2`` file from
-            ``torch.export.save``, exported in eval mode with a dynamic number of images.
+            ``torch.export.save``, exported in eval mode.
         spec: the data set, which fixes the shapes.
         compute: device.
         default: makes a fresh network like the one under attack.
@@ -44,7 +43,7 @@ def load_own(
         std: likewise the standard deviation, by which the images are then divided.
 
     Raises:
-        InputError: the file or the class cannot be loaded, or does not fit the data set.
+        InputError: the file or the class cannot be loaded, or weights do not fit the class.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing")
@@ -64,7 +63,6 @@ def load_own(
             raise InputError(f"--mean and --std: want {channels} numbers each, std above 0")
         net = Foreign(net, mean=mean, std=std).to(compute.device)
     net.eval().requires_grad_(False)
-    check_outputs(net, spec.shape, spec.num_classes, compute, str(path))
     return net
 
 

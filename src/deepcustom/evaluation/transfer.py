@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from deepcustom.evaluation.results import Result
-from deepcustom.training.prediction import predict
+from deepcustom.training.prediction import gets_right, predict
 from deepcustom.training.rows import Images
 
 
@@ -55,7 +55,7 @@ def transfer(dataset: str, network: Network, images: TestSet) -> tuple[Result, T
     Returns:
         The result, and (N,) bool, on the CPU: which images it gets right.
     """
-    stands = predict(network.net, images.x).argmax(1) == images.y
+    stands = gets_right(predict(network.net, images.x), images.y)
     result = Result.of(
         dataset=dataset,
         network=network.name,

@@ -5,6 +5,7 @@ An image *stands* if the network still gets it right under attack; otherwise it 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
 from deepcustom.training.compute import Compute
-from deepcustom.training.prediction import predict
+from deepcustom.training.prediction import gets_right, predict
 
 Make = Callable[[Tensor, Tensor], Tensor]
 """(x, y) → x_adv: clean images (m, C, H, W) and labels (m,) to adversarial images of that shape."""
@@ -52,8 +53,8 @@ class Cost:
         )
 
 
-class Counted(nn.Module):
-    """A network that counts the images it is shown, separately those whose gradient is asked for.
+class Linked(nn.Module):
+    """A network that always has a gradient.
 
     The network itself may cut the path back to its input, by detaching or by rounding to integers. The
     gradient is then zero instead of an error: attacks run, and the checks can say that they were blind.
@@ -62,6 +63,25 @@ class Counted(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the network itself: images (N, C, H, W) to logits (N, classes)."""
+        logits: Tensor = self.net(x)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return logits
+        return logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits)
+
+
+class Counted(Linked):
+    """A network as attacks see it: it counts the images it is shown, separately those with a gradient.
+
+    Attacks can compute with all that it gives. Where the network gives nan, that is no answer: the logits
+    are zeros, a tie, so that one such image spoils no other, and its gradient is zero. What is infinite is
+    large instead. Whether an image stands is judged by the network itself (:meth:`Victim.withstands`).
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
         self.gradients = self.queries = 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,8 +91,29 @@ class Counted(nn.Module):
             self.gradients += len(x)
         else:
             self.queries += len(x)
-        logits: Tensor = self.net(x)
-        return logits + 0 * x.flatten(1).sum(1, keepdim=True).to(logits) if asked else logits
+        # An attack may write into logits, so they are its own.
+        logits = super().forward(_with_finite_gradient(x)) if asked else super().forward(x).clone()
+        return _finite(logits)
+
+
+def _with_finite_gradient(x: Tensor) -> Tensor:
+    """``x``; in a gradient that passes through, nan becomes zero, and infinity the largest number."""
+    seen = x.view_as(x)
+    seen.register_hook(lambda g: None if _is_finite(g) else g.nan_to_num())  # type: ignore[no-untyped-call]
+    return seen
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """Zeros in rows that hold nan, and +-1e30 in place of infinity; finite logits stay as they are."""
+    if _is_finite(logits):
+        return logits
+    unknown = logits.isnan().any(1, keepdim=True)
+    return torch.where(unknown, 0.0, logits.nan_to_num(posinf=1e30, neginf=-1e30))
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether all values are finite, told by their sum, which is quick; it may overflow where they are."""
+    return math.isfinite(values.detach().sum().item())
 
 
 @dataclass(frozen=True)
@@ -109,7 +150,12 @@ class Victim:
     @cached_property
     def right(self) -> Tensor:
         """(n,) bool: which clean images the network gets right."""
-        return predict(self.net, self.x).argmax(1) == self.y
+        return gets_right(predict(self.net, self.x), self.y)
+
+    def withstands(self, x_adv: Tensor, y: Tensor) -> Tensor:
+        """(m,) bool: which of the images ``x_adv`` (m, C, H, W) the network gets right; shown and counted."""
+        self.counted.queries += len(x_adv)
+        return gets_right(predict(self.net, x_adv), y)
 
     def spent(self) -> Cost:
         """The counts so far, and the time of the clock; the difference of two such readings is a cost."""
@@ -175,13 +221,13 @@ def attempt(victim: Victim, protocol: str, attack: str, rows: Tensor, make: Make
         The outcome.
     """
     victim.advance(f"{victim.name}: {attack}", steps=0)
-    counted, before = victim.counted, victim.spent()
+    before = victim.spent()
     x_adv, stands = victim.x.clone(), rows.clone()
     if rows.any():
         x, y = victim.x[rows], victim.y[rows]
         found = make(x.clone(), y.clone()).detach().to(x)  # make may write into its arguments
         x_adv[rows] = victim.threat.project(torch.where(found.isfinite(), found, x), x)
-        stands[rows] = predict(counted, x_adv[rows]).argmax(1) == y
+        stands[rows] = victim.withstands(x_adv[rows], y)
     cost = victim.spent() - before
     return Outcome(protocol, attack, rows.cpu(), stands.cpu(), x_adv, cost)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.hashes import dvc_md5
@@ -12,6 +12,8 @@ from deepcustom.pipeline.own_nets import must_be_seen
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import START_DEP, listed
 
+REMEDY = "remedy"
+"""Where the file of a network says what has to be put around it."""
 OURS = "deepcustom."  # how the names of this package's networks begin
 
 if TYPE_CHECKING:
@@ -102,10 +104,13 @@ def starting_classifier(stage: StageRun, compute: Compute) -> Classifier:
 
 def load_classifier(stage: StageRun, name: str, compute: Compute) -> Classifier:
     """A network of the subject by its name in the tables, frozen, in eval mode."""
+    from deepcustom.training.nets.healed import Healed, Remedy
     from deepcustom.training.weights import load_network
 
     net = fresh_classifier(stage)
-    load_network(stage.read(workspace.network(stage.row.subject, name)), net)
+    about = load_network(stage.read(workspace.network(stage.row.subject, name)), net)
+    if REMEDY in about:
+        net = Healed(net, Remedy.from_json(about[REMEDY])).eval()
     return compute.place(net)
 
 
@@ -136,7 +141,13 @@ def fresh_classifier(stage: StageRun) -> Classifier:
     if isinstance(net, Classifier) and not (params.mean or params.layers):
         return net
     try:
-        return Foreign(net, mean=params.mean, std=params.std, layers=params.layers)
+        return Foreign(
+            net,
+            mean=params.mean,
+            std=params.std,
+            layers=params.layers,
+            classes=load_dataset(stage).num_classes,
+        )
     except InputError as error:
         raise ParamsError(f"{place}.layers: {error}") from None
 
@@ -163,7 +174,7 @@ def load_analysis(
 def brought(
     stage: StageRun, net: Classifier, params: TargetParams, spec: DatasetSpec, compute: Compute
 ) -> dict[str, str]:
-    """Give a network the weights that it is brought with, if any, and check that it fits the data set.
+    """Give a network the weights that it is brought with, if any; if it is to be trained, try it.
 
     Returns:
         What its own file should say of where it comes from.
@@ -186,10 +197,39 @@ def brought(
         raise ParamsError(f"{place}.epochs is 0, so the network must be brought with weights")
     if params.weights:
         load_weights(net, stage.read(params.weights))
-    if params.weights or program or not name.startswith(OURS):
+    if params.epochs and (params.weights or not name.startswith(OURS)):
         check_outputs(net, spec.shape, spec.num_classes, compute, name)
     file = name if program else params.weights
     return {"brought": dvc_md5(stage.ws.root / file)} if file else {}
+
+
+def tried_target(
+    stage: StageRun, net: Classifier, images: LabelledImages, spec: DatasetSpec, compute: Compute
+) -> tuple[Module, dict[str, Any]]:
+    """Try a network that is used as it is brought, and say what is odd about it.
+
+    Returns:
+        The network with what it lacks put around it, and what its file should say of that.
+
+    Raises:
+        InputError: it cannot be attacked, or cannot be hardened, since it writes into its images.
+    """
+    from deepcustom.training.trial import tried
+
+    name = stage.subject.network.name
+    trial = tried(net, *images, spec.num_classes, compute, name)
+    if not trial.gradient:
+        raise InputError(
+            f"{name}: the network has no gradient with respect to the images, which generators learn by; "
+            "`deepcustom evaluate --network FILE` scores any network"
+        )
+    if trial.remedy.copy:
+        raise InputError(
+            f"{name}: the network changes the images that it is given: let it work on a copy"
+        )
+    for note in trial.notes:
+        print(f"note: {note}")
+    return trial.net, {REMEDY: trial.remedy.as_json()} if trial.remedy.needed else {}
 
 
 def must_learn(net: Module, otherwise: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deepcustom.base.errors import InputError
@@ -17,6 +18,7 @@ from deepcustom.evaluation.own_network import load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS, HardenedWith, csv_text
 from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
+from deepcustom.evaluation.trial import tried_on
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.hardened import hardened_with
 from deepcustom.pipeline.load import fresh_classifier, load_dataset
@@ -109,6 +111,8 @@ def run_own(
             own = Network(name, dvc_md5(network), net, source)
 
         inputs = score_inputs(stage, spec, params, own=own)
+        if own:
+            inputs = replace(inputs, own=tried_on(inputs.bed, own))
 
         found = score(inputs, score_store(stage, "own"))
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
+from torch.nn import Module
 
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TargetParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import brought, labelled, load_dataset, load_split, new_classifier
+from deepcustom.pipeline.load import (
+    brought,
+    labelled,
+    load_dataset,
+    load_split,
+    new_classifier,
+    tried_target,
+)
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
@@ -15,6 +25,8 @@ from deepcustom.training.fit import train_classifier
 from deepcustom.training.nets.base import parameter_count
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_network
+
+FEW = 1000  # training images that a network is tried on, if val is empty
 
 
 def run(ws: Workspace, subject: str) -> None:
@@ -28,8 +40,13 @@ def run(ws: Workspace, subject: str) -> None:
         val = labelled(load_split(stage, spec, "val"), compute)
 
         net = new_classifier(stage, compute)
-        about = {"kind": "classifier", "dataset": subject, "network": "target"}
+        about: dict[str, Any] = {"kind": "classifier", "dataset": subject, "network": "target"}
         about |= brought(stage, net, params, spec, compute)
+        judged: Module = net
+        if not params.epochs:
+            some = val if len(val[1]) else (train[0][:FEW], train[1][:FEW])
+            judged, healed = tried_target(stage, net, some, spec, compute)
+            about |= healed
         history = {}
         if params.epochs:
             with progress(stage.name, params.epochs) as advance:
@@ -40,7 +57,7 @@ def run(ws: Workspace, subject: str) -> None:
 
         final = {name: curve[-1] for name, curve in history.items()}
         if not history:
-            final = {"val_accuracy": accuracy(net, *val)}
+            final = {"val_accuracy": accuracy(judged, *val)}
         _warn_near_chance(stage.name, final.get("val_accuracy"), val[1])
         stage.log({**final, "parameters": parameter_count(net)}, history)
         if history:

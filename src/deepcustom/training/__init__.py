@@ -1,6 +1,7 @@
 """Networks, the one training loop, and what goes with it: device and precision, weights, checkpoints."""
 
 FOR_OTHERS = {
+    "chance": "whether a network does better than guessing",
     "checkpoint": "what an interrupted training had finished",
     "compute": "device, precision and seeds",
     "epochs": "the epochs in a checkpoint",
@@ -9,9 +10,11 @@ FOR_OTHERS = {
     "nets.base": "what a network is, and making one by its name",
     "nets.exported": "programs that torch exported",
     "nets.foreign": "any network as a classifier",
-    "nets.trial": "trying a network on a few images",
+    "nets.healed": "a network with what it lacks put around it",
+    "nets.trial": "a network tried on a few images before it is trained",
     "prediction": "what a network says of images",
     "rows": "images that may be unread",
+    "trial": "a network tried as attacks will use it",
     "weights": "safetensors files",
 }
 """The modules that other rooms may import, and what each has."""

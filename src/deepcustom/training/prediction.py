@@ -19,6 +19,11 @@ def predict(net: nn.Module, x: Images, batch_size: int = 200) -> Tensor:
     return torch.cat(parts) if parts else net(x[:0])
 
 
+def gets_right(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) bool: which of the answers ``logits`` (N, classes) are ``y`` (N,); nan is no answer, so wrong."""
+    return (logits.argmax(1) == y) & ~logits.isnan().any(1)
+
+
 def accuracy(net: nn.Module, x: Images, y: Tensor) -> float:
     """Share of ``x`` (N, C, H, W) that ``net`` classifies as ``y`` (N,), in 0..1; nan where N is 0."""
-    return float((predict(net, x).argmax(1) == y).float().mean()) if len(x) else float("nan")
+    return float(gets_right(predict(net, x), y).float().mean()) if len(x) else float("nan")

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from deepcustom.base.errors import InputError
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.outputs import place_of_logits, tensor_at
 
 ACTIVATIONS = {
     F.relu,
@@ -43,10 +44,13 @@ class Foreign(Classifier):
     Attributes:
         net: the network: normalised images (N, C, H, W) to logits (N, classes).
         layers: the modules whose outputs are its pre-activations; empty: they are found.
+        classes: number of logits; None: the output is taken as it is, also if it is not one tensor.
+        cast: the number format that normalised images are cast to; None: they stay in float32.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    cast: torch.dtype | None
 
     def __init__(
         self,
@@ -55,20 +59,24 @@ class Foreign(Classifier):
         mean: Sequence[float] = (),
         std: Sequence[float] = (),
         layers: Sequence[str] = (),
+        classes: int | None = None,
     ) -> None:
-        """Wrap ``net``.
+        """Wrap ``net``. If all its weights are of one number format, images are cast to it.
 
         Args:
             net: the network.
             mean: of each channel, subtracted from images in [0, 1]; empty: images stay as they are.
             std: of each channel, by which they are then divided.
             layers: names of modules of ``net``, as ``named_modules`` gives them.
+            classes: number of logits, to find them in a tuple or a dict.
 
         Raises:
             InputError: the network has no such module.
         """
         super().__init__()
-        self.net, self.layers = net, tuple(layers)
+        self.net, self.layers, self.classes = net, tuple(layers), classes
+        formats = {p.dtype for p in net.parameters() if p.is_floating_point()}
+        self.cast = formats.pop() if len(formats) == 1 else None
         for name, values in (("mean", mean), ("std", std)):
             column = torch.tensor(values).view(1, -1, 1, 1) if values else None
             self.register_buffer(name, column, persistent=False)
@@ -79,12 +87,18 @@ class Foreign(Classifier):
                 raise InputError(f"the network has no layer {name!r}; it has: {there}")
 
     def normalized(self, x: Tensor) -> Tensor:
-        """(x - mean) / std for images in [0, 1]."""
-        return x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        """(x - mean) / std for images in [0, 1], in the format that ``net`` takes."""
+        z = x if self.mean is None or self.std is None else (x - self.mean) / self.std
+        return z if self.cast is None else z.to(self.cast)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
-        logits: Tensor = self.net(self.normalized(x))
+        return self._logits(self.net(self.normalized(x)), len(x))
+
+    def _logits(self, out: Any, n: int) -> Tensor:
+        if self.classes is not None and not isinstance(out, Tensor):
+            return tensor_at(out, place_of_logits(out, n, self.classes))
+        logits: Tensor = out
         return logits
 
     def preactivations(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -98,7 +112,7 @@ class Foreign(Classifier):
             return self.net.preactivations(normalized)
         watch = _listed(self.net, self.layers) if self.layers else _Watch()
         with watch as seen:
-            logits = self.net(normalized)
+            logits = self._logits(self.net(normalized), len(x))
         if not seen:
             raise InputError(
                 "no hidden layer was found, since nothing enters a ReLU or one like it: list layers"

@@ -95,6 +95,8 @@ class _Trial:
     def _run(self, x: Tensor) -> Tensor:
         try:
             out: Tensor = self.net(x)
+        except InputError as error:  # of its wrapper
+            raise self._wrong(str(error)) from None
         except Exception as error:  # the network may raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             shape = tuple(x.shape[1:])
