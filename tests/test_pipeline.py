@@ -1357,9 +1357,11 @@ def test_a_network_of_the_users_own_is_scored_apart(
     for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
         monkeypatch.delitem(sys.modules, name)
     before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}
-    words = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
+    alone = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
+    words = [*alone, "--with-siblings"]
     assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
     out = capsys.readouterr().out
+    assert "left out" not in out
     assert "saved in " in out
     assert re.search(r"^checks: \d+ ok, \d+ warn, \d+ fail$", out, re.MULTILINE)
     folder = ws.root / "reports/own/mnist/own"
@@ -1379,6 +1381,38 @@ def test_a_network_of_the_users_own_is_scored_apart(
     shifted = ("--architecture", "examples.own_network:Linear", "--mean", "0.1", "--std", "0.9")
     assert call_main(ws.root, *words, *shifted) == 0
     assert ("own", "square") in attacked
+
+
+def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
+    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other network, set, DGN or train split is there; what is left out is said; nothing is made twice."""
+    ws, _ = copied
+    shutil.copy(ws.root / workspace.network(DATASET, "target"), ws.root / "mine.safetensors")
+    shutil.copy(ws.root / workspace.network(DATASET, "lrp"), ws.root / "other.safetensors")
+    for gone in ("models", "data/adversarial", workspace.split(DATASET, "train")):
+        shutil.rmtree(ws.root / gone)
+    words = ["evaluate", "--subject", DATASET, "--network"]
+    assert call_main(ws.root, *words, "mine.safetensors") == 0
+    out = capsys.readouterr().out
+    (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
+    assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]
+    assert "--with-siblings" in out
+    table = read_csv(ws.root / "reports/own/mnist/mine/results.csv")
+    assert {
+        (row.protocol, row.attack) for row in table if row.protocol in ("transfer", "blackbox")
+    } == {
+        ("transfer", "clean"),
+        ("blackbox", "square"),
+    }
+    assert {row.attack for row in table if row.protocol == "worst"} == {
+        *("clean", "whitebox", "blackbox", "all")
+    }
+    # Another network in between takes nothing away from the first.
+    assert call_main(ws.root, *words, "other.safetensors") == 0
+    attacked.clear()
+    assert call_main(ws.root, *words, "mine.safetensors") == 0
+    assert attacked == []
 
 
 def test_more_images_are_scored_apart(copied: Done, tmp_path: Path) -> None:
