@@ -49,6 +49,8 @@ def read_test_images(path: Path, size: tuple[int, int] | None, place: Path) -> T
     """
     if not path.exists():
         raise InputError(f"--images {path}: there is no such file or folder")
+    if not (path.is_dir() or path.suffix in (".npz", ".parquet")):
+        raise InputError(f"--images {path}: want {FORMS}")
     found = _find(path.resolve())
     if found.halves:
         found = replace(found, items=_tests_of(found))
@@ -63,9 +65,7 @@ def _find(path: Path) -> Images:
         return find_in_parquet(root, name, None, test_alone=True)
     if path.suffix == ".npz" or (path.is_dir() and any(path.glob("*.npy"))):
         return find_in_arrays(root, name, None, test_alone=True)
-    if path.is_dir():
-        return find_in_folder(root, name, test_alone=True)
-    raise InputError(f"--images {path}: want {FORMS}")
+    return find_in_folder(root, name, test_alone=True)
 
 
 def _tests_of(images: Images) -> Callable[[], Iterator[Item]]:
