@@ -197,7 +197,7 @@ class Question:
         train = self.attackers.train or self.data
         start = Start(self.data.shape, len(self.classes), self.eps, len(train.y), count)
         tree = overlay(start.recipes()["every-protocol"], self.settings)
-        n = self.n or tree["n"]
+        n = tree["n"] if self.n is None else self.n
         # A draw by class needs an image of each class on both sides; without a draw all are attacked.
         if isinstance(n, int) and n > count - len(np.unique(self.data.y)):
             n = count

@@ -133,6 +133,10 @@ def _read(loader: Iterable[Any], name: str) -> tuple[Array, Array]:
             found.append(_array(one))
     if not parts[0]:
         raise InputError(f"{name} has no image")
+    shapes = dict.fromkeys(part.shape[1:] for part in parts[0])
+    if len(shapes) > 1:
+        first, second, *_ = shapes
+        raise InputError(f"{name} has images of shape {first} and {second}, want one shape")
     return np.concatenate(parts[0]), np.concatenate(parts[1])
 
 
@@ -141,7 +145,10 @@ def _array(values: Any) -> Array:
         values = values.detach().cpu()
         wide = values.dtype is torch.bfloat16
         return np.asarray((values.float() if wide else values).numpy())
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of unequal length
+        raise InputError(f"want a tensor or an array: {' '.join(str(error).split())}") from None
 
 
 def _images(x: Array, name: str) -> Array:

@@ -7,6 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,13 @@ def _behaviour(net: nn.Module, data: Gathered, compute: Compute) -> str:
     A network in memory has no file of code that could be hashed: it may come from a notebook.
     """
     x, y = Gathered(data.x[:FIRST], data.y[:FIRST]).on(compute)
-    with torch.enable_grad():
+    digest = hashlib.sha256(repr(net).encode())
+    with suppress(RuntimeError), torch.enable_grad():  # it may have no gradient at all
         images = x[:].requires_grad_()
         logits = Counted(net)(images)
+        digest.update(_bytes(logits))
         (gradient,) = torch.autograd.grad(F.cross_entropy(logits.float(), y), images)
-    digest = hashlib.sha256(repr(net).encode())
-    for value in (logits, gradient):
-        digest.update(_bytes(value))
+        digest.update(_bytes(gradient))
     return digest.hexdigest()
 
 
