@@ -149,7 +149,7 @@ class OnePass(Classifier):
         super().__init__()
         self.net = net
         self._shown: list[tuple[Tensor, Sequence[Tensor]]] = []
-        self._answers: dict[tuple[int, bool], list[Answer]] = {}
+        self._answers: dict[tuple[int, bool, bool], list[Answer]] = {}
 
     @contextmanager
     def shown(self, *batches: tuple[Tensor, Sequence[Tensor]]) -> Iterator[None]:
@@ -162,17 +162,28 @@ class OnePass(Classifier):
 
     def preactivations(self, x: Tensor) -> Answer:
         """See :meth:`Classifier.preactivations`."""
+        return self._answer(x, hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes); the network need not know its hidden layers."""
+        return self._answer(x, hidden=False)[1]
+
+    def _answer(self, x: Tensor, *, hidden: bool) -> Answer:
         for number, (whole, parts) in enumerate(self._shown):
             for place, part in enumerate(parts):
                 if part is x:
-                    return self._of_batch(number, whole, [len(one) for one in parts])[place]
-        return self.net.preactivations(x)
+                    sizes = [len(one) for one in parts]
+                    return self._of_batch(number, whole, sizes, hidden)[place]
+        return self._asked(x, hidden)
 
-    def _of_batch(self, number: int, whole: Tensor, sizes: list[int]) -> list[Answer]:
+    def _asked(self, x: Tensor, hidden: bool) -> Answer:
+        return self.net.preactivations(x) if hidden else ({}, self.net(x))
+
+    def _of_batch(self, number: int, whole: Tensor, sizes: list[int], hidden: bool) -> list[Answer]:
         """The answers for each part of a batch; those without gradients do not stand in for those with."""
-        key = number, torch.is_grad_enabled()
+        key = number, torch.is_grad_enabled(), hidden
         if key not in self._answers:
-            seen, logits = self.net.preactivations(whole)
+            seen, logits = self._asked(whole, hidden)
             split = {name: torch.split(values, sizes) for name, values in seen.items()}
             self._answers[key] = [
                 ({name: values[place] for name, values in split.items()}, part)

@@ -8,6 +8,7 @@ FOR_OTHERS = {
     "mapped": "images that are read when they are needed",
     "official": "a data set before anything is drawn from it",
     "sources": "where a built-in data set comes from",
+    "test_images": "test images without a project",
     "whole": "splits written from many images",
 }
 """The modules that other rooms may import, and what each has."""

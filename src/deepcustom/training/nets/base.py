@@ -58,6 +58,12 @@ class MixedPrecision(Classifier):
             seen, logits = self.net.preactivations(x)
         return {name: values.float() for name, values in seen.items()}, logits.float()
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes), float32; the network need not know its hidden layers."""
+        with self.compute.autocast():
+            logits: Tensor = self.net(x)
+        return logits.float()
+
 
 class Conditional(nn.Module):
     """A network from images (N, C, H, W) in [0, 1] and labels (N,) to numbers of that shape in [0, 1].
