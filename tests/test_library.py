@@ -486,3 +486,45 @@ def test_the_library_needs_no_dvc_no_mlflow_and_no_project() -> None:
         "assert not {'dvc', 'mlflow'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class Told(nn.Module):
+    """As other libraries give it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"features": x.flatten(1), "logits": self.net(x).double()}
+
+
+def test_outputs_in_a_dict_are_understood_everywhere(
+    net: Tiny,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = Told(net)
+    found = deepcustom.evaluate(told, *test, EPS, n=30, settings=CHEAP)
+    said = capsys.readouterr().out
+    assert "note: network: it gives more than logits; those are taken from 'logits'" in said
+    assert "note: network: its logits are float64, and are cast to float32" in said
+    assert found.clean > 0.8
+    plain = deepcustom.evaluate(net, *test, EPS, n=30, settings=CHEAP)
+    assert "note:" not in capsys.readouterr().out
+    assert found.clean == plain.clean
+    few = train[0][:100], train[1][:100]
+    attacked = deepcustom.attack(told, test[0][:20], test[1][:20], EPS, method="fgsm")
+    assert attacked.x_adv.shape == test[0][:20].shape
+    deepcustom.train_bank(told, *few, EPS, epochs=1)
+    deepcustom.harden(told, *few, EPS, way="madry", epochs=1)
+
+
+def test_a_network_that_cannot_be_scored_is_one_line(test: tuple[Tensor, Tensor]) -> None:
+    class Mixing(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - x.mean(0))
+
+    with pytest.raises(InputError, match="depends on the other images of the batch"):
+        deepcustom.evaluate(Mixing(), *test, EPS, n=30, settings=CHEAP)

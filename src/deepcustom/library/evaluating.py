@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from deepcustom.evaluation.material import Adaptable, DGNs, Lazy
 from deepcustom.evaluation.scoring import ScoringInputs, Testbed, score
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
-from deepcustom.evaluation.trial import tried_first
+from deepcustom.evaluation.trial import tried_on
 from deepcustom.library import kept
 from deepcustom.library.given import (
     Gathered,
@@ -113,7 +113,10 @@ def evaluate(
         question = Question(
             data, tuple(map(str, range(classes))), radius(eps), attackers, n, settings or {}, seed
         )
-        inputs = tried_first(question.inputs(kept.known(name, ours, data, compute), compute))
+        untried = Network(name, kept.weights_md5(ours), ours)
+        inputs = question.inputs(untried, compute)
+        healed = tried_on(inputs.bed, untried).net
+        inputs = replace(inputs, own=kept.known(name, healed, data, compute))
         scores = score(inputs, kept.store(keep, name, compute))
     return RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
 
