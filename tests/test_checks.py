@@ -388,6 +388,14 @@ def test_noise_is_seen_in_every_check_that_looks_twice(bench):
     assert figures["clean"] != figures["eps_0"]
 
 
+def test_nan_each_time_is_the_same_answer(bench):
+    class Undefined(Scaled):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x) / (torch.arange(len(x)) > 0).float()[:, None] * 0 + self.net(x)
+
+    assert deterministic(bench, Undefined).verdict == "ok"
+
+
 def test_training_mode_is_found(bench):
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
     assert checks.deterministic("it", net.eval(), bench.images[0]).verdict == "ok"
