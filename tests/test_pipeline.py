@@ -622,17 +622,18 @@ def test_a_set_outside_the_ball_is_scored_under_another_name(done: Done, tmp_pat
     assert "nce-unclipped" in (ws.root / workspace.page(DATASET)).read_text()
 
 
-def run_snippet(document: str, ws: Workspace) -> dict[str, Any]:
-    """The Python of a document, run in a project; what it names."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+def run_snippet(heading: str, ws: Workspace) -> dict[str, Any]:
+    """The Python below a heading of docs/models.md, run in a project; what it names."""
+    text = (ROOT / "docs/models.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     with contextlib.chdir(ws.root):
         exec(code, names)
     return names
 
 
-def test_the_six_lines_of_the_readme_run(done: Done) -> None:
-    names = run_snippet("README.md", done[0])
+def test_the_six_lines_about_a_published_bank_run(done: Done) -> None:
+    names = run_snippet("A published bank in six lines", done[0])
     x, x_adv = names["x"].numpy(), names["x_adv"].numpy()
     assert len(x) == SIZES["test"]
     ThreatModel(0.3).verify(x_adv, x)
@@ -640,7 +641,7 @@ def test_the_six_lines_of_the_readme_run(done: Done) -> None:
 
 
 def test_a_bank_hardens_with_arts_trainer_as_the_docs_say(done: Done) -> None:
-    names = run_snippet("docs/models.md", done[0])
+    names = run_snippet("A bank as an ART attack", done[0])
     assert names["classifier"].optimizer.state, "nothing was trained"
     x, y = names["x"].numpy(), names["y"].numpy()
     ThreatModel(0.3).verify(names["attack"].generate(x, y), x)
@@ -1357,9 +1358,11 @@ def test_a_network_of_the_users_own_is_scored_apart(
     for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
         monkeypatch.delitem(sys.modules, name)
     before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}
-    words = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
+    alone = ["evaluate", "--subject", DATASET, "--network", "own.safetensors"]
+    words = [*alone, "--with-siblings"]
     assert call_main(ws.root, *words, "--architecture", "examples.own_network:Linear") == 0
     out = capsys.readouterr().out
+    assert "left out" not in out
     assert "saved in " in out
     assert re.search(r"^checks: \d+ ok, \d+ warn, \d+ fail$", out, re.MULTILINE)
     folder = ws.root / "reports/own/mnist/own"
@@ -1423,6 +1426,38 @@ def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
     )
     checks = {c.name: c.verdict for c in read_checks(ws.root / "reports/own/mnist/odd/checks.json")}
     assert checks["clean-above-chance"] == "fail"  # its weights are drawn
+
+
+def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
+    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other network, set, DGN or train split is there; what is left out is said; nothing is made twice."""
+    ws, _ = copied
+    shutil.copy(ws.root / workspace.network(DATASET, "target"), ws.root / "mine.safetensors")
+    shutil.copy(ws.root / workspace.network(DATASET, "lrp"), ws.root / "other.safetensors")
+    for gone in ("models", "data/adversarial", workspace.split(DATASET, "train")):
+        shutil.rmtree(ws.root / gone)
+    words = ["evaluate", "--subject", DATASET, "--network"]
+    assert call_main(ws.root, *words, "mine.safetensors") == 0
+    out = capsys.readouterr().out
+    (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
+    assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]
+    assert "--with-siblings" in out
+    table = read_csv(ws.root / "reports/own/mnist/mine/results.csv")
+    assert {
+        (row.protocol, row.attack) for row in table if row.protocol in ("transfer", "blackbox")
+    } == {
+        ("transfer", "clean"),
+        ("blackbox", "square"),
+    }
+    assert {row.attack for row in table if row.protocol == "worst"} == {
+        *("clean", "whitebox", "blackbox", "all")
+    }
+    # Another network in between takes nothing away from the first.
+    assert call_main(ws.root, *words, "other.safetensors") == 0
+    attacked.clear()
+    assert call_main(ws.root, *words, "mine.safetensors") == 0
+    assert attacked == []
 
 
 def test_more_images_are_scored_apart(copied: Done, tmp_path: Path) -> None:

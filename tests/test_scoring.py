@@ -17,9 +17,11 @@ from torch import nn
 
 from deepcustom.attacks.bank import DGNBank, ready
 from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.progress import silent
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
+from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.material import Lazy
 from deepcustom.evaluation.results import csv_text
@@ -80,7 +82,7 @@ class Bench:
             self.split,
             "5" * 32,
             subject="mnist",
-            spec=MNIST,
+            classes=MNIST.classes,
             params=EvaluateParams.model_validate(overlaid(SETTINGS, over or {})),
             threat=ThreatModel(eps),
             compute=FLOAT32,
@@ -333,11 +335,11 @@ def test_an_own_network_takes_the_images_of_the_others(
 def test_a_quick_scoring_makes_the_quick_rows_alone(
     bench: Bench, whole: tuple[Path, Scores], full: Path, made: list[tuple[str, str]]
 ) -> None:
-    found = score(replace(bench.inputs(), dgns=None), store(full, "rescore"))
+    found = score(replace(bench.inputs(), dgns=None, quick=True), store(full, "rescore"))
     assert made == []
     assert found.results == [row for row in whole[1].results if is_quick(row)]
     assert (found.checks, found.points, found.pairs) == ([], [], [])
-    fresh = score(replace(bench.inputs(), dgns=None), store(None))
+    fresh = score(replace(bench.inputs(), dgns=None, quick=True), store(None))
     assert kinds(made) == WHITEBOX
     assert csv_text(fresh.results) == csv_text(found.results)
 
@@ -420,3 +422,48 @@ def test_what_is_neither_json_nor_a_tensor_decides_no_piece() -> None:
     one, other = torch.zeros(2), torch.zeros(2, dtype=torch.float64)
     assert len({key({"x": x}) for x in (one, other, one[:0], one.view(1, 2), one.bool())}) == 5
     assert key({"x": one.clone()}) == key({"x": one})
+
+
+def test_without_dgns_sets_and_other_networks_only_what_is_left_is_asked(
+    bench: Bench, tmp_path: Path, made: list[tuple[str, str]]
+) -> None:
+    own = Network("target", "t" * 32, bench.nets["target"])
+    bare = replace(bench.inputs(names=(), sets=()), dgns=None, own=own)
+    found = score(bare, store(tmp_path, "own-target"))
+    rows = {(row.protocol, row.attack) for row in found.results}
+    assert {name for protocol, name in rows if protocol == "blackbox"} == {"square"}
+    assert {name for protocol, name in rows if protocol == "worst"} == {
+        *("clean", "whitebox", "blackbox", "all")
+    }
+    assert {protocol for protocol, _ in rows} == {"transfer", "whitebox", "blackbox", "worst"}
+    assert kinds(made) - {"apgd-t-more"} == EVERY - {"from", "images", "dgn", "dgn-any"}
+    lacking = found.found["target"].left_out()
+    assert list(lacking) == ["transfer", "blackbox", "adaptive"]
+    assert score(bench.inputs(), store(None)).found["target"].left_out() == {}
+
+
+def test_an_interrupted_network_keeps_its_pieces_while_another_is_scored(
+    bench: Bench, tmp_path: Path, made: list[tuple[str, str]]
+) -> None:
+    def inputs(name: str) -> ScoringInputs:
+        own = Network(name, name.ljust(32, "0"), bench.nets[name])
+        return replace(bench.inputs(names=(), sets=()), dgns=None, own=own)
+
+    def begin(inputs: ScoringInputs) -> None:
+        assert inputs.own
+        victim = inputs.bed.victim(inputs.own, silent)
+        with store(tmp_path, "own-target") as kept:
+            pieces = Pieces(victim, inputs.own.md5, kept)
+            pieces.check("deterministic", lambda: Check("deterministic", "target", "ok", {}, "x"))
+            raise KeyboardInterrupt
+
+    first = inputs("target")
+    with pytest.raises(KeyboardInterrupt):
+        begin(first)
+    before = pieces_in(tmp_path)
+    assert len(before) == 1
+    score(inputs("other"), store(tmp_path, "own-other"))
+    assert set(before) < set(pieces_in(tmp_path))
+    made.clear()
+    score(first, store(tmp_path, "own-target"))
+    assert ("target", "deterministic") not in made

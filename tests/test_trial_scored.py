@@ -53,7 +53,7 @@ def bed(digits: Split) -> Testbed:
         digits.take(np.arange(1000, 1200)),
         "md5",
         subject="mnist",
-        spec=find_source("mnist").spec,
+        classes=find_source("mnist").spec.classes,
         params=PARAMS,
         threat=ThreatModel(0.1),
         compute=FLOAT32,

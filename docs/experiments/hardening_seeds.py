@@ -157,7 +157,7 @@ def harden(
 
     ``epochs``: replaces the network's own number of epochs.
     """
-    spec, compute = known.bed.spec, known.bed.compute
+    spec, compute = load_dataset(stage), known.bed.compute
     params = settings(stage, name)
     budget = params.training.model_copy(update={"epochs": epochs or params.training.epochs})
     params = params.model_copy(update={"training": budget})

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import AdversarialSet as AdversarialSet
     from deepcustom.data.arrays import Split as Split
     from deepcustom.data.datasets import load_spec as load_spec
+    from deepcustom.library.attacking import attack as attack
+    from deepcustom.library.bank import load_bank as load_bank
+    from deepcustom.library.bank import train_bank as train_bank
+    from deepcustom.library.evaluating import evaluate as evaluate
+    from deepcustom.library.hardening import harden as harden
     from deepcustom.training.compute import FLOAT32 as FLOAT32
     from deepcustom.training.compute import Compute as Compute
     from deepcustom.training.nets.base import Classifier as Classifier
@@ -35,10 +40,15 @@ HOMES = {
     "LossContext": "deepcustom.attacks.losses.base",
     "Split": "deepcustom.data.arrays",
     "ThreatModel": "deepcustom.attacks.threat",
+    "attack": "deepcustom.library.attacking",
     "art_classifier": "deepcustom.attacks.art",
+    "evaluate": "deepcustom.library.evaluating",
+    "harden": "deepcustom.library.hardening",
+    "load_bank": "deepcustom.library.bank",
     "load_network": "deepcustom.training.weights",
     "load_spec": "deepcustom.data.datasets",
     "register_loss": "deepcustom.attacks.losses.base",
+    "train_bank": "deepcustom.library.bank",
 }
 """What others may use, and the module that each is in; loaded when it is first asked for."""
 

@@ -74,7 +74,7 @@ class DGNBank(DGN):
                 x_adv[part] = threat.project(g, batch)[: len(part)].to(x.device)
         return x_adv
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write all DGNs to one safetensors file, weights in half precision."""
         tensors = {
             f"{label}.{name}": stored(tensor)
@@ -82,7 +82,9 @@ class DGNBank(DGN):
             for name, tensor in net.state_dict().items()
         }
         about = {"dataset": self.dataset, "loss": self.loss, "output": self.output}
-        save_tensors(path, tensors, {"kind": "dgn-bank", "classes": len(self.generators), **about})
+        save_tensors(
+            Path(path), tensors, {"kind": "dgn-bank", "classes": len(self.generators), **about}
+        )
 
     @classmethod
     def load(

@@ -103,11 +103,11 @@ class ConditionalDGN(DGN):
                 made.append(threat.project(offered, images).to(x.device))
         return torch.cat(made) if made else torch.empty_like(x)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write it to a safetensors file; weights that are exact in half precision take half the space."""
         about = {"dataset": self.dataset, "loss": self.loss, "per_class": self.per_class}
         tensors = {name: _exact(tensor) for name, tensor in self.generator.state_dict().items()}
-        save_tensors(path, tensors, {"kind": KIND, **about})
+        save_tensors(Path(path), tensors, {"kind": KIND, **about})
 
     @classmethod
     def load(

@@ -16,6 +16,7 @@ from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, U
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
+from deepcustom.cli.evaluate import evaluate
 from deepcustom.cli.init import init
 from deepcustom.pipeline.workspace import SPLITS
 
@@ -140,58 +141,7 @@ def train_online(subject: Subject, network: Network) -> None:
     stage.run(_here(), subject, network)
 
 
-@app.command("evaluate", rich_help_panel=STAGES)
-def evaluate(
-    subject: Subject,
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            help="Score your own network instead: a .safetensors file, or a .pt2 of torch.export."
-        ),
-    ] = None,
-    architecture: Annotated[
-        str | None,
-        typer.Option(
-            help="package.module:Class of its weights; by default this project's own network."
-        ),
-    ] = None,
-    mean: Annotated[
-        str, typer.Option(help="Of each channel, as 0.49,0.48,0.45: normalise images before it.")
-    ] = "",
-    std: Annotated[str, typer.Option(help="Likewise, what they are then divided by.")] = "",
-    n: Annotated[
-        int | None, typer.Option(min=1, help="Test images to attack; by default as in params.yaml.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what --network or --n find; by default below reports/own."),
-    ] = None,
-) -> None:
-    """Score every network under every protocol; print and save tables and checks."""
-    from deepcustom.stages import evaluate as stage
-
-    if network is None and n is None:
-        if architecture or mean or std or out:
-            raise InputError("--architecture, --mean, --std and --out go with --network or --n")
-        stage.run(_here(), subject)
-    else:
-        stage.run_own(
-            _here(),
-            subject,
-            network=network,
-            architecture=architecture,
-            mean=_numbers("--mean", mean),
-            std=_numbers("--std", std),
-            n=n,
-            out=out,
-        )
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise InputError(f"{option} {text!r}: want numbers with commas between them") from None
+app.command("evaluate", rich_help_panel=STAGES)(evaluate)
 
 
 @app.command("report", rich_help_panel=STAGES)
@@ -400,6 +350,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    words: list[str] = []
     try:
         words = _renewed(sys.argv[1:])
         with heartbeat(" ".join(["deepcustom", *words])):
@@ -409,13 +360,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         if _was_interrupted(error):
-            _tell_interrupted()
+            _tell_interrupted(words)
             sys.exit(INTERRUPTED)
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _tell_interrupted()
+            _tell_interrupted(words)
         raise
 
 
@@ -426,5 +377,6 @@ def _was_interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _tell_interrupted() -> None:
-    print("interrupted; nothing half-written is left", file=sys.stderr)
+def _tell_interrupted(words: Sequence[str]) -> None:
+    goes_on = "the same command goes on" if words[:1] == ["evaluate"] else ""
+    print(f"interrupted; {goes_on or 'nothing half-written is left'}", file=sys.stderr)

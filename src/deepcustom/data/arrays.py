@@ -95,7 +95,7 @@ class Split(_Arrays):
     """Clean images.
 
     Attributes:
-        x: images, uint8 (N, C, H, W) in 0..255.
+        x: images, uint8 (N, C, H, W) in 0..255; in memory also float32 in [0, 1].
         y: labels (N,), uint8, or uint16 for more than 256 classes.
         index: row of each image in the official split, int64 (N,), no row twice.
     """
@@ -136,7 +136,7 @@ class AdversarialSet(_Arrays):
     """The images that one attack made from a split or from a part of it; the set may be empty.
 
     Attributes:
-        x: the images they were made from, uint8 (N, C, H, W) in 0..255.
+        x: the images they were made from, uint8 (N, C, H, W) in 0..255; in memory also float32 in [0, 1].
         x_adv: adversarial images, float32 (N, C, H, W) in [0, 1].
         y: true labels (N,), uint8, or uint16 for more than 256 classes.
         index: row of each image in the official split, int64 (N,), no row twice.

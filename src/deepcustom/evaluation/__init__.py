@@ -5,6 +5,7 @@ FOR_OTHERS = {
     "check_table": "the checks on an evaluation, a row each",
     "checks": "what a check is",
     "comparison": "results held against earlier ones",
+    "curves": "accuracy against radius and steps",
     "files": "checks, curves and pairs as files",
     "full": "every attack on one network",
     "material": "what attackers bring along",
@@ -16,5 +17,7 @@ FOR_OTHERS = {
     "statistics": "paired tests",
     "transfer": "images made against another network",
     "trial": "a user's network tried before it is scored",
+    "victim": "a network under attack",
+    "whitebox": "attacks by someone who knows the weights",
 }
 """The modules that other rooms may import, and what each has."""

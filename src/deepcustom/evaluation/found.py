@@ -88,6 +88,19 @@ class Evaluation:
         """(n,) bool: which images are right without an attack and stand against everything that was tried."""
         return torch.stack([self.left(protocol) for protocol in self.stands]).all(0)
 
+    def left_out(self) -> dict[str, str]:
+        """Protocol that was left out, wholly or in part → what it lacked."""
+        lacking = {}
+        if "transfer" not in self.stands:
+            lacking["transfer"] = "no images made against another network"
+        if not any(name.startswith("from-") for name in self.stands.get("blackbox", {})):
+            lacking["blackbox"] = (
+                "no other networks to make images against, so Square alone attacks"
+            )
+        if "adaptive" not in self.stands:
+            lacking["adaptive"] = "no DGNs to adapt"
+        return lacking
+
     def spent(self, protocol: str) -> Cost:
         """The total cost of all attacks of one protocol."""
         own = (cost for (name, _), cost in self.costs.items() if name == protocol)

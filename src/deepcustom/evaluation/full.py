@@ -42,12 +42,12 @@ def evaluate_all(
     Args:
         victim: the network and the images.
         params: all settings.
-        material: what attackers have at hand.
+        material: what attackers have at hand; a protocol that nothing is there for is left out.
         pieces: the stored pieces of this network; None: nothing is kept.
         compute: device and precision for the DGNs that are adapted.
 
     Returns:
-        All protocols, the curves and the checks; ``stands["clean"]`` holds the answers without an attack.
+        The protocols, the curves and the checks; ``stands["clean"]`` holds the answers without an attack.
     """
     found = Evaluation()
     pieces = pieces or Pieces(victim, "")
@@ -79,7 +79,8 @@ def _attacks(
     if checks.beaten(left, found.stands["blackbox"]["square"]) > checks.FEW:
         # An attacker who knows the weights should beat Square: spend more before believing otherwise.
         yield spend_more(victim, params.autoattack, left)
-    yield from adaptive(victim, material.dgns, params.adaptive, compute=compute)
+    if material.dgns is not None:
+        yield from adaptive(victim, material.dgns, params.adaptive, compute=compute)
 
 
 def _attack(attacks: Iterator[Attack], found: Evaluation, pieces: Pieces) -> None:

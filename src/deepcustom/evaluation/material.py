@@ -51,11 +51,11 @@ class Material:
     """What the attackers of one network have at hand.
 
     Attributes:
-        dgns: the DGNs to adapt to the network.
+        dgns: the DGNs to adapt to the network; None: the adaptive protocol is left out.
         sets: name of an adversarial set → (n,) bool, which of its images the network gets right.
         surrogates: name of another network → images made against it, (n, C, H, W).
     """
 
-    dgns: Lazy[Adaptable]
+    dgns: Lazy[Adaptable] | None = None
     sets: Mapping[str, Tensor] = field(default_factory=dict)
     surrogates: Mapping[str, Lazy[Tensor]] = field(default_factory=dict)

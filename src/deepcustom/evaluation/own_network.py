@@ -6,7 +6,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,6 +19,23 @@ from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.weights import load_weights
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """What the user says of a network of their own; see :func:`load_own`.
+
+    Attributes:
+        path: its file.
+        architecture: ``package.module:Class``, if the file holds weights alone.
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+    """
+
+    path: Path
+    architecture: str | None = None
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
 
 
 def load_own(
@@ -45,17 +64,7 @@ def load_own(
     Raises:
         InputError: the file or the class cannot be loaded, or weights do not fit the class.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
-    if path.suffix == ".pt2":
-        if architecture:
-            raise InputError(f"{path} holds its own architecture: leave --architecture out")
-        net: nn.Module = load_exported(path)
-    elif path.suffix == ".safetensors":
-        net = build(architecture) if architecture else default()
-        load_weights(net, path)
-    else:
-        raise InputError(f"{path}: want .safetensors or .pt2; a pickle (.pt, .pth) is not read")
+    net = read_own(path, default, architecture)
     net = net.to(compute.device)
     if mean or std:
         channels = spec.shape[0]
@@ -63,6 +72,30 @@ def load_own(
             raise InputError(f"--mean and --std: want {channels} numbers each, std above 0")
         net = Foreign(net, mean=mean, std=std).to(compute.device)
     net.eval().requires_grad_(False)
+    return net
+
+
+def read_own(
+    path: Path,
+    default: Callable[[], nn.Module],
+    architecture: str | None = None,
+    **facts: Any,
+) -> nn.Module:
+    """Read a network as its file has it; ``facts`` are told to its class, if it has such parameters.
+
+    Raises:
+        InputError: the file or the class cannot be loaded.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    if path.suffix == ".pt2":
+        if architecture:
+            raise InputError(f"{path} holds its own architecture: leave --architecture out")
+        return load_exported(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: want .safetensors or .pt2; a pickle (.pt, .pth) is not read")
+    net = build(architecture, **facts) if architecture else default()
+    load_weights(net, path)
     return net
 
 

@@ -16,7 +16,6 @@ from deepcustom.base.progress import Advance, progress
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import draws
 from deepcustom.data.arrays import Split, labels
-from deepcustom.data.datasets import DatasetSpec
 from deepcustom.data.mapped import MappedImages
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
@@ -45,7 +44,7 @@ class Testbed:
 
     Attributes:
         subject: name of the subject whose networks are scored.
-        spec: the data set.
+        classes: names of the labels.
         params: all settings.
         threat: ball and range.
         compute: device and precision.
@@ -58,7 +57,7 @@ class Testbed:
     __test__ = False  # for pytest, as with TestSet
 
     subject: str
-    spec: DatasetSpec
+    classes: Sequence[str]
     params: EvaluateParams
     threat: ThreatModel
     compute: Compute
@@ -74,7 +73,7 @@ class Testbed:
         md5: str,
         *,
         subject: str,
-        spec: DatasetSpec,
+        classes: Sequence[str],
         params: EvaluateParams,
         threat: ThreatModel,
         compute: Compute,
@@ -87,7 +86,7 @@ class Testbed:
         chosen = draws.subset(split, size, seed).index
         rows = torch.from_numpy(np.searchsorted(split.index, np.sort(chosen)))
         clean = TestSet(CLEAN, md5, x, y)
-        return cls(subject, spec, params, threat, compute, seed, split, clean, rows)
+        return cls(subject, classes, params, threat, compute, seed, split, clean, rows)
 
     @cached_property
     def attacked(self) -> tuple[Tensor, Tensor]:
@@ -101,7 +100,7 @@ class Testbed:
             network.net,
             *self.attacked,
             self.threat,
-            self.spec.num_classes,
+            len(self.classes),
             derive_seed(self.seed, network.name),
             self.compute,
             advance,
@@ -116,10 +115,10 @@ class ScoringInputs:
         bed: the images, and all settings.
         networks: the subject's networks, in the order of the table.
         sets: adversarial test sets, in the order of the table; read once, one after the other.
-        dgns: the DGNs to adapt to each network; None: score only the protocols of :data:`QUICK`, without
-            checks and curves.
+        dgns: the DGNs to adapt to each network; None: the adaptive protocol is left out.
         own: score this network instead of those of the subject. Those then only serve as surrogates.
         reads: stage and item of every run that trained → the paths it read.
+        quick: whether to score only the protocols of :data:`QUICK`, without checks and curves.
     """
 
     bed: Testbed
@@ -128,6 +127,7 @@ class ScoringInputs:
     dgns: Lazy[Adaptable] | None = None
     own: Network | None = None
     reads: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    quick: bool = False
 
 
 @dataclass
@@ -140,6 +140,7 @@ class Scores:
         points: the points of the curves, each with its network's name.
         pairs: a paired test of every two networks, on which images stand against everything.
         seconds: network, protocol and attack → the seconds the attack took when it was run.
+        found: network → all that was found on it, image by image.
     """
 
     results: list[Result] = field(default_factory=list)
@@ -147,6 +148,7 @@ class Scores:
     points: list[tuple[str, Point]] = field(default_factory=list)
     pairs: list[PairedTest] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    found: dict[str, Evaluation] = field(default_factory=dict)
 
 
 def is_quick(result: Result) -> bool:
@@ -161,17 +163,16 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
         inputs: the networks, and what they are scored on.
         store: holds the attacks that earlier runs made, and keeps those of this run.
     """
-    bed, quick = inputs.bed, inputs.dgns is None
+    bed, quick = inputs.bed, inputs.quick
     networks = inputs.networks if inputs.own is None else [inputs.own]
     scores = Scores()
     stands, on_sets = _transfer(bed, networks, inputs.sets, scores)
-    worst: dict[str, Tensor] = {}
     with store, progress(f"evaluate@{bed.subject}", _steps(inputs, networks)) as advance:
         surrogates = {} if quick else _surrogates(bed, inputs.networks, store, advance)
         for network in networks:
             victim = bed.victim(network, advance)
             pieces = Pieces(victim, network.md5 + network.source, store)
-            if inputs.dgns is None:
+            if quick:
                 found = evaluate_whitebox(victim, bed.params, pieces)
             else:
                 others = {name: x for name, x in surrogates.items() if name != network.name}
@@ -179,8 +180,8 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
                 found = evaluate_all(victim, bed.params, material, pieces, compute=bed.compute)
             pieces.resumed()
             _add(scores, bed, network, found, quick)
-            worst[network.name] = found.worst()
     if inputs.own is None and not quick:
+        worst = {name: found.worst() for name, found in scores.found.items()}
         scores.checks[:0] = on_sets
         scores.checks += _overall(bed, inputs.reads, worst)
         scores.pairs = [mcnemar(a, b, worst[a], worst[b]) for a, b in combinations(worst, 2)]
@@ -192,19 +193,21 @@ def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:
     """The number of steps of progress: for each network one per attack, one for curves, one for checks."""
     whitebox = len(inputs.bed.params.whitebox) + 2
     total = whitebox * len(networks)
-    if inputs.dgns is not None:
+    if not inputs.quick:
         known = {network.name for network in inputs.networks}
-        total += sum(len(known - {network.name}) + 1 + 2 + 2 for network in networks)
+        adapted = 0 if inputs.dgns is None else 2
+        total += sum(len(known - {network.name}) + 1 + adapted + 2 for network in networks)
     return total
 
 
 def _add(scores: Scores, bed: Testbed, network: Network, found: Evaluation, quick: bool) -> None:
     """Add what was found on one network to the scores."""
+    scores.found[network.name] = found
     scores.results += _rows(bed, network, found, quick)
     scores.checks += found.checks
     scores.points += [(network.name, point) for point in found.points]
     if not quick:
-        labels, y, clean = bed.spec.classes, bed.attacked[1], found.stands[CLEAN][CLEAN]
+        labels, y, clean = bed.classes, bed.attacked[1], found.stands[CLEAN][CLEAN]
         rows = by_class(network.name, labels, y, clean, found.worst())
         if unequal(rows):
             scores.checks.append(class_check(network.name, rows))

@@ -71,5 +71,7 @@ def _label_leak(name: str, made: AdversarialSet, seed: int) -> list[Check]:
     counts = np.bincount(few.y) if len(few) else np.zeros(1, np.int64)
     if len(few) < 100 or counts[counts > 0].min() < 2:
         return []
-    clean = few.x.astype(np.float32) / np.float32(255)
+    clean = few.x.astype(np.float32)
+    if few.x.dtype == np.uint8:
+        clean /= np.float32(255)
     return [checks.label_in_perturbation(f"{name} (set)", few.x_adv - clean, few.y, seed)]

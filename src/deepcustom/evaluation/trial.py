@@ -14,9 +14,9 @@ from deepcustom.evaluation.transfer import Network
 from deepcustom.training.trial import BATCH, Trial, tried
 
 if TYPE_CHECKING:
-    from deepcustom.evaluation.scoring import Testbed
+    from deepcustom.evaluation.scoring import ScoringInputs, Testbed
 
-__all__ = ["Trial", "batch_sizes", "say", "tried", "tried_on"]
+__all__ = ["Trial", "batch_sizes", "say", "tried", "tried_first", "tried_on"]
 
 
 def batch_sizes(params: EvaluateParams, n: int) -> list[int]:
@@ -51,6 +51,16 @@ def tried_on(bed: Testbed, network: Network) -> Network:
         return network
     kept = json.dumps([network.source, trial.remedy.as_json()], sort_keys=True)
     return replace(network, net=trial.net, source=hashlib.sha256(kept.encode()).hexdigest())
+
+
+def tried_first(inputs: ScoringInputs) -> ScoringInputs:
+    """Inputs of a scoring, with the user's network as :func:`tried_on` gives it.
+
+    Raises:
+        InputError: as there.
+    """
+    own = inputs.own
+    return inputs if own is None else replace(inputs, own=tried_on(inputs.bed, own))
 
 
 def say(notes: Iterable[str]) -> None:

@@ -32,6 +32,7 @@ def score_inputs(
     params: EvaluateParams,
     *,
     own: Network | None = None,
+    alone: bool = False,
     quick: bool = False,
 ) -> ScoringInputs:
     """Read every network and every adversarial test set that rows name for a subject.
@@ -41,13 +42,16 @@ def score_inputs(
         spec: the data set.
         params: the settings of the evaluation.
         own: score this network instead of the subject's.
+        alone: read no other network, no set and no DGN; what needs them is left out.
         quick: leave out what only the slow protocols need.
     """
     bed = testbed(stage, spec, params)
+    if alone:
+        return ScoringInputs(bed, [], [], own=own)
     known = load_networks(stage, networks(stage.tree, stage.row.subject), bed.compute)
     sets = stored_sets(stage, spec, adversarial_sets(stage.tree, stage.row.subject))
     if quick:
-        return ScoringInputs(bed, known, sets, own=own)
+        return ScoringInputs(bed, known, sets, own=own, quick=True)
     dgns = _dgns(stage, spec, params.adaptive.bank, bed.compute)
     reads = {} if own else _training_reads(stage)
     return ScoringInputs(bed, known, sets, dgns, own, reads)
@@ -71,7 +75,7 @@ def testbed(stage: StageRun, spec: DatasetSpec, params: EvaluateParams) -> Testb
         split,
         _md5(stage, workspace.split(stage.row.dataset, "test")),
         subject=stage.row.subject,
-        spec=spec,
+        classes=spec.classes,
         params=params,
         threat=threat,
         compute=compute,

@@ -4,6 +4,7 @@ FOR_OTHERS = {
     "cards": "a card for a model",
     "figures": "pictures",
     "page": "the page of a subject",
+    "printed": "what a scoring found, for the terminal",
     "tables": "tables for the terminal and for Markdown",
 }
 """The modules that other rooms may import, and what each has."""

@@ -31,9 +31,11 @@ PAIRS: dict[Part, tuple[str, str]] = {
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def find_in_arrays(root: Path, path: str, classes: tuple[str, ...] | None) -> Images:
+def find_in_arrays(
+    root: Path, path: str, classes: tuple[str, ...] | None, *, test_alone: bool = False
+) -> Images:
     """The images in the folder or ``.npz`` at ``path`` below ``root``: uint8 (N, H, W), (N, H, W, C) or
-    (N, C, H, W), labels integers (N,).
+    (N, C, H, W), labels integers (N,). With ``test_alone``, there may be ``x_test`` and ``y_test`` alone.
 
     Raises:
         InputError: an array is missing, cannot be read, or has another dtype, shape or length. The message
@@ -42,7 +44,8 @@ def find_in_arrays(root: Path, path: str, classes: tuple[str, ...] | None) -> Im
     arrays = _arrays(root, path)
     parts = [part for part in PAIRS if PAIRS[part][0] in arrays]
     halves = parts == ["train", "test"]
-    if not halves and parts not in (["train"], ["all"]):
+    lonely = [["train"], ["all"], *([["test"]] if test_alone else [])]
+    if not halves and parts not in lonely:
         found = ", ".join(sorted(arrays)) or "none"
         raise InputError(
             f"{path}: arrays must be x_train, y_train, x_test, y_test, or x, y; found {found}"

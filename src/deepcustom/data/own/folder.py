@@ -11,8 +11,10 @@ from deepcustom.data.own.pixels import SUFFIXES, from_file
 from deepcustom.data.own.source import Images, Item, Part
 
 
-def find_in_folder(root: Path, path: str) -> Images:
+def find_in_folder(root: Path, path: str, *, test_alone: bool = False) -> Images:
     """The images in the folder ``path`` below ``root``; classes are sorted by name, and so are files.
+
+    With ``test_alone``, the images may be those of a ``test`` that has no ``train`` beside it.
 
     Hidden files are left out, and so are files whose suffix is none of an image's; the latter are counted.
 
@@ -25,15 +27,15 @@ def find_in_folder(root: Path, path: str) -> Images:
     inside = {entry.name for entry in _folders(root, path)}
     halves: tuple[Part, ...] = ("train", "test")
     named = [part for part in halves if part in inside]
-    if named == ["test"]:
+    if named == ["test"] and not test_alone:
         raise InputError(f"{path} has a folder test and no folder train")
     if named and (others := sorted(inside - set(named))):
         raise InputError(
             f"{path}/{others[0]}: beside {' and '.join(named)} there may be no other folder"
         )
     parts: dict[Part, str] = {part: f"{path}/{part}" for part in named}
-    if named == ["train"]:
-        parts = {"all": f"{path}/train"}
+    if len(named) == 1:
+        parts = {"all": f"{path}/{named[0]}"}
     return _images(root, path, parts or {"all": path})
 
 

@@ -60,7 +60,7 @@ class Gathered:
 
 
 def gather(
-    images: Images, form: Form, folder: Path, advance: Advance
+    images: Images, form: Form, folder: Path, advance: Advance, *, every_class: bool = True
 ) -> tuple[dict[str, Gathered], tuple[str, ...]]:
     """Read every image of a source once, and write the pixels of each part to ``folder``.
 
@@ -70,6 +70,7 @@ def gather(
             count.
         folder: created if missing.
         advance: told of every image.
+        every_class: whether each class must have an image in every part.
 
     Returns:
         The parts, which are ``train`` and ``test``, or ``all``; and the names of the classes.
@@ -94,7 +95,7 @@ def gather(
                 parts[item.part].add(item)
             advance(steps=len(items))
     _check_parts(images.place, parts)
-    return parts, _check_classes(images, parts)
+    return parts, _check_classes(images, parts, every_class)
 
 
 def _read(items: Iterator[Item], form: Form) -> Iterator[tuple[Sequence[Item], Sequence[Pixels]]]:
@@ -144,8 +145,10 @@ def _check_parts(place: str, parts: dict[str, Gathered]) -> None:
         )
 
 
-def _check_classes(images: Images, parts: dict[str, Gathered]) -> tuple[str, ...]:
-    """The names of the classes, after a check that each has images in every part."""
+def _check_classes(
+    images: Images, parts: dict[str, Gathered], every_class: bool
+) -> tuple[str, ...]:
+    """The names of the classes, after a check that each has images in every part, if it must."""
     counts = {name: np.bincount(part.y(), minlength=1) for name, part in parts.items()}
     most = max(map(len, counts.values()))
     classes = images.classes or tuple(map(str, range(most)))
@@ -154,7 +157,7 @@ def _check_classes(images: Images, parts: dict[str, Gathered]) -> tuple[str, ...
         raise InputError(f"{images.place}: {len(classes)} class(es), expected {allowed}")
     for part, count in counts.items():
         there = np.pad(count, (0, len(classes) - len(count)))
-        if not there.all():
+        if every_class and not there.all():
             name = classes[int(np.flatnonzero(there == 0)[0])]
             side = "" if part == "all" else f" in {part}"
             raise InputError(f"{images.place}: class {name} has no image{side}")

@@ -20,16 +20,19 @@ _HALVES: tuple[Part, ...] = ("train", "test")
 _ROWS = 64  # of one read
 
 
-def find_in_parquet(root: Path, path: str, classes: tuple[str, ...] | None) -> Images:
+def find_in_parquet(
+    root: Path, path: str, classes: tuple[str, ...] | None, *, test_alone: bool = False
+) -> Images:
     """The images in the ``.parquet`` file or folder at ``path`` below ``root``.
 
     A row has its image as bytes, or as the hub's struct of ``bytes`` and ``path``, and an integer label.
+    With ``test_alone``, the files may be those of a test part alone.
     Names of classes come from ``classes``, else from what the hub wrote into the file's schema.
 
     Raises:
         InputError: a file cannot be read, or lacks a column. The message is one line that names it.
     """
-    files = _files(root, path)
+    files = _files(root, path, test_alone)
     total, names = 0, classes
     for file, _ in files:
         with _reading(file), _opened(root / file) as table:
@@ -44,7 +47,7 @@ def find_in_parquet(root: Path, path: str, classes: tuple[str, ...] | None) -> I
     return Images(path, items, names, total, files[0][1] != "all")
 
 
-def _files(root: Path, path: str) -> list[tuple[str, Part]]:
+def _files(root: Path, path: str, test_alone: bool) -> list[tuple[str, Part]]:
     """The files in order, each with its part: by its name, else by that of its folder."""
     full = root / path
     if full.is_file():
@@ -59,7 +62,7 @@ def _files(root: Path, path: str) -> list[tuple[str, Part]]:
         raise InputError(
             f"{unnamed[0]}: other files are called train and test, and this is neither: move it away"
         )
-    if set(parts.values()) == {"train"}:
+    if set(parts.values()) in ({"train"}, *([{"test"}] if test_alone else [])):
         return [(file, "all") for file in found]
     if set(parts.values()) == {"test"}:
         raise InputError(f"{path} has files of test and none of train")

@@ -1,0 +1,142 @@
+"""``deepcustom evaluate``: the stage, a network of the user's own in a project, or one without a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepcustom.base.errors import InputError
+
+if TYPE_CHECKING:
+    from deepcustom.evaluation.own_network import OwnFile
+
+Subject = Annotated[
+    str | None, typer.Option(help="What is attacked: its name below subjects in params.yaml.")
+]
+Network = Annotated[
+    Path | None,
+    typer.Option(
+        help="Score your own network instead: a .safetensors file, or a .pt2 of torch.export."
+    ),
+]
+ClassName = Annotated[
+    str | None,
+    typer.Option(
+        help="package.module:Class of its weights; by default this project's own network."
+    ),
+]
+Mean = Annotated[
+    str, typer.Option(help="Of each channel, as 0.49,0.48,0.45: normalise images before it.")
+]
+Std = Annotated[str, typer.Option(help="Likewise, what they are then divided by.")]
+Count = Annotated[
+    int | None,
+    typer.Option(min=1, help="Test images to attack; by default as in params.yaml, else 500."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for what --network or --n find; by default below reports/own, without a project "
+        "below scores."
+    ),
+]
+Siblings = Annotated[
+    bool,
+    typer.Option(
+        "--with-siblings",
+        help="Attack --network with the project's sets, its other networks and its DGNs, too.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        help="Without a project: test images, as a folder with a sub-folder for each class, .npy, .npz or "
+        "parquet; of those with a test part, that part."
+    ),
+]
+Eps = Annotated[
+    str | None,
+    typer.Option(help="With --images: the largest change of a pixel, such as 0.1 or 8/255."),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(min=1, max=256, help="With --images: pixels a side that they are brought to."),
+]
+
+
+def evaluate(
+    subject: Subject = None,
+    network: Network = None,
+    architecture: ClassName = None,
+    mean: Mean = "",
+    std: Std = "",
+    n: Count = None,
+    out: Out = None,
+    with_siblings: Siblings = False,
+    images: Images = None,
+    eps: Eps = None,
+    size: Size = None,
+) -> None:
+    """Score every network under every protocol; print and save tables and checks."""
+    if network is None and (architecture or mean or std or with_siblings):
+        raise InputError("--architecture, --mean, --std and --with-siblings go with --network")
+    brought = None
+    if network is not None:
+        from deepcustom.evaluation.own_network import OwnFile
+
+        numbers = _numbers("--mean", mean), _numbers("--std", std)
+        brought = OwnFile(network, architecture, *numbers)
+    if images is not None:
+        if subject is not None or with_siblings:
+            raise InputError("--images takes the place of a project: leave --subject out")
+        _alone(brought, images, eps, size, n, out)
+    elif subject is None:
+        raise InputError("--subject is missing; or --images, for a network without a project")
+    elif eps is not None or size is not None:
+        raise InputError("--eps and --size go with --images; a project has them in params.yaml")
+    else:
+        _in_project(subject, brought, with_siblings, n, out)
+
+
+def _in_project(
+    subject: str, brought: OwnFile | None, siblings: bool, n: int | None, out: Path | None
+) -> None:
+    from deepcustom.pipeline.workspace import Workspace
+    from deepcustom.stages import evaluate as stage
+
+    if brought is not None or n is not None:
+        stage.run_own(Workspace.here(), subject, brought=brought, siblings=siblings, n=n, out=out)
+    elif out is not None:
+        raise InputError("--out goes with --network or --n")
+    else:
+        stage.run(Workspace.here(), subject)
+
+
+def _alone(
+    brought: OwnFile | None,
+    images: Path,
+    eps: str | None,
+    size: int | None,
+    n: int | None,
+    out: Path | None,
+) -> None:
+    """Score a network on images, both from files, and print what was found."""
+    if brought is None or eps is None:
+        lacking = "--eps" if brought else "--network"
+        raise InputError(f"{lacking} is missing: --images goes with --network and --eps")
+    from deepcustom.library.alone import score_alone
+    from deepcustom.report.printed import print_scores
+
+    folder = out or Path("scores") / brought.path.stem
+    found, dataset = score_alone(brought, images, eps, folder=folder, size=size, n=n)
+    print_scores(found, dataset, {})
+    print(f"saved in {folder}")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise InputError(f"{option} {text!r}: want numbers with commas between them") from None

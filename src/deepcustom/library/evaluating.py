@@ -1,0 +1,234 @@
+"""Scoring a network in memory: every protocol that there is something for, the checks, and the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import ConditionalDGN
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import validate
+from deepcustom.base.rows import overlay
+from deepcustom.base.settings import EvaluateParams
+from deepcustom.data.arrays import AdversarialSet
+from deepcustom.evaluation.material import Adaptable, DGNs, Lazy
+from deepcustom.evaluation.scoring import ScoringInputs, Testbed, score
+from deepcustom.evaluation.sets import StoredSet
+from deepcustom.evaluation.transfer import Network
+from deepcustom.evaluation.trial import tried_on
+from deepcustom.library import kept
+from deepcustom.library.given import (
+    Gathered,
+    Images,
+    Labels,
+    Pair,
+    as_module,
+    borrowed,
+    classes_of,
+    classifier,
+    compute_on,
+    dice_kept,
+    fitting,
+    gathered,
+    pair,
+    plainly,
+)
+from deepcustom.library.result import RobustAccuracy
+from deepcustom.library.starting import SEED, Start, radius
+from deepcustom.training.compute import Compute, derive_seed, seed_everything
+
+
+def evaluate(
+    net: nn.Module,
+    x: Images,
+    y: Labels | None = None,
+    eps: float | str | None = None,
+    *,
+    n: int | None = None,
+    bank: DGNs | None = None,
+    train: Pair | None = None,
+    against: Mapping[str, nn.Module] | Sequence[nn.Module] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    name: str = "network",
+    settings: Mapping[str, Any] | None = None,
+    keep: str | Path | None = None,
+    seed: int = SEED,
+    device: str = "auto",
+) -> RobustAccuracy:
+    """Attack a network in every way, and check that the figures can be believed.
+
+    Args:
+        net: images (N, C, H, W) to logits (N, classes). It is used in eval mode, and left as it was.
+        x: test images (N, C, H, W), uint8 or floating point in [0, 1]; or a DataLoader or data set of
+            (images, labels). They are held in memory once, 1 byte a value if uint8, else 4.
+        y: labels (N,); None with a DataLoader.
+        eps: radius of the ball, in units of the pixel range: a number, or text such as ``"8/255"``.
+        n: how many of the images are attacked, drawn by class; None: 500, or all if there are fewer.
+        bank: DGNs trained against another network. Their images are shown to ``net``, and they are trained
+            further against it.
+        train: images and labels to train ``bank`` on, none of them in ``x``; None: the images of ``x`` that
+            are not attacked.
+        against: other networks, which images are made against that ``net`` is then shown.
+        mean: of each channel: images in [0, 1] are normalised by it in front of every network.
+        std: likewise, what they are divided by.
+        name: what tables call ``net``.
+        settings: what is to differ from the settings that a new project begins with, such as
+            ``{"autoattack": {"queries": 1000}}``.
+        keep: a folder for finished attacks, so that an interrupted call goes on when it is made again.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: in one line: the network, images, labels, ``eps`` or a setting cannot be used.
+    """
+    data, compute = gathered(x, y), compute_on(device)
+    others = against if isinstance(against, Mapping) else dict(_numbered(against))
+    if name in others:
+        raise InputError(f"against: one of them is called {name!r}, as the network itself")
+    with ExitStack() as stack:
+        stack.enter_context(dice_kept())
+
+        def lent(one: nn.Module, called: str) -> nn.Module:
+            whole = classifier(as_module(one, called), data.shape, mean, std)
+            return stack.enter_context(borrowed(whole, compute))
+
+        ours = lent(net, "net")
+        classes = classes_of(ours, data, compute, strict=False)
+        siblings = []
+        for called, one in others.items():
+            sibling = lent(one, called)
+            if classes_of(sibling, data, compute, called) != classes:
+                raise InputError(f"against: {called} has other classes than net: want {classes}")
+            siblings.append(kept.known(called, sibling, data, compute))
+        attackers = Attackers(siblings, bank, pair(train, "train"))
+        question = Question(
+            data, tuple(map(str, range(classes))), radius(eps), attackers, n, settings or {}, seed
+        )
+        untried = Network(name, kept.weights_md5(ours), ours)
+        inputs = question.inputs(untried, compute)
+        healed = tried_on(inputs.bed, untried).net
+        inputs = replace(inputs, own=kept.known(name, healed, data, compute))
+        scores = score(inputs, kept.store(keep, name, compute))
+    return RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
+
+
+def _numbered(nets: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    for number, net in enumerate(nets, 1):
+        yield f"other-{number}", net
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """What the attackers have.
+
+    Attributes:
+        siblings: other networks.
+        bank: DGNs.
+        train: images to adapt the DGNs on; None: those that are not attacked.
+    """
+
+    siblings: Sequence[Network] = ()
+    bank: DGNs | None = None
+    train: Gathered | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a network.
+
+    Attributes:
+        data: test images.
+        classes: names of the labels.
+        eps: radius of the ball.
+        attackers: what they have.
+        n: how many images are attacked; None: 500, or all if there are fewer.
+        settings: what differs from the starting settings of an evaluation.
+        seed: of everything random.
+        dataset: what tables call the images.
+    """
+
+    data: Gathered
+    classes: tuple[str, ...]
+    eps: float
+    attackers: Attackers
+    n: int | None
+    settings: Mapping[str, Any]
+    seed: int
+    dataset: str = "images"
+
+    def inputs(self, network: Network, compute: Compute) -> ScoringInputs:
+        """All that a scoring reads.
+
+        Raises:
+            InputError: a setting or the bank cannot be used.
+        """
+        seed = derive_seed(self.seed, "evaluate", self.dataset)
+        seed_everything(seed)
+        with plainly():
+            params = self._params()
+            bed = Testbed.of(
+                self.data.split(len(self.classes)),
+                kept.data_md5(self.data),
+                subject=self.dataset,
+                classes=self.classes,
+                params=params,
+                threat=ThreatModel(self.eps),
+                compute=compute,
+                seed=seed,
+            )
+        bank = self.attackers.bank
+        if bank is None:
+            return ScoringInputs(bed, self.attackers.siblings, [], own=network)
+        if not isinstance(bank, DGNBank | ConditionalDGN) or bank.classes != len(self.classes):
+            raise InputError(
+                f"bank: want DGNs of {len(self.classes)} classes, as train_bank makes them"
+            )
+        sets = [self._shown(bank, bed)]
+        dgns = self._adaptable(bank, bed)
+        return ScoringInputs(bed, self.attackers.siblings, sets, dgns, own=network)
+
+    def _params(self) -> EvaluateParams:
+        count = len(self.data.y)
+        train = self.attackers.train or self.data
+        start = Start(self.data.shape, len(self.classes), self.eps, len(train.y), count)
+        tree = overlay(start.recipes()["every-protocol"], self.settings)
+        n = tree["n"] if self.n is None else self.n
+        # A draw by class needs an image of each class on both sides; without a draw all are attacked.
+        if isinstance(n, int) and n > count - len(np.unique(self.data.y)):
+            n = count
+        return validate(EvaluateParams, {**tree, "n": n}, "settings")
+
+    def _shown(self, bank: DGNs, bed: Testbed) -> StoredSet:
+        """The images that the DGNs make of those that are attacked, each for its label."""
+        (x, y), rows = bed.attacked, bed.rows.cpu().numpy()
+        made = bank.generate(x, y, bed.threat, compute=bed.compute).cpu().numpy()
+        part = bed.split.take(rows)
+        return StoredSet("bank", _bank_md5(bank), AdversarialSet(part.x, made, part.y, part.index))
+
+    def _adaptable(self, bank: DGNs, bed: Testbed) -> Lazy[Adaptable] | None:
+        """The DGNs, and the images to train them further on; None if there are none."""
+        train = self.attackers.train
+        if train is None:
+            rest = np.ones(len(self.data.y), dtype=bool)
+            rest[bed.rows.cpu().numpy()] = False
+            train = Gathered(self.data.x[rest], self.data.y[rest])
+        train = fitting(train, self.data, len(self.classes), "train")
+        if not len(train.y):
+            return None
+        key = {"bank": _bank_md5(bank), "train": kept.data_md5(train)}
+        images = train.on(bed.compute)
+        return Lazy(key, lambda: (bank, images))
+
+
+def _bank_md5(bank: DGNs) -> str:
+    nets = bank.generators if isinstance(bank, DGNBank) else [bank.generator]
+    return kept.weights_md5(nn.ModuleList(nets))

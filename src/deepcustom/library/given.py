@@ -1,0 +1,298 @@
+"""What the user hands over: images with labels in any of the usual forms, a network, a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.params import validate
+from deepcustom.base.settings import ComputeParams
+from deepcustom.data.arrays import Array, Split, label_dtype, labels
+from deepcustom.data.mapped import MappedImages
+from deepcustom.library.starting import COMPUTE
+from deepcustom.training.compute import Compute
+from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.exported import Exported
+from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.outputs import tensors_of
+from deepcustom.training.nets.trial import check_outputs
+from deepcustom.training.rows import LabelledImages
+
+Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
+"""Images: a tensor or an array, or a loader or a data set of (images, labels)."""
+Labels = Tensor | Array | Sequence[int]
+Pair = tuple[Images, Labels] | DataLoader[Any] | Dataset[Any]
+"""Images with their labels."""
+_LOADED = 500  # images of a data set that are read at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Images in memory.
+
+    Attributes:
+        x: uint8 in 0..255, or float32 in [0, 1], (N, C, H, W).
+        y: labels (N,), int64.
+    """
+
+    x: Array
+    y: Array
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        _, channels, height, width = self.x.shape
+        return channels, height, width
+
+    def split(self, classes: int) -> Split:
+        """The same as a split, in which each image is its own row."""
+        return Split.whole(self.x, self.y.astype(label_dtype(classes)))
+
+    def on(self, compute: Compute) -> LabelledImages:
+        """The same as training and attacks take them: float32 in [0, 1] where they are read."""
+        return MappedImages.on(self.x, compute.device), labels(self.y).to(compute.device)
+
+
+def gathered(x: Images, y: Labels | None = None, name: str = "x") -> Gathered:
+    """Images and labels in one piece of memory each: 1 byte a value if uint8, else 4.
+
+    Args:
+        x: (N, C, H, W), uint8 in 0..255 or floating point in [0, 1]; or a loader or data set of pairs of
+            images and labels, which is read once.
+        y: labels (N,), integers; None with a loader or a data set.
+        name: what messages call the images.
+
+    Raises:
+        InputError: form, type or range is another; in one line.
+    """
+    if isinstance(x, Dataset):
+        x = DataLoader(x, batch_size=_LOADED)
+    if isinstance(x, DataLoader):
+        if y is not None:
+            raise InputError(f"{name} is a loader, which brings its labels: leave y out")
+        x, y = _read(x, name)
+    if y is None:
+        raise InputError(f"y is missing: {name} needs labels (N,), or must be a DataLoader")
+    images, truth = _array(x), _array(y)
+    images = _images(images, name)
+    if truth.dtype.kind not in "iu" or truth.shape != (len(images),):
+        raise InputError(
+            f"labels of {name}: {truth.dtype} of shape {truth.shape}, want integers of shape "
+            f"({len(images)},)"
+        )
+    if truth.min() < 0:
+        raise InputError(f"labels of {name}: {truth.min()} is below 0")
+    return Gathered(images, truth.astype(np.int64))
+
+
+def pair(given: Pair | None, name: str) -> Gathered | None:
+    """The same for images and labels in one argument; None stays None.
+
+    Raises:
+        InputError: as :func:`gathered`.
+    """
+    if given is None:
+        return None
+    if isinstance(given, tuple):
+        if len(given) != 2:
+            raise InputError(f"{name} has {len(given)} parts, want (images, labels)")
+        return gathered(given[0], given[1], name)
+    return gathered(given, None, name)
+
+
+def empty(data: Gathered) -> Gathered:
+    """No image, of the same form."""
+    return Gathered(data.x[:0], data.y[:0])
+
+
+def fitting(other: Gathered, data: Gathered, classes: int, name: str) -> Gathered:
+    """``other``, after a check that its images have the shape of ``data``, and labels below ``classes``.
+
+    Raises:
+        InputError: they have not.
+    """
+    if other.shape != data.shape:
+        raise InputError(f"{name} has images of shape {other.shape}, want {data.shape}")
+    if len(other.y) and other.y.max() >= classes:
+        raise InputError(f"{name} has labels up to {other.y.max()}, want at most {classes - 1}")
+    return other
+
+
+def _read(loader: Iterable[Any], name: str) -> tuple[Array, Array]:
+    parts: tuple[list[Array], list[Array]] = ([], [])
+    for batch in loader:
+        if not isinstance(batch, tuple | list) or len(batch) < 2:
+            raise InputError(f"{name}: the loader gives {type(batch).__name__}, want (x, y)")
+        for found, one in zip(parts, batch, strict=False):
+            found.append(_array(one))
+    if not parts[0]:
+        raise InputError(f"{name} has no image")
+    shapes = dict.fromkeys(part.shape[1:] for part in parts[0])
+    if len(shapes) > 1:
+        first, second, *_ = shapes
+        raise InputError(f"{name} has images of shape {first} and {second}, want one shape")
+    return np.concatenate(parts[0]), np.concatenate(parts[1])
+
+
+def _array(values: Any) -> Array:
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        wide = values.dtype is torch.bfloat16
+        return np.asarray((values.float() if wide else values).numpy())
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # lists of unequal length
+        raise InputError(f"want a tensor or an array: {' '.join(str(error).split())}") from None
+
+
+def _images(x: Array, name: str) -> Array:
+    """Images, checked; float32 where they are not uint8."""
+    if x.ndim != 4 or not x.size:
+        raise InputError(f"{name} has shape {x.shape}, want images (N, C, H, W)")
+    if x.dtype == np.uint8:
+        return np.ascontiguousarray(x)
+    if x.dtype.kind != "f":
+        raise InputError(f"{name} is {x.dtype}, want uint8, or floating point in [0, 1]")
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):  # so that nan fails as well
+        raise InputError(
+            f"{name} has values from {low:.3g} to {high:.3g}, want [0, 1]; a network that takes normalised "
+            "images is told their mean and std"
+        )
+    return x
+
+
+def compute_on(device: str) -> Compute:
+    """Device, and the precision that suits it.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    with plainly():
+        return Compute.of(validate(ComputeParams, {**COMPUTE, "device": device}, "compute"))
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """A context in which messages about settings do not name a file, since there is none."""
+    try:
+        yield
+    except ParamsError as error:
+        raise InputError(str(error).removeprefix("params.yaml: ")) from None
+
+
+def as_module(net: Any, name: str = "net") -> nn.Module:
+    """A network in the form in which all else takes it; exported programs too.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(net, torch.export.ExportedProgram):
+        return Exported(net.module())
+    if not isinstance(net, nn.Module):
+        raise InputError(f"{name} is a {type(net).__name__}, want a torch.nn.Module")
+    try:
+        net.train(net.training)
+    except NotImplementedError:  # an exported program as a module
+        return Exported(net)
+    return net
+
+
+def classifier(
+    net: nn.Module, shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
+) -> Classifier:
+    """``net`` as a classifier of images in [0, 1].
+
+    Args:
+        net: the network; its weights are not copied.
+        shape: (C, H, W) of an image.
+        mean: of each channel: images are normalised by it in front of ``net``; empty: they are not.
+        std: likewise, what they are divided by.
+
+    Raises:
+        InputError: there is not one number for each channel.
+    """
+    if isinstance(net, Classifier) and not (mean or std):
+        return net
+    if (mean or std) and (len(mean) != shape[0] or len(std) != shape[0] or min(std) <= 0):
+        raise InputError(f"mean and std: want {shape[0]} numbers each, std above 0")
+    return Foreign(net, mean=mean, std=std)
+
+
+@contextmanager
+def borrowed(net: nn.Module, compute: Compute) -> Iterator[nn.Module]:
+    """``net`` on the device, frozen and in eval mode; afterwards it is as it was."""
+    modes = [(module, module.training) for module in net.modules()]
+    asked = [(weight, weight.requires_grad) for weight in net.parameters()]
+    place = next((weight.device for weight in net.parameters()), compute.device)
+    try:
+        yield net.to(compute.device).eval().requires_grad_(False)
+    finally:
+        net.to(place)
+        for weight, wanted in asked:
+            weight.requires_grad_(wanted)
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def dice_kept() -> Iterator[None]:
+    """Random numbers of torch and NumPy go on afterwards as if nothing had been drawn."""
+    state = np.random.get_state()
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            np.random.set_state(state)
+
+
+def classes_of(
+    net: nn.Module, data: Gathered, compute: Compute, name: str = "net", *, strict: bool = True
+) -> int:
+    """How many logits a network gives.
+
+    Args:
+        net: the network.
+        data: images and labels.
+        compute: where to compute.
+        name: what to call the network.
+        strict: whether to check that it can be learned from; otherwise it is yet to be tried.
+
+    Raises:
+        InputError: it does not fit images and labels, in one line.
+    """
+    most = int(data.y.max()) + 1
+    few, _ = Gathered(data.x[:2], data.y[:2]).on(compute)
+    try:
+        with torch.no_grad():
+            classes = _width(net(few[:].clone()), most)
+    except Exception as error:  # the network may raise anything
+        if not strict:
+            return most
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{name} refuses images of shape {data.shape}: {why}") from error
+    if strict:
+        if isinstance(net, Foreign):
+            net.classes = classes
+        check_outputs(net, data.shape, classes, compute, name)
+    if most > classes or classes < 2:
+        raise InputError(f"{name} gives {classes} logits, and labels go up to {most - 1}")
+    return classes
+
+
+def _width(out: Any, most: int) -> int:
+    """How many logits an output holds: what is called so, or the first table; ``most`` if there is none."""
+    tables = {place: one for place, one in tensors_of(out) if one.dim() == 2}
+    named = [one for place, one in tables.items() if place and place[-1] == "logits"]
+    found = [*named, *tables.values()]
+    return int(found[0].shape[1]) if found else most
