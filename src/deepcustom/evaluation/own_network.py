@@ -65,14 +65,12 @@ def load_own(
         InputError: the file or the class cannot be loaded, or weights do not fit the class.
     """
     net = read_own(path, default, architecture)
-    net = net.to(compute.device)
     if mean or std:
         channels = spec.shape[0]
         if len(mean) != channels or len(std) != channels or min(std) <= 0:
             raise InputError(f"--mean and --std: want {channels} numbers each, std above 0")
-        net = Foreign(net, mean=mean, std=std).to(compute.device)
-    net.eval().requires_grad_(False)
-    return net
+        net = Foreign(net, mean=mean, std=std)
+    return compute.place(net).eval().requires_grad_(False)
 
 
 def read_own(

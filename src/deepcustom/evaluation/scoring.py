@@ -25,6 +25,7 @@ from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.material import Adaptable, Lazy, Material
+from deepcustom.evaluation.price import announce
 from deepcustom.evaluation.results import ALL, CLEAN, PROTOCOLS, Result
 from deepcustom.evaluation.score_store import Pieces, ScoreStore
 from deepcustom.evaluation.sets import StoredSet, checked
@@ -177,6 +178,8 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
             else:
                 others = {name: x for name, x in surrogates.items() if name != network.name}
                 material = Material(inputs.dgns, stands[network.name], others)
+                if inputs.own is not None:
+                    announce(victim, bed.params, surrogates=len(others))
                 found = evaluate_all(victim, bed.params, material, pieces, compute=bed.compute)
             pieces.resumed()
             _add(scores, bed, network, found, quick)

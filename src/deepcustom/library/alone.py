@@ -92,5 +92,5 @@ def _loaded(
     facts = {"shape": data.shape, "classes": classes, "num_classes": classes}
     read = as_module(read_own(brought.path, nothing, brought.architecture, **facts))
     net = classifier(read, data.shape, brought.mean, brought.std)
-    net = net.to(compute.device).eval().requires_grad_(False)
+    net = compute.place(net).eval().requires_grad_(False)
     return net, classes_of(net, data, compute, str(brought.path), strict=False)

@@ -230,15 +230,16 @@ def classifier(
 
 @contextmanager
 def borrowed(net: nn.Module, compute: Compute) -> Iterator[nn.Module]:
-    """``net`` on the device, frozen and in eval mode; afterwards it is as it was."""
+    """``net`` on the device, in a fast layout, frozen and in eval mode; afterwards it is as it was."""
     modes = [(module, module.training) for module in net.modules()]
-    asked = [(weight, weight.requires_grad) for weight in net.parameters()]
+    asked = [(weight, weight.data, weight.requires_grad) for weight in net.parameters()]
     place = next((weight.device for weight in net.parameters()), compute.device)
     try:
-        yield net.to(compute.device).eval().requires_grad_(False)
+        yield compute.place(net).eval().requires_grad_(False)
     finally:
         net.to(place)
-        for weight, wanted in asked:
+        for weight, values, wanted in asked:
+            weight.data = values
             weight.requires_grad_(wanted)
         for module, training in modes:
             module.training = training
