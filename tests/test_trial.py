@@ -130,6 +130,7 @@ def test_what_can_be_healed_is_healed_and_noted(kind, held_out) -> None:
     assert not net.training
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize("kind", HEALED, ids=lambda kind: kind.__name__)
 def test_a_healed_network_does_all_that_attacks_ask(kind, held_out) -> None:
     """Any number of images, float32 rows, a gradient or none without an error; images stay as they are."""
@@ -329,6 +330,10 @@ def test_one_image_is_enough(held_out) -> None:
     assert trial(a(odd.Means, held_out), (x[:1], y[:1])).notes == ()
     found = trial(a(odd.InPlace, held_out), (x[:3], y[:3]))
     assert found.remedy.copy
+    few = trial(a(odd.AtMostEight, held_out), (x[:3], y[:3]))
+    assert (
+        few.remedy.most == 8
+    )  # batches are as large as they will be, also if there are few images
 
 
 @pytest.mark.parametrize(
