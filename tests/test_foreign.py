@@ -122,7 +122,9 @@ def test_a_class_gets_the_facts_that_it_has_parameters_for() -> None:
 # Weights
 
 
-@pytest.mark.parametrize("front", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "front", ["", "module.", "_orig_mod.", "module._orig_mod.", "model.", "model.module."]
+)
 @pytest.mark.parametrize("wrap", [False, True])
 def test_weights_are_understood_whatever_was_put_in_front(
     tmp_path: Path, front: str, wrap: bool

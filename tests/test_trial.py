@@ -329,6 +329,10 @@ def test_one_image_is_enough(held_out) -> None:
     assert trial(a(odd.Means, held_out), (x[:1], y[:1])).notes == ()
     found = trial(a(odd.InPlace, held_out), (x[:3], y[:3]))
     assert found.remedy.copy
+    few = trial(a(odd.AtMostEight, held_out), (x[:3], y[:3]))
+    assert (
+        few.remedy.most == 8
+    )  # batches are as large as they will be, also if there are few images
 
 
 @pytest.mark.parametrize(

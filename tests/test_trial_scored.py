@@ -183,4 +183,4 @@ def test_the_network_under_attack_is_itself_if_it_lacks_nothing(bed, train) -> N
 
 def test_the_sizes_are_those_of_the_attacks() -> None:
     assert batch_sizes(PARAMS, 1000) == [8, 20, 25, 200]
-    assert batch_sizes(PARAMS, 22) == [8, 20, 22]
+    assert batch_sizes(PARAMS, 22) == [8, 20, 22, 200]

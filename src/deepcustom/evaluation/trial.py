@@ -20,10 +20,11 @@ __all__ = ["Trial", "batch_sizes", "say", "tried", "tried_first", "tried_on"]
 
 
 def batch_sizes(params: EvaluateParams, n: int) -> list[int]:
-    """How many of ``n`` images an evaluation shows a network at once, rising."""
+    """How many images an evaluation that attacks ``n`` shows a network at once, rising."""
     attacks = [attack.batch_size for attack in (*params.whitebox.values(), params.surrogate)]
-    others = (BATCH, params.autoattack.batch_size, params.adaptive.training.batch_size)
-    return sorted({min(size, n) for size in (*attacks, *others)})
+    attacks.append(params.autoattack.batch_size)
+    others = (BATCH, params.adaptive.training.batch_size)  # on other images, too
+    return sorted({*others, *(min(size, n) for size in attacks)})
 
 
 def tried_on(bed: Testbed, network: Network) -> Network:

@@ -188,15 +188,15 @@ def sizes_it_takes(calls: Calls, remedy: Remedy, sizes: Sequence[int]) -> Remedy
         InputError: it takes no number of images twice.
     """
     if not remedy.exact:
-        remedy = _bounded(calls, remedy, min(max(sizes), max(len(calls.x), 2)), sizes)
+        remedy = _bounded(calls, remedy, sizes)
     if remedy.exact or remedy.recast:
         return remedy
     one = calls.bare(remedy, calls.images(1).clone())
     return replace(remedy, recast=_odd(one, remedy.take, (1, remedy.classes)))
 
 
-def _bounded(calls: Calls, remedy: Remedy, high: int, sizes: Sequence[int]) -> Remedy:
-    wanted = sorted({1, 2, 3, *(min(size, high) for size in sizes)})
+def _bounded(calls: Calls, remedy: Remedy, sizes: Sequence[int]) -> Remedy:
+    wanted = sorted({1, 2, 3, *sizes})
     takes = {n: _takes(calls, remedy, n) for n in wanted}
     if all(takes.values()):
         return remedy
@@ -207,7 +207,7 @@ def _bounded(calls: Calls, remedy: Remedy, high: int, sizes: Sequence[int]) -> R
                 f"{calls.what}: the network takes {wanted[1]} images, but not {wanted[1]} again"
             )
         return replace(remedy, most=most, exact=True)
-    most = largest(lambda n: _takes(calls, remedy, n), 1, high)
+    most = largest(lambda n: _takes(calls, remedy, n), 1, wanted[-1])
     whole = all(_takes(calls, remedy, n) for n in {1, most // 2, most - 1} if n > 0)
     return replace(remedy, most=most, exact=not whole)
 

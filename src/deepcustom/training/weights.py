@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ def _called(net: nn.Module) -> str:
 def load_weights(net: nn.Module, path: Path) -> None:
     """Load a user's own weights into ``net`` in place.
 
-    Names may begin with ``module.`` or ``_orig_mod.``, which training in parallel and compiling put in front.
+    Names may begin with ``module.`` or ``_orig_mod.``, which training in parallel and compiling put in front,
+    or all with another word and a dot, such as ``model.``, if they fit without it.
     Of tensors that share memory, one may stand for all, as :func:`safetensors.torch.save_model` writes them.
 
     Raises:
@@ -132,7 +133,8 @@ def load_weights(net: nn.Module, path: Path) -> None:
             "one, and a pickle (.pt, .pth) is not read"
         ) from None
     expected = net.state_dict(keep_vars=True)
-    named = {_known(name, expected): tensor for name, tensor in tensors.items()}
+    front = _front(tensors, expected)
+    named = {_known(name.removeprefix(front), expected): t for name, t in tensors.items()}
     twins = {_place(expected[name]): name for name in named if name in expected}
     for name, tensor in expected.items():
         if name not in named and _place(tensor) in twins:
@@ -149,6 +151,15 @@ def _known(name: str, expected: Mapping[str, Any]) -> str:
     while bare.startswith(WRAPPERS) and bare not in expected:
         bare = bare.partition(".")[2]
     return next((one for one in (bare, f"net.{bare}") if one in expected), name)
+
+
+def _front(names: Iterable[str], expected: Mapping[str, Any]) -> str:
+    """What all names have in front, up to the first dot, if each is known without it and none with it."""
+    fronts = {f"{name.partition('.')[0]}." for name in names}
+    front = fronts.pop() if len(fronts) == 1 else ""
+    with_it = any(_known(name, expected) in expected for name in names)
+    without = all(_known(name.removeprefix(front), expected) in expected for name in names)
+    return front if without and not with_it else ""
 
 
 def _place(tensor: Tensor) -> tuple[int, int, tuple[int, ...]]:
