@@ -228,7 +228,10 @@ IMAGES = ("--images", "digits.npz")
         ([*WORDS[:3], *IMAGES, "--eps", "0.1"], "--architecture is missing: package.module:Class"),
         ([*WORDS[:4], "no:No", *IMAGES, "--eps", "0.1"], "importing 'no' failed"),
         ([*WORDS, *IMAGES, "--eps", "0.1", "--std", "1"], "want 1 numbers each, std above 0"),
-        ([*WORDS, *IMAGES, "--eps", "0.1", "--size", "9"], "images of shape (1, 9, 9): RuntimeError"),
+        (
+            [*WORDS, *IMAGES, "--eps", "0.1", "--size", "9"],
+            "images of shape (1, 9, 9): RuntimeError",
+        ),
         ([*WORDS, "--images", "five", "--eps", "0.1"], "five has 5 classes, and mine.safetensors"),
     ],
 )
