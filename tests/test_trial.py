@@ -130,6 +130,7 @@ def test_what_can_be_healed_is_healed_and_noted(kind, held_out) -> None:
     assert not net.training
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize("kind", HEALED, ids=lambda kind: kind.__name__)
 def test_a_healed_network_does_all_that_attacks_ask(kind, held_out) -> None:
     """Any number of images, float32 rows, a gradient or none without an error; images stay as they are."""
