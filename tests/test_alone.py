@@ -206,6 +206,18 @@ def test_images_of_a_folder_are_scored_with_their_names_and_normalised(
     assert clean.accuracy == pytest.approx(float(right.double().mean()), abs=1e-6)
 
 
+def test_an_exported_program_brings_its_own_class(here: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+    shapes = ({0: torch.export.Dim("images")},)
+    program = torch.export.export(net, (torch.rand(2, 1, 8, 8),), dynamic_shapes=shapes)
+    torch.export.save(program, here / "mine.pt2")
+    words = ["evaluate", "--network", "mine.pt2", "--images", "digits.npz", "--eps", "0.1"]
+    assert call_main(here, *words, "--n", "20") == 0
+    table = read_csv(here / "scores/mine/results.csv")
+    assert {row.network_md5 for row in table} == {dvc_md5(here / "mine.pt2")}
+
+
 IMAGES = ("--images", "digits.npz")
 
 
