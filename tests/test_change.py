@@ -573,7 +573,7 @@ def test_an_analysis_comes_with_the_first_loss_that_needs_it_and_goes_with_the_l
     save_spec(spec, place)
     first = bank("a")
     assert first.rows == ["relevance.mnist", "train_dgn.mnist-a", "generate.mnist-a-test"]
-    assert first.tree["relevance"]["mnist"] == {**usual, "k": 59}
+    assert first.tree["relevance"]["mnist"] == {**usual, "k": 61}
     first.make()
     second = bank("b")
     assert "relevance.mnist" not in second.rows

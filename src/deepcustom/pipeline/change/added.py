@@ -23,6 +23,7 @@ from deepcustom.base.rows import LAYOUTS, SETS, START, SUBJECTS, Row, overlay, r
 from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
+from deepcustom.library.starting import MANY_CLASSES
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.analyses import add_analyses
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
@@ -31,8 +32,6 @@ from deepcustom.pipeline.starts import ANEW, TARGET, anew
 
 ITEMS = ("bank", "attack", "network")
 """The kinds that a subject has several of. Under one of these keys a row names the one it is for."""
-MANY = 20
-"""With more classes than that, one DGN that is told the label takes the place of a DGN for each class."""
 
 
 def add_bank(
@@ -160,11 +159,11 @@ def _radius(tree: Tree, subject: str) -> float:
 def _by_classes(draft: Draft, dataset: str) -> dict[str, str]:
     """What a bank sets where no row of the same images is there to follow.
 
-    With more than :data:`MANY` classes it is one DGN that is told the label, if the data set is prepared, so
+    With more than :data:`MANY_CLASSES` classes it is one DGN that is told the label, if the data set is prepared, so
     that their number is known.
     """
     prepared = draft.root / workspace.dataset(dataset)
-    if prepared.is_file() and load_spec(prepared).num_classes > MANY:
+    if prepared.is_file() and load_spec(prepared).num_classes > MANY_CLASSES:
         return {"generator": "conditional", "output": "perturbation"}
     return {}
 

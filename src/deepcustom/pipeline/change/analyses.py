@@ -13,16 +13,15 @@ from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.params import section
 from deepcustom.base.rows import SUBJECTS, Row, row, rows
 from deepcustom.data.datasets import load_spec
+from deepcustom.library.starting import RELEVANT, SUSPICIOUS
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
 
 ANALYSES = ("relevance", "suspiciousness")
 READERS = ("train_dgn", "train_online")
 """The sections whose rows learn on a loss."""
-FEW = 20
-"""How many units are suspicious, and how many pixels are relevant while the images' size is not known."""
-SHARE = 1 / 40
-"""The share of an image's values that are relevant: about that of the study."""
+UNPREPARED = (1, 28, 28)
+"""The shape of images that nobody has prepared yet."""
 
 
 def add_analyses(draft: Draft, subject: str, loss: str) -> None:
@@ -56,8 +55,9 @@ def _usual(stage: str, described: Path) -> dict[str, Any]:
         described: the description of the data set, which is there once the images are prepared.
     """
     if stage == "suspiciousness":
-        return {"k": FEW, "activation_threshold": 0.0, "formula": "tarantula"}
-    k = max(1, round(SHARE * math.prod(load_spec(described).shape))) if described.is_file() else FEW
+        return {"k": SUSPICIOUS, "activation_threshold": 0.0, "formula": "tarantula"}
+    shape = load_spec(described).shape if described.is_file() else UNPREPARED
+    k = max(1, round(RELEVANT * math.prod(shape)))
     return {"k": k, "epsilon": 1.0e-6, "method": "lrp"}
 
 
