@@ -159,8 +159,8 @@ def _radius(tree: Tree, subject: str) -> float:
 def _by_classes(draft: Draft, dataset: str) -> dict[str, str]:
     """What a bank sets where no row of the same images is there to follow.
 
-    With more than :data:`MANY_CLASSES` classes it is one DGN that is told the label, if the data set is prepared, so
-    that their number is known.
+    With more than :data:`MANY_CLASSES` classes it is one DGN that is told the label, if the data set is
+    prepared, so that their number is known.
     """
     prepared = draft.root / workspace.dataset(dataset)
     if prepared.is_file() and load_spec(prepared).num_classes > MANY_CLASSES:
