@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -721,7 +720,8 @@ def held_lock(ws: Workspace) -> contextlib.AbstractContextManager[object]:
 @contextlib.contextmanager
 def running_stage(ws: Workspace) -> Iterator[None]:
     """A stage under ``dvc repro``, which lets go of DVC's lock meanwhile."""
-    stage = {"cmd": "touch begun && sleep 60", "outs": ["data/slow"]}
+    waits = "touch begun; while [ ! -e end ]; do sleep 0.1; done; touch data/slow"
+    stage = {"cmd": waits, "outs": ["data/slow"]}
     (ws.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"slow": stage}}))
     run = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=ws.root)
     try:
@@ -730,7 +730,7 @@ def running_stage(ws: Workspace) -> Iterator[None]:
             time.sleep(0.1)
         yield
     finally:
-        run.send_signal(signal.SIGINT)
+        (ws.root / "end").touch()
         run.wait()
 
 

@@ -62,6 +62,7 @@ from deepcustom.cli.door import run_words
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import blackbox
+from deepcustom.evaluation.check_table import NETWORK
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.found import Finding
 from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, Result, read_csv
@@ -764,7 +765,7 @@ def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
     about = {network: [c.name for c in checks if c.about == network] for network in networks}
     for names in about.values():
         names.remove("classes")  # so few images are of very unequal number
-    assert len(about["lrp"]) == len(set(about["lrp"])) == 14
+    assert about["lrp"] == [one.name for one in NETWORK]
     assert [*about["lrp"], "undefended-falls"] == about["target"]
     for attack in rows.adversarial_sets(tiny_params(), DATASET):
         assert {c.name for c in checks if c.about == f"{attack} (set)"} >= {
