@@ -380,6 +380,12 @@ def test_normalisation_is_put_in_front(net: Tiny, test: tuple[Tensor, Tensor]) -
     plain = deepcustom.attack(net, *test, EPS, "fgsm")
     told = deepcustom.attack(Shifted(), *test, EPS, "fgsm", mean=[0.25], std=[0.5])
     torch.testing.assert_close(told.x_adv, plain.x_adv)
+    arrays = {"mean": np.array([0.25]), "std": torch.tensor([0.5])}
+    again = deepcustom.attack(Shifted(), *test, EPS, "fgsm", **arrays)
+    assert torch.equal(again.x_adv, told.x_adv)
+    two = {"mean": np.array([0.25, 0.25]), "std": np.array([0.5, 0.5])}
+    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+        deepcustom.attack(net, *test, EPS, "fgsm", **two)
     with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
         deepcustom.attack(net, *test, EPS, "fgsm", mean=[0.1, 0.2], std=[1.0, 1.0])
 
@@ -433,7 +439,7 @@ X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torc
         ({"settings": {"autoatack": {}}}, r"settings.autoatack is not a known key"),
         ({"settings": {"n": 0}}, r"settings.n: should be greater than or equal to 1"),
         ({"n": 0}, r"settings.n: should be greater than or equal to 1"),
-        ({"y": [[0], [0, 1]]}, r"want a tensor or an array: setting an array element"),
+        ({"y": [[0], [0, 1]]}, r"labels of x: want a tensor or an array: ValueError: setting"),
         (
             {"x": DataLoader([(X[0], 0), (X[0, :, :4], 1)], batch_size=1), "y": None},
             r"x has images of shape \(1, 8, 8\) and \(1, 4, 8\), want one shape",
@@ -444,6 +450,19 @@ X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torc
             r"x: reading images failed: TypeError: def",
         ),
         ({"x": TensorDataset(X, Y[:, None]), "y": None}, r"labels of x: int64 of shape \(20, 1\)"),
+        ({"x": X.to_sparse()}, r"x: want a tensor or an array: TypeError: can't convert Sparse"),
+        ({"x": X.to("meta")}, r"x: want a tensor or an array: NotImplementedError"),
+        (
+            {"x": DataLoader(TensorDataset(X, Y), batch_size=None), "y": None},
+            r"x: the loader gives single values, want batches",
+        ),
+        (
+            {"x": DataLoader([(X[0], Y[0]), (X[0], Y[:2])], batch_size=1), "y": None},
+            r"x has labels of shape \(\) and \(2,\), want one shape",
+        ),
+        ({"mean": 0.5, "std": 0.5}, r"mean 0.5: want one number for each channel"),
+        ({"mean": ["a"], "std": [1]}, r"mean \['a'\]: want one number for each channel"),
+        ({"against": Tiny()}, r"against: want networks in a list, or in a dictionary by their"),
         ({"x": Broken(), "y": None}, r"x: reading images failed: OSError: no such file"),
         ({"train": Broken()}, r"train: reading images failed: OSError: no such file"),
         ({"x": DataLoader(TensorDataset(X, Y))}, r"x is a loader, which brings its labels"),
@@ -470,6 +489,8 @@ def test_ways_and_methods_that_are_not_there_are_named(net: Tiny, bank: DGNBank)
         deepcustom.harden(net, X, Y, EPS, "goodfellow")
     with pytest.raises(InputError, match="way madry takes no bank"):
         deepcustom.harden(net, X, Y, EPS, bank=bank)
+    with pytest.raises(InputError, match="bank: want DGNs, as train_bank makes them"):
+        deepcustom.harden(net, X, Y, EPS, "goodfellow", bank="nce")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="unknown attack 'whitebox/cw'"):
         deepcustom.evaluate(net, X, Y, EPS, settings=CHEAP).accuracy("whitebox", "cw")
 
@@ -715,6 +736,18 @@ def key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Key:
         return str(caught.value)
 
     return asked
+
+
+def test_a_network_that_raises_anything_is_known_all_the_same() -> None:
+    from deepcustom.library.kept import known
+
+    class Raising(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("not today")
+
+    data = gathered(X, Y)
+    names = [known("one", net, data, deepcustom.FLOAT32).source for net in (Raising(), Tiny())]
+    assert names[0] != names[1]
 
 
 @pytest.mark.parametrize("call", [deepcustom.train_bank, deepcustom.harden])

@@ -34,6 +34,7 @@ from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.prediction import gets_right, predict
 from deepcustom.training.rows import Images as Rows
+from deepcustom.training.trial import BATCH
 
 AT_ONCE = 1000  # images that DGNs are given
 METHODS = ("fgsm", "pgd", "apgd")
@@ -106,14 +107,15 @@ def attack(
     with dice_kept(), borrowed(whole, compute), plainly():
         classes = classes_of(whole, data, compute) or at_least(data)
         images, labels = data.on(compute)
+        shown = min(BATCH, len(labels))
         if isinstance(method, DGNs):
-            whole = usable(whole, data, classes, compute)
+            whole = usable(whole, data, classes, compute, sizes=[shown])
             x_adv = by_dgns(method, images, labels, threat, compute)
             right, still = (gets_right(predict(whole, one), labels) for one in (images, x_adv))
             return Attacked(x_adv.cpu(), (right & ~still).cpu())
         start = Start(data.shape, classes, threat.eps, test=len(labels))
         params = _params(method, start.recipes()["every-protocol"], change)
-        sizes = [min(params.batch_size, len(labels))]
+        sizes = [shown, min(params.batch_size, len(labels))]
         whole = usable(whole, data, classes, compute, sizes=sizes, learner=f"method {method}")
         seed_of = derive_seed(seed, "attack", method)
         victim = Victim("net", whole, images[:], labels, threat, classes, seed_of, compute)

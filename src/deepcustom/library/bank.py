@@ -56,6 +56,7 @@ from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture, Classifier
 from deepcustom.training.nets.healed import Healed
 from deepcustom.training.rows import LabelledImages
+from deepcustom.training.trial import BATCH
 from deepcustom.training.weights import read_metadata
 
 ANALYSED = {"relevance": 500, "suspiciousness": 1000}
@@ -115,7 +116,7 @@ def train_bank(
         start = Start(data.shape, classes, threat.eps, len(data.y))
         params = _params(start, loss, options, epochs, settings or {})
         kind, batch = find_loss(loss), params.training.batch_size
-        sizes = [batch, *(ANALYSED[what] for what in kind.requires if what in ANALYSED)]
+        sizes = [BATCH, batch, *(ANALYSED[what] for what in kind.requires if what in ANALYSED)]
         whole = usable(whole, data, classes, compute, sizes=sizes, learner="train_bank")
         train = data.on(compute)
         analysis = {what: _analysis(what, whole, train, classes) for what in kind.requires}

@@ -95,6 +95,8 @@ def evaluate(
         InputError: in one line: the network, images, labels, ``eps`` or a setting cannot be used.
     """
     data, compute = gathered(x, y), compute_on(device)
+    if not isinstance(against, Mapping | list | tuple):
+        raise InputError("against: want networks in a list, or in a dictionary by their names")
     others = against if isinstance(against, Mapping) else dict(_numbered(against))
     if name in others:
         raise InputError(f"against: one of them is called {name!r}, as the network itself")

@@ -79,7 +79,7 @@ def gathered(x: Images, y: Labels | None = None, name: str = "x") -> Gathered:
         x, y = _read(x, name)
     if y is None:
         raise InputError(f"y is missing: {name} needs labels (N,), or must be a DataLoader")
-    images, truth = _array(x), _array(y)
+    images, truth = _array(x, name), _array(y, f"labels of {name}")
     images = _images(images, name)
     if truth.dtype.kind not in "iu" or truth.shape != (len(images),):
         raise InputError(
@@ -130,14 +130,20 @@ def _read(loader: Iterable[Any], name: str) -> tuple[Array, Array]:
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise InputError(f"{name}: the loader gives {type(batch).__name__}, want (x, y)")
         for found, one in zip(parts, batch, strict=False):
-            found.append(_array(one))
+            found.append(_array(one, name))
+        if not (parts[0][-1].ndim and parts[1][-1].ndim):
+            raise InputError(f"{name}: the loader gives single values, want batches (x, y)")
     if not parts[0]:
         raise InputError(f"{name} has no image")
-    shapes = dict.fromkeys(part.shape[1:] for part in parts[0])
+    return _joined(parts[0], f"{name} has images"), _joined(parts[1], f"{name} has labels")
+
+
+def _joined(parts: Sequence[Array], what: str) -> Array:
+    shapes = dict.fromkeys(part.shape[1:] for part in parts)
     if len(shapes) > 1:
         first, second, *_ = shapes
-        raise InputError(f"{name} has images of shape {first} and {second}, want one shape")
-    return np.concatenate(parts[0]), np.concatenate(parts[1])
+        raise InputError(f"{what} of shape {first} and {second}, want one shape")
+    return np.concatenate(parts)
 
 
 def _batches(loader: Iterable[Any], name: str) -> Iterator[Any]:
@@ -153,15 +159,15 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _array(values: Any) -> Array:
-    if isinstance(values, Tensor):
+def _array(values: Any, name: str) -> Array:
+    try:
+        if not isinstance(values, Tensor):
+            return np.asarray(values)
         values = values.detach().cpu()
         wide = values.dtype is torch.bfloat16
         return np.asarray((values.float() if wide else values).numpy())
-    try:
-        return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, say
-        raise InputError(f"want a tensor or an array: {' '.join(str(error).split())}") from None
+        raise InputError(f"{name}: want a tensor or an array: {reason(error)}") from None
 
 
 def _images(x: Array, name: str) -> Array:
@@ -232,11 +238,19 @@ def classifier(
     Raises:
         InputError: there is not one number for each channel.
     """
+    mean, std = _numbers(mean, "mean"), _numbers(std, "std")
     if isinstance(net, Classifier) and not (mean or std):
         return net
     if (mean or std) and (len(mean) != shape[0] or len(std) != shape[0] or min(std) <= 0):
         raise InputError(f"mean and std: want {shape[0]} numbers each, std above 0")
     return Foreign(net, mean=mean, std=std)
+
+
+def _numbers(values: Any, name: str) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} {values!r}: want one number for each channel") from None
 
 
 @contextmanager

@@ -46,6 +46,7 @@ from deepcustom.training.epochs import History
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture
 from deepcustom.training.nets.exported import Exported
+from deepcustom.training.trial import BATCH
 
 WAYS = ("madry", "online", "goodfellow")
 
@@ -114,6 +115,8 @@ def harden(
         raise UnknownNameError("way of hardening", str(way), WAYS)
     if (bank is None) == (way == "goodfellow"):
         raise InputError(f"way {way} {'needs a bank' if bank is None else 'takes no bank'}")
+    if bank is not None and not isinstance(bank, DGNBank | ConditionalDGN):
+        raise InputError("bank: want DGNs, as train_bank makes them")
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     mine = _copied(as_module(net))
     place = next((weight.device for weight in mine.parameters()), torch.device("cpu"))
@@ -126,7 +129,7 @@ def harden(
         kind = way_called(way)
         tree = overlay(start.recipes()[way], settings or {})
         params = validate(kind.Settings, tree, "settings")
-        sizes = [params.training.batch_size]
+        sizes = [BATCH, params.training.batch_size]
         whole = trainable(whole, data, classes, compute, sizes=sizes, learner=f"way {way}")
         made = None if bank is None else _made(bank, data, threat.eps, device, compute)
         what = {way: params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}

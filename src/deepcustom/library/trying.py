@@ -18,7 +18,7 @@ from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.outputs import tensors_of
 from deepcustom.training.nets.trial import check_outputs
-from deepcustom.training.trial import BATCH, Trial, tried
+from deepcustom.training.trial import Trial, tried
 
 SOME = 500
 """Images that a network is tried on, at most; of more, as many are taken at equal distances."""
@@ -68,7 +68,7 @@ def usable(
     compute: Compute,
     name: str = "net",
     *,
-    sizes: Sequence[int] = (),
+    sizes: Sequence[int],
     learner: str | None = None,
 ) -> Classifier:
     """The network as attacks may use it: itself, or with what it lacks put around it, which is printed.
@@ -79,7 +79,7 @@ def usable(
         classes: how many logits it should give.
         compute: where to compute.
         name: what to call the network.
-        sizes: numbers of images that it is given at once, besides those of a prediction.
+        sizes: numbers of images that it is given at once, those of a prediction among them.
         learner: what follows its gradients; None: nothing does.
 
     Raises:
@@ -131,7 +131,7 @@ def _tried(
 ) -> Trial:
     rows = np.linspace(0, len(data.y) - 1, min(SOME, len(data.y))).astype(int)
     some = Gathered(data.x[rows], data.y[rows]).on(compute)
-    return tried(net, *some, classes, compute, name, sizes=sorted({BATCH, *sizes}))
+    return tried(net, *some, classes, compute, name, sizes=sizes)
 
 
 def _must_have_gradient(trial: Trial, name: str, learner: str | None) -> None:
