@@ -588,6 +588,15 @@ class Writing(Told):
         return self.net(x)[:, :, None, None]
 
 
+class Few(Told):
+    """It takes 7 images at most."""
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x) > 7:
+            raise ValueError("7 images at most")
+        return self.net(x)
+
+
 class Blind(Told):
     """No gradient goes through it."""
 
@@ -616,6 +625,9 @@ def test_what_a_network_lacks_is_put_around_it_everywhere(
     deepcustom.train_bank(odd, *few, EPS, epochs=1)
     hard = deepcustom.harden(odd, *few, EPS, epochs=1).net
     assert type(hard) is Writing
+    capsys.readouterr()
+    deepcustom.harden(Few(net), *few, EPS, epochs=1)
+    assert "note: net: it takes at most 7 images at a time" in capsys.readouterr().out
     against = {"odd": odd}
     whole = deepcustom.evaluate(net, *test, EPS, n=30, against=against, settings=CHEAP)
     assert "note: odd: it writes into the images" in capsys.readouterr().out

@@ -102,7 +102,8 @@ def trainable(
 ) -> Classifier:
     """The same of a network that is to be trained, and that may be fresh, so that its answers tell nothing.
 
-    What is asked of any network that is trained here is asked first; only what fails is tried further.
+    What is asked of any network that is trained here is asked first, and whether it takes as many images as
+    it will get; only what fails is tried further.
 
     Raises:
         InputError: as :func:`usable`.
@@ -111,7 +112,11 @@ def trainable(
         net.classes = classes
     try:
         check_outputs(net, data.shape, classes, compute, "net")
-    except InputError:
+        rows = np.resize(np.arange(len(data.y)), max(sizes))
+        images, _ = Gathered(data.x[rows], data.y[rows]).on(compute)
+        with torch.no_grad():
+            net(images[:].clone())
+    except Exception:  # the network may raise anything
         if isinstance(net, Foreign):
             net.classes = None
         trial = _tried(net, data, classes, compute, "net", sizes)
