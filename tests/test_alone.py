@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 from pathlib import Path
@@ -232,12 +233,25 @@ IMAGES = ("--images", "digits.npz")
         ([*WORDS, "--subject", "mnist", "--eps", "0.1"], "--eps and --size go with --images"),
         (["evaluate", "--subject", "mnist", "--out", "x"], "--out goes with --network or --n"),
         (["evaluate", "--subject", "mnist", "--mean", "0.1"], "--with-siblings go with --network"),
+        (
+            [*WORDS, *IMAGES, "--eps", "0.1", "--with-siblings"],
+            "--images takes the place of a project: leave --with-siblings out",
+        ),
+        (
+            [*WORDS, *IMAGES, "--eps", "0.1", "--subject", "mnist"],
+            "--images takes the place of a project: leave --subject out",
+        ),
+        (
+            ["evaluate", "--network", "...safetensors", *WORDS[3:], *IMAGES, "--eps", "0.1"],
+            "--network ...safetensors: its name names no folder: want another, or --out",
+        ),
         ([*WORDS, *IMAGES, "--eps", "2"], "--eps '2': want a number above 0, at most 1"),
         ([*WORDS, *IMAGES, "--eps", "a"], "--eps 'a': want a number above 0, at most 1"),
         ([*WORDS, "--images", "gone", "--eps", "0.1"], "--images gone: there is no such file"),
         ([*WORDS, "--images", "alone_nets.py", "--eps", "0.1"], "--images alone_nets.py: want a"),
         (["evaluate", "--network", "gone.pt2", *IMAGES, "--eps", "0.1"], "gone.pt2 is missing"),
         ([*WORDS[:3], *IMAGES, "--eps", "0.1"], "--architecture is missing: package.module:Class"),
+        ([*WORDS[:3], "--images", "gone", "--eps", "0.1"], "--architecture is missing: package"),
         ([*WORDS[:4], "no:No", *IMAGES, "--eps", "0.1"], "importing 'no' failed"),
         ([*WORDS, *IMAGES, "--eps", "0.1", "--std", "1"], "want 1 numbers each, std above 0"),
         (
@@ -262,6 +276,27 @@ def test_what_cannot_be_scored_is_one_line(
     (line,) = (one for one in capsys.readouterr().err.splitlines() if one.startswith("error: "))
     assert message in line
     assert not (here / "scores").exists()
+
+
+def test_a_network_that_refuses_images_says_why_though_a_class_has_none(
+    here: Path, digits8: tuple[np.ndarray, np.ndarray], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+    from PIL import Image
+
+    rows: list[dict[str, Any]] = []
+    for pixels in digits8[0][:30]:
+        content = io.BytesIO()
+        Image.fromarray(pixels).save(content, "PNG")
+        rows.append({"image": {"bytes": content.getvalue(), "path": None}, "label": len(rows) % 4})
+    names = {"label": {"names": [f"digit-{label}" for label in range(10)]}}
+    about = {"huggingface": json.dumps({"info": {"features": names}})}
+    table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(about)
+    pyarrow.parquet.write_table(table, here / "some.parquet")
+    words = [*WORDS, "--images", "some.parquet", "--size", "9", "--eps", "0.1"]
+    assert call_main(here, *words) == 2
+    assert "refuses 2 images of shape (1, 9, 9): RuntimeError" in capsys.readouterr().err
 
 
 def test_a_source_that_is_a_project_still_needs_its_train_part(here: Path) -> None:

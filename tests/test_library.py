@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import deepcustom
 from deepcustom.attacks.bank import DGNBank
@@ -166,6 +166,9 @@ def test_with_a_bank_and_other_networks_every_protocol_is_asked(
     # No image is left to adapt the bank on.
     rest = deepcustom.evaluate(net, *test, EPS, bank=bank, settings=CHEAP)
     assert list(rest.left_out) == ["blackbox", "adaptive"]
+    why = "no images left to adapt the DGNs on: hand over train="
+    assert rest.left_out["adaptive"] == why
+    assert f"left out: adaptive: {why}" in repr(rest)
     whole = deepcustom.evaluate(net, *test, EPS, bank=bank, train=train, settings=CHEAP)
     assert list(whole.left_out) == ["blackbox"]
 
@@ -208,6 +211,10 @@ def test_an_interrupted_call_goes_on_and_ends_alike(
         changed, *test, EPS, n=60, settings=CHEAP, name="tiny", keep=tmp_path / "kept"
     )
     assert len(shown) > second
+    # Of two networks of one name, none removes what the other has finished.
+    shown.clear()
+    assert again().to_dict() == alone.to_dict()
+    assert len(shown) < 3
 
 
 # Training and attacking
@@ -373,6 +380,12 @@ def test_normalisation_is_put_in_front(net: Tiny, test: tuple[Tensor, Tensor]) -
     plain = deepcustom.attack(net, *test, EPS, "fgsm")
     told = deepcustom.attack(Shifted(), *test, EPS, "fgsm", mean=[0.25], std=[0.5])
     torch.testing.assert_close(told.x_adv, plain.x_adv)
+    arrays = {"mean": np.array([0.25]), "std": torch.tensor([0.5])}
+    again = deepcustom.attack(Shifted(), *test, EPS, "fgsm", **arrays)
+    assert torch.equal(again.x_adv, told.x_adv)
+    two = {"mean": np.array([0.25, 0.25]), "std": np.array([0.5, 0.5])}
+    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+        deepcustom.attack(net, *test, EPS, "fgsm", **two)
     with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
         deepcustom.attack(net, *test, EPS, "fgsm", mean=[0.1, 0.2], std=[1.0, 1.0])
 
@@ -389,6 +402,16 @@ def test_an_exported_program_is_a_network_too(net: Tiny, test: tuple[Tensor, Ten
         torch.testing.assert_close(found.x_adv, plain.x_adv)
     with pytest.raises(InputError, match="an exported program, which cannot be trained"):
         deepcustom.harden(program, *test, EPS)
+
+
+class Broken(Dataset[Any]):
+    """A data set whose files are gone."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, row: int) -> Any:
+        raise OSError("no such file")
 
 
 X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 10
@@ -416,12 +439,32 @@ X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torc
         ({"settings": {"autoatack": {}}}, r"settings.autoatack is not a known key"),
         ({"settings": {"n": 0}}, r"settings.n: should be greater than or equal to 1"),
         ({"n": 0}, r"settings.n: should be greater than or equal to 1"),
-        ({"y": [[0], [0, 1]]}, r"want a tensor or an array: setting an array element"),
+        ({"y": [[0], [0, 1]]}, r"labels of x: want a tensor or an array: ValueError: setting"),
         (
             {"x": DataLoader([(X[0], 0), (X[0, :, :4], 1)], batch_size=1), "y": None},
             r"x has images of shape \(1, 8, 8\) and \(1, 4, 8\), want one shape",
         ),
         ({"x": DataLoader([{"image": X[0]}]), "y": None}, r"x: the loader gives dict, want"),
+        (
+            {"x": DataLoader([(object(), 0)]), "y": None},
+            r"x: reading images failed: TypeError: def",
+        ),
+        ({"x": TensorDataset(X, Y[:, None]), "y": None}, r"labels of x: int64 of shape \(20, 1\)"),
+        ({"x": X.to_sparse()}, r"x: want a tensor or an array: TypeError: can't convert Sparse"),
+        ({"x": X.to("meta")}, r"x: want a tensor or an array: NotImplementedError"),
+        (
+            {"x": DataLoader(TensorDataset(X, Y), batch_size=None), "y": None},
+            r"x: the loader gives single values, want batches",
+        ),
+        (
+            {"x": DataLoader([(X[0], Y[0]), (X[0], Y[:2])], batch_size=1), "y": None},
+            r"x has labels of shape \(\) and \(2,\), want one shape",
+        ),
+        ({"mean": 0.5, "std": 0.5}, r"mean 0.5: want one number for each channel"),
+        ({"mean": ["a"], "std": [1]}, r"mean \['a'\]: want one number for each channel"),
+        ({"against": Tiny()}, r"against: want networks in a list, or in a dictionary by their"),
+        ({"x": Broken(), "y": None}, r"x: reading images failed: OSError: no such file"),
+        ({"train": Broken()}, r"train: reading images failed: OSError: no such file"),
         ({"x": DataLoader(TensorDataset(X, Y))}, r"x is a loader, which brings its labels"),
         ({"bank": "nce"}, r"bank: want DGNs of 10 classes, as train_bank makes them"),
         ({"train": (X,)}, r"train has 1 parts, want \(images, labels\)"),
@@ -446,6 +489,8 @@ def test_ways_and_methods_that_are_not_there_are_named(net: Tiny, bank: DGNBank)
         deepcustom.harden(net, X, Y, EPS, "goodfellow")
     with pytest.raises(InputError, match="way madry takes no bank"):
         deepcustom.harden(net, X, Y, EPS, bank=bank)
+    with pytest.raises(InputError, match="bank: want DGNs, as train_bank makes them"):
+        deepcustom.harden(net, X, Y, EPS, "goodfellow", bank="nce")  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match="unknown attack 'whitebox/cw'"):
         deepcustom.evaluate(net, X, Y, EPS, settings=CHEAP).accuracy("whitebox", "cw")
 
@@ -528,3 +573,262 @@ def test_a_network_that_cannot_be_scored_is_one_line(test: tuple[Tensor, Tensor]
 
     with pytest.raises(InputError, match="depends on the other images of the batch"):
         deepcustom.evaluate(Mixing(), *test, EPS, n=30, settings=CHEAP)
+
+
+# What a network lacks
+
+
+class Writing(Told):
+    """It writes into its images, gives logits with further axes, and takes 7 images at most."""
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x) > 7:
+            raise ValueError("7 images at most")
+        x.mul_(0.5)
+        return self.net(x)[:, :, None, None]
+
+
+class Few(Told):
+    """It takes 7 images at most."""
+
+    def forward(self, x: Tensor) -> Any:
+        if len(x) > 7:
+            raise ValueError("7 images at most")
+        return self.net(x)
+
+
+class Blind(Told):
+    """No gradient goes through it."""
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            return self.net(x)
+
+
+def test_what_a_network_lacks_is_put_around_it_everywhere(
+    net: Tiny,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = Writing(net)
+    few = train[0][:60], train[1][:60]
+    images, labels = test[0].clone(), test[1]
+    kept = images.clone()
+    found = deepcustom.attack(odd, images, labels, EPS, "fgsm")
+    assert torch.equal(images, kept)
+    said = capsys.readouterr().out
+    assert "note: net: it writes into the images that it is given, so it gets a copy" in said
+    assert "note: net: it takes at most 7 images at a time: larger batches are split" in said
+    assert found.success is not None
+    assert found.success.any()
+    deepcustom.train_bank(odd, *few, EPS, epochs=1)
+    hard = deepcustom.harden(odd, *few, EPS, epochs=1).net
+    assert type(hard) is Writing
+    capsys.readouterr()
+    deepcustom.harden(Few(net), *few, EPS, epochs=1)
+    assert "note: net: it takes at most 7 images at a time" in capsys.readouterr().out
+    against = {"odd": odd}
+    whole = deepcustom.evaluate(net, *test, EPS, n=30, against=against, settings=CHEAP)
+    assert "note: odd: it writes into the images" in capsys.readouterr().out
+    assert whole.accuracy("blackbox", "from-odd") <= whole.clean
+
+
+def test_without_a_gradient_only_a_bank_attacks(
+    net: Tiny, test: tuple[Tensor, Tensor], bank: DGNBank
+) -> None:
+    blind = Blind(net)
+    found = deepcustom.attack(blind, *test, EPS, bank)
+    same = deepcustom.attack(net, *test, EPS, bank)
+    assert found.success is not None
+    assert same.success is not None
+    assert torch.equal(found.success, same.success)
+    none = "no gradient reaches its images .* and {} follows gradients"
+    with pytest.raises(InputError, match="net: " + none.format("method pgd")):
+        deepcustom.attack(blind, *test, EPS)
+    with pytest.raises(InputError, match="net: " + none.format("train_bank")):
+        deepcustom.train_bank(blind, *test, EPS, epochs=1)
+    with pytest.raises(InputError, match="net: " + none.format("way online")):
+        deepcustom.harden(blind, *test, EPS, "online", epochs=1)
+    with pytest.raises(InputError, match="odd: " + none.format("making images against it")):
+        deepcustom.evaluate(net, *test, EPS, n=30, against={"odd": blind}, settings=CHEAP)
+
+
+def test_relevance_sees_a_network_that_flattens_by_view(train: tuple[Tensor, Tensor]) -> None:
+    """It refuses a batch of no images."""
+
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.relu, self.outer = nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.outer(self.relu(self.inner(x.view(x.size(0), -1))))
+
+    torch.manual_seed(0)
+    options = {"custom_loss_constant": 0.5}
+    made = deepcustom.train_bank(Viewing(), *train, EPS, "lrp", options=options, epochs=1)
+    assert made.loss == "lrp"
+
+
+def test_a_fresh_network_whose_answers_are_all_alike_is_hardened(
+    train: tuple[Tensor, Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = Tiny()
+    nn.init.zeros_(fresh.outer.weight)
+    nn.init.zeros_(fresh.outer.bias)
+    deepcustom.harden(fresh, train[0][:60], train[1][:60], EPS, epochs=1)
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_no_answer_is_no_right_answer(
+    net: Tiny, test: tuple[Tensor, Tensor], bank: DGNBank
+) -> None:
+    class Silent(Told):
+        """It answers no bright image; of nan, argmax makes the label 0."""
+
+        def forward(self, x: Tensor) -> Any:
+            bright = x.flatten(1).mean(1, keepdim=True) > 0.32
+            return self.net(x).masked_fill(bright, float("nan"))
+
+    silent = Silent(net)
+    found = deepcustom.attack(silent, *test, EPS, bank)
+    net.eval()
+    before, after = (silent(x) for x in (test[0], found.x_adv))
+    net.train()
+    right, still = (
+        (logits.argmax(1) == test[1]) & ~logits.isnan().any(1) for logits in (before, after)
+    )
+    assert (test[1][before.isnan().any(1) | after.isnan().any(1)] == 0).any()
+    assert found.success is not None
+    assert torch.equal(found.success, right & ~still)
+
+
+@pytest.mark.parametrize("call", ["attack", "attack alone", "evaluate", "harden"])
+def test_a_bank_of_images_of_another_shape_is_one_line(bank: DGNBank, call: str) -> None:
+    flat, x = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), X.expand(-1, 3, -1, -1)
+    calls: dict[str, Callable[[], Any]] = {
+        "attack": lambda: deepcustom.attack(flat, x, Y, EPS, bank),
+        "attack alone": lambda: deepcustom.attack(bank, x, Y, EPS),
+        "evaluate": lambda: deepcustom.evaluate(flat, x, Y, EPS, bank=bank, settings=CHEAP),
+        "harden": lambda: deepcustom.harden(flat, x, Y, EPS, "goodfellow", bank=bank),
+    }
+    with pytest.raises(
+        InputError, match=r"the bank's DGNs refuse images of shape \(3, 8, 8\)"
+    ) as e:
+        calls[call]()
+    assert "\n" not in str(e.value)
+
+
+# What an interrupted training is known by
+
+
+class AskedError(Exception):
+    """Raised where a training would begin."""
+
+
+Key = Callable[..., str]
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Key:
+    """Under which name a training would keep finished epochs."""
+    from deepcustom.library import bank as banks
+    from deepcustom.library import hardening, kept
+
+    def stopping(*given: Any) -> Any:
+        raise AskedError(kept.checkpoint(*given).fingerprint)
+
+    for module in (banks, hardening):
+        monkeypatch.setattr(module, "checkpoint", stopping)
+
+    def asked(call: Callable[..., Any], *given: Any, **more: Any) -> str:
+        with pytest.raises(AskedError) as caught:
+            call(*given, keep=tmp_path / "kept", **more)
+        return str(caught.value)
+
+    return asked
+
+
+def test_a_network_that_raises_anything_is_known_all_the_same() -> None:
+    from deepcustom.library.kept import known
+
+    class Raising(Tiny):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError("not today")
+
+    data = gathered(X, Y)
+    names = [known("one", net, data, deepcustom.FLOAT32).source for net in (Raising(), Tiny())]
+    assert names[0] != names[1]
+
+
+@pytest.mark.parametrize("call", [deepcustom.train_bank, deepcustom.harden])
+def test_training_goes_on_with_the_same_normalisation_alone(
+    net: Tiny, train: tuple[Tensor, Tensor], key: Key, call: Callable[..., Any]
+) -> None:
+    first, again, other = (
+        key(call, net, *train, EPS, mean=[mean], std=[0.5]) for mean in (0.25, 0.25, 0.5)
+    )
+    assert first == again != other
+
+
+def test_training_goes_on_with_the_same_forward_alone(
+    net: Tiny, train: tuple[Tensor, Tensor], key: Key
+) -> None:
+    def louder(self: Tiny, x: Tensor) -> Tensor:
+        return 2 * Tiny.forward(self, x)
+
+    other = type("Tiny", (Tiny,), {"forward": louder})()
+    other.load_state_dict(net.state_dict())
+    assert repr(other) == repr(net)
+    for call in (deepcustom.train_bank, deepcustom.harden):
+        assert key(call, net, *train, EPS) != key(call, other, *train, EPS)
+
+
+def test_exported_programs_are_told_apart_by_what_they_do(
+    train: tuple[Tensor, Tensor], key: Key
+) -> None:
+    shapes = ({0: torch.export.Dim("images")},)
+    programs = [
+        torch.export.export(learned(train, s).eval(), (train[0][:2],), dynamic_shapes=shapes)
+        for s in (0, 1)
+    ]
+    first, again, other = (
+        key(deepcustom.train_bank, programs[at], *train, EPS) for at in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_hardening_on_a_bank_goes_on_with_the_same_bank_alone(
+    net: Tiny, train: tuple[Tensor, Tensor], bank: DGNBank, key: Key
+) -> None:
+    import copy
+
+    other = copy.deepcopy(bank)
+    with torch.no_grad():
+        next(other.generators[3].parameters()).mul_(2)
+    keys = [
+        key(deepcustom.harden, net, *train, EPS, "goodfellow", bank=one)
+        for one in (bank, bank, other)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_training_goes_on_with_the_same_loss_alone(
+    net: Tiny,
+    train: tuple[Tensor, Tensor],
+    key: Key,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "from deepcustom.attacks.losses.nce import NceLoss\n\nclass Mine(NceLoss):\n    weight = {}\n"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    keys = []
+    options = {"mse_weight": 1.0, "cross_entropy_weight": 1.0}
+    for weight in (1, 1, 2):
+        monkeypatch.delitem(sys.modules, "library_loss", raising=False)
+        Path("library_loss.py").write_text(text.format(weight))
+        call = deepcustom.train_bank
+        keys.append(key(call, net, *train, EPS, "library_loss:Mine", options=options))
+    assert keys[0] == keys[1] != keys[2]

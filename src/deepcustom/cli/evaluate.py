@@ -89,8 +89,12 @@ def evaluate(
         numbers = _numbers("--mean", mean), _numbers("--std", std)
         brought = OwnFile(network, architecture, *numbers)
     if images is not None:
-        if subject is not None or with_siblings:
-            raise InputError("--images takes the place of a project: leave --subject out")
+        for option, given in (
+            ("--subject", subject is not None),
+            ("--with-siblings", with_siblings),
+        ):
+            if given:
+                raise InputError(f"--images takes the place of a project: leave {option} out")
         _alone(brought, images, eps, size, n, out)
     elif subject is None:
         raise InputError("--subject is missing; or --images, for a network without a project")
@@ -129,6 +133,10 @@ def _alone(
     from deepcustom.library.alone import score_alone
     from deepcustom.report.printed import print_scores
 
+    if out is None and not brought.path.stem.strip("."):
+        raise InputError(
+            f"--network {brought.path}: its name names no folder: want another, or --out"
+        )
     folder = out or Path("scores") / brought.path.stem
     found, dataset = score_alone(brought, images, eps, folder=folder, size=size, n=n)
     print_scores(found, dataset, {})

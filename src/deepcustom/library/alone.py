@@ -22,13 +22,13 @@ from deepcustom.library.evaluating import Attackers, Question
 from deepcustom.library.given import (
     Gathered,
     as_module,
-    classes_of,
     classifier,
     compute_on,
     dice_kept,
 )
 from deepcustom.library.result import write
 from deepcustom.library.starting import SEED, radius
+from deepcustom.library.trying import at_least, classes_of
 from deepcustom.training.compute import Compute
 
 KEPT = "attacks"
@@ -57,7 +57,9 @@ def score_alone(
     value = radius(eps, "--eps")
     if not brought.path.is_file():
         raise InputError(f"{brought.path} is missing")
-    if brought.architecture is not None:  # before all images are read
+    if brought.architecture is None and brought.path.suffix == ".safetensors":
+        _nothing(brought)  # before all images are read, and so is the next
+    if brought.architecture is not None:
         load_object(brought.architecture, "network", InputError)
     compute = compute_on("auto")
     with TemporaryDirectory() as place:
@@ -75,7 +77,7 @@ def score_alone(
         network = Network(brought.path.stem, dvc_md5(brought.path), net, source)
         with dice_kept():
             inputs = tried_first(question.inputs(network, compute))
-            found = score(inputs, kept.store(folder / KEPT, network.name, compute))
+            found = score(inputs, kept.store(folder / KEPT, inputs.own or network, compute))
     write(found, folder)
     return found, dataset
 
@@ -83,14 +85,16 @@ def score_alone(
 def _loaded(
     brought: OwnFile, data: Gathered, names: tuple[str, ...] | None, compute: Compute
 ) -> tuple[nn.Module, int]:
-    """The network, frozen and on the device, and how many logits it gives."""
-
-    def nothing() -> NoReturn:
-        raise InputError(f"--architecture is missing: package.module:Class of {brought.path}")
-
-    classes = len(names) if names else int(data.y.max()) + 1
+    """The network, frozen and on the device, and how many logits it gives, or should give."""
+    classes = len(names) if names else at_least(data)
     facts = {"shape": data.shape, "classes": classes, "num_classes": classes}
-    read = as_module(read_own(brought.path, nothing, brought.architecture, **facts))
+    read = as_module(
+        read_own(brought.path, lambda: _nothing(brought), brought.architecture, **facts)
+    )
     net = classifier(read, data.shape, brought.mean, brought.std)
     net = compute.place(net).eval().requires_grad_(False)
-    return net, classes_of(net, data, compute, str(brought.path), strict=False)
+    return net, classes_of(net, data, compute, str(brought.path)) or classes
+
+
+def _nothing(brought: OwnFile) -> NoReturn:
+    raise InputError(f"--architecture is missing: package.module:Class of {brought.path}")

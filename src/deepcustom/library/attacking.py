@@ -18,22 +18,25 @@ from deepcustom.base.settings import AttackParams, AutoAttackParams
 from deepcustom.evaluation.victim import Outcome, Victim, follow
 from deepcustom.evaluation.whitebox import whitebox, with_restarts
 from deepcustom.library.given import (
-    Gathered,
     Images,
     Labels,
     as_module,
     borrowed,
-    classes_of,
     classifier,
     compute_on,
     dice_kept,
     gathered,
     plainly,
+    reason,
 )
 from deepcustom.library.starting import SEED, Start, radius
+from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed
-from deepcustom.training.prediction import predict
+from deepcustom.training.prediction import gets_right, predict
+from deepcustom.training.rows import Images as Rows
+from deepcustom.training.trial import BATCH
 
+AT_ONCE = 1000  # images that DGNs are given
 METHODS = ("fgsm", "pgd", "apgd")
 DGNs = DGNBank | ConditionalDGN
 
@@ -97,22 +100,26 @@ def attack(
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     change = _change(max_iter, restarts, settings)
     if isinstance(net, DGNs):
-        return Attacked(_by_dgns(net, data, threat, compute), None)
+        return Attacked(by_dgns(net, *data.on(compute), threat, compute).cpu(), None)
     if not isinstance(method, DGNs) and method not in METHODS:
         raise UnknownNameError("method", str(method), [*METHODS, "or DGNs"])
     whole = classifier(as_module(net), data.shape, mean, std)
     with dice_kept(), borrowed(whole, compute), plainly():
-        classes = classes_of(whole, data, compute)
+        classes = classes_of(whole, data, compute) or at_least(data)
         images, labels = data.on(compute)
+        shown = min(BATCH, len(labels))
         if isinstance(method, DGNs):
-            x_adv = _by_dgns(method, data, threat, compute)
-            right = predict(whole, images).argmax(1) == labels
-            falls = predict(whole, x_adv.to(compute.device)).argmax(1) != labels
-            return Attacked(x_adv, (right & falls).cpu())
+            whole = usable(whole, data, classes, compute, sizes=[shown])
+            x_adv = by_dgns(method, images, labels, threat, compute)
+            right, still = (gets_right(predict(whole, one), labels) for one in (images, x_adv))
+            return Attacked(x_adv.cpu(), (right & ~still).cpu())
+        start = Start(data.shape, classes, threat.eps, test=len(labels))
+        params = _params(method, start.recipes()["every-protocol"], change)
+        sizes = [shown, min(params.batch_size, len(labels))]
+        whole = usable(whole, data, classes, compute, sizes=sizes, learner=f"method {method}")
         seed_of = derive_seed(seed, "attack", method)
         victim = Victim("net", whole, images[:], labels, threat, classes, seed_of, compute)
-        start = Start(data.shape, classes, threat.eps, test=len(labels))
-        outcome = _run(victim, method, start.recipes()["every-protocol"], change)
+        outcome = _run(victim, method, params)
         return Attacked(outcome.x_adv.cpu(), victim.right.cpu() & ~outcome.stands)
 
 
@@ -123,30 +130,45 @@ def _change(
     return {key: value for key, value in named.items() if value is not None} | dict(settings or {})
 
 
-def _run(
-    victim: Victim, method: str, usual: Mapping[str, Any], change: Mapping[str, Any]
-) -> Outcome:
+def _params(
+    method: str, usual: Mapping[str, Any], change: Mapping[str, Any]
+) -> AttackParams | AutoAttackParams:
     if method != "apgd":
-        params = validate(AttackParams, overlay(usual["whitebox"][method], change), "settings")
+        return validate(AttackParams, overlay(usual["whitebox"][method], change), "settings")
+    return validate(AutoAttackParams, overlay(usual["autoattack"], change), "settings")
+
+
+def _run(victim: Victim, method: str, params: AttackParams | AutoAttackParams) -> Outcome:
+    if isinstance(params, AttackParams):
         return with_restarts(victim, method, params, victim.right).run()
-    apgd = validate(AutoAttackParams, overlay(usual["autoattack"], change), "settings")
     stands: dict[str, dict[str, Tensor]] = {"whitebox": {}}
     outcomes = []
-    for one in whitebox(victim, {}, apgd, stands):
+    for one in whitebox(victim, {}, params, stands):
         outcomes.append(one.run())
         stands["whitebox"][one.name] = outcomes[-1].stands
     first, second = outcomes
     return follow(first, second)
 
 
-def _by_dgns(dgns: DGNs, data: Gathered, threat: ThreatModel, compute: Compute) -> Tensor:
-    if int(data.y.max()) >= dgns.classes:
+def by_dgns(dgns: DGNs, x: Rows, y: Tensor, threat: ThreatModel, compute: Compute) -> Tensor:
+    """What DGNs make of images (N, C, H, W), each for its label (N,).
+
+    Raises:
+        InputError: the DGNs have too few classes, or were trained on images of another shape.
+    """
+    if int(y.max()) >= dgns.classes:
         raise InputError(
-            f"labels go up to {data.y.max()}, and the DGNs have {dgns.classes} classes"
+            f"labels go up to {int(y.max())}, and the DGNs have {dgns.classes} classes"
         )
-    x, y = data.on(compute)
-    made = [
-        dgns.generate(x[start : start + 1000], y[start : start + 1000], threat, compute=compute)
-        for start in range(0, len(y), 1000)
-    ]
-    return torch.cat(made).cpu()
+    made = []
+    for start in range(0, len(y), AT_ONCE):
+        some, truth = x[start : start + AT_ONCE], y[start : start + AT_ONCE]
+        try:
+            made.append(dgns.generate(some, truth, threat, compute=compute))
+        except (RuntimeError, ValueError) as error:
+            shape = tuple(some.shape[1:])
+            raise InputError(
+                f"the bank's DGNs refuse images of shape {shape}: {reason(error)}; were they trained on "
+                "images of another shape?"
+            ) from error
+    return torch.cat(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from deepcustom.base.params import validate
 from deepcustom.base.progress import progress
 from deepcustom.base.rows import overlay
 from deepcustom.base.settings import TrainDgnParams
+from deepcustom.data.arrays import Array
 from deepcustom.library.given import (
     Images,
     Labels,
     Pair,
     as_module,
     borrowed,
-    classes_of,
     classifier,
     compute_on,
     dice_kept,
@@ -38,7 +39,7 @@ from deepcustom.library.given import (
     pair,
     plainly,
 )
-from deepcustom.library.kept import checkpoint
+from deepcustom.library.kept import checkpoint, sources
 from deepcustom.library.starting import (
     CONDITIONAL,
     GENERATOR,
@@ -49,12 +50,17 @@ from deepcustom.library.starting import (
     Start,
     radius,
 )
+from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture, Classifier
+from deepcustom.training.nets.healed import Healed
 from deepcustom.training.rows import LabelledImages
+from deepcustom.training.trial import BATCH
 from deepcustom.training.weights import read_metadata
 
+ANALYSED = {"relevance": 500, "suspiciousness": 1000}
+"""Images that an analysis shows the network at once."""
 DATASET = "images"
 """What a bank's file says that it attacks."""
 
@@ -105,20 +111,22 @@ def train_bank(
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     whole = classifier(as_module(net), data.shape, mean, std)
     with dice_kept(), borrowed(whole, compute), plainly():
-        classes = classes_of(whole, data, compute)
+        classes = classes_of(whole, data, compute) or at_least(data)
         watched = fitting(pair(val, "val") or empty(data), data, classes, "val")
         start = Start(data.shape, classes, threat.eps, len(data.y))
         params = _params(start, loss, options, epochs, settings or {})
+        kind, batch = find_loss(loss), params.training.batch_size
+        sizes = [BATCH, batch, *(ANALYSED[what] for what in kind.requires if what in ANALYSED)]
+        whole = usable(whole, data, classes, compute, sizes=sizes, learner="train_bank")
         train = data.on(compute)
-        analysis = {
-            what: _analysis(what, whole, train, classes) for what in find_loss(loss).requires
-        }
+        analysis = {what: _analysis(what, whole, train, classes) for what in kind.requires}
         known = contexts(whole, threat, analysis, classes)
         told = params.generator == "conditional"
+        what = {"train_dgn": params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}
+        what["code"] = sources(kind)
+        place = checkpoint(keep, compute, what, whole, data, watched)
         job_seed = derive_seed(seed, "train_dgn", DATASET, loss)
         seed_everything(job_seed)
-        what = {"train_dgn": params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}
-        place = checkpoint(keep, compute, what, whole, data, watched)
         with progress(
             f"train_bank, {loss}", params.training.epochs * (1 if told else classes)
         ) as say:
@@ -135,7 +143,9 @@ def train_bank(
     return dgn
 
 
-def load_bank(path: str | Path, x: Images, device: str = "auto") -> DGNBank | ConditionalDGN:
+def load_bank(
+    path: str | Path, x: Tensor | Array, device: str = "auto"
+) -> DGNBank | ConditionalDGN:
     """Read DGNs that :func:`train_bank` trained and ``save`` wrote.
 
     Args:
@@ -179,10 +189,17 @@ def _analysis(what: str, net: Classifier, train: LabelledImages, classes: int) -
     """An analysis of the network that a loss requires, array name → tensor with one row per class."""
     x, y = train
     if what == "relevance":
-        relevance = class_relevance(net, x, y, classes)
+        relevance = class_relevance(_bare(net), x, y, classes)
         most = max(1, round(RELEVANT * relevance[0].numel()))
         return {"relevance": relevance, "pixels": top_pixels(relevance, most)}
     found = suspicious_units(net, x, y, classes, k=SUSPICIOUS)
     arrays = {f"suspicious.{layer}": mask for layer, mask in found.suspicious.items()}
     arrays |= {f"scores.{layer}": scores for layer, scores in found.scores.items()}
     return {**arrays, "failures": found.failures}
+
+
+def _bare(net: Classifier) -> Classifier:
+    """The network itself, as LRP looks at its layers, if all it needs is to be spared empty batches."""
+    if isinstance(net, Healed) and isinstance(net.net, Classifier):
+        return net if replace(net.remedy, empty=False).needed else net.net
+    return net

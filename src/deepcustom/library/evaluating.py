@@ -23,8 +23,9 @@ from deepcustom.evaluation.material import Adaptable, DGNs, Lazy
 from deepcustom.evaluation.scoring import ScoringInputs, Testbed, score
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
-from deepcustom.evaluation.trial import tried_on
+from deepcustom.evaluation.trial import batch_sizes, tried_on
 from deepcustom.library import kept
+from deepcustom.library.attacking import by_dgns
 from deepcustom.library.given import (
     Gathered,
     Images,
@@ -32,7 +33,6 @@ from deepcustom.library.given import (
     Pair,
     as_module,
     borrowed,
-    classes_of,
     classifier,
     compute_on,
     dice_kept,
@@ -43,7 +43,11 @@ from deepcustom.library.given import (
 )
 from deepcustom.library.result import RobustAccuracy
 from deepcustom.library.starting import SEED, Start, radius
+from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
+from deepcustom.training.nets.base import Classifier
+
+NO_TRAIN = "no images left to adapt the DGNs on: hand over train="
 
 
 def evaluate(
@@ -91,34 +95,45 @@ def evaluate(
         InputError: in one line: the network, images, labels, ``eps`` or a setting cannot be used.
     """
     data, compute = gathered(x, y), compute_on(device)
+    if not isinstance(against, Mapping | list | tuple):
+        raise InputError("against: want networks in a list, or in a dictionary by their names")
     others = against if isinstance(against, Mapping) else dict(_numbered(against))
     if name in others:
         raise InputError(f"against: one of them is called {name!r}, as the network itself")
     with ExitStack() as stack:
         stack.enter_context(dice_kept())
 
-        def lent(one: nn.Module, called: str) -> nn.Module:
+        def lent(one: nn.Module, called: str) -> Classifier:
             whole = classifier(as_module(one, called), data.shape, mean, std)
-            return stack.enter_context(borrowed(whole, compute))
+            stack.enter_context(borrowed(whole, compute))
+            return whole
 
         ours = lent(net, "net")
-        classes = classes_of(ours, data, compute, strict=False)
-        siblings = []
-        for called, one in others.items():
-            sibling = lent(one, called)
-            if classes_of(sibling, data, compute, called) != classes:
+        classes = classes_of(ours, data, compute) or at_least(data)
+        siblings = {called: lent(one, called) for called, one in others.items()}
+        for called, sibling in siblings.items():
+            if classes_of(sibling, data, compute, called) not in (None, classes):
                 raise InputError(f"against: {called} has other classes than net: want {classes}")
-            siblings.append(kept.known(called, sibling, data, compute))
-        attackers = Attackers(siblings, bank, pair(train, "train"))
+        attackers = Attackers(bank, pair(train, "train"))
         question = Question(
             data, tuple(map(str, range(classes))), radius(eps), attackers, n, settings or {}, seed
         )
         untried = Network(name, kept.weights_md5(ours), ours)
         inputs = question.inputs(untried, compute)
         healed = tried_on(inputs.bed, untried).net
-        inputs = replace(inputs, own=kept.known(name, healed, data, compute))
-        scores = score(inputs, kept.store(keep, name, compute))
-    return RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
+        sizes = batch_sizes(inputs.bed.params, len(inputs.bed.rows))
+        networks = []
+        for called, sibling in siblings.items():
+            learner = "making images against it"
+            lends = usable(sibling, data, classes, compute, called, sizes=sizes, learner=learner)
+            networks.append(kept.known(called, lends, data, compute))
+        own = kept.known(name, healed, data, compute)
+        inputs = replace(inputs, networks=networks, own=own)
+        scores = score(inputs, kept.store(keep, own, compute))
+    found = RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
+    if bank is not None and inputs.dgns is None:
+        return replace(found, left_out={**found.left_out, "adaptive": NO_TRAIN})
+    return found
 
 
 def _numbered(nets: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -131,12 +146,10 @@ class Attackers:
     """What the attackers have.
 
     Attributes:
-        siblings: other networks.
         bank: DGNs.
         train: images to adapt the DGNs on; None: those that are not attacked.
     """
 
-    siblings: Sequence[Network] = ()
     bank: DGNs | None = None
     train: Gathered | None = None
 
@@ -187,14 +200,14 @@ class Question:
             )
         bank = self.attackers.bank
         if bank is None:
-            return ScoringInputs(bed, self.attackers.siblings, [], own=network)
+            return ScoringInputs(bed, [], [], own=network)
         if not isinstance(bank, DGNBank | ConditionalDGN) or bank.classes != len(self.classes):
             raise InputError(
                 f"bank: want DGNs of {len(self.classes)} classes, as train_bank makes them"
             )
         sets = [self._shown(bank, bed)]
         dgns = self._adaptable(bank, bed)
-        return ScoringInputs(bed, self.attackers.siblings, sets, dgns, own=network)
+        return ScoringInputs(bed, [], sets, dgns, own=network)
 
     def _params(self) -> EvaluateParams:
         count = len(self.data.y)
@@ -209,10 +222,12 @@ class Question:
 
     def _shown(self, bank: DGNs, bed: Testbed) -> StoredSet:
         """The images that the DGNs make of those that are attacked, each for its label."""
-        (x, y), rows = bed.attacked, bed.rows.cpu().numpy()
-        made = bank.generate(x, y, bed.threat, compute=bed.compute).cpu().numpy()
+        rows = bed.rows.cpu().numpy()
+        made = by_dgns(bank, *bed.attacked, bed.threat, bed.compute).cpu().numpy()
         part = bed.split.take(rows)
-        return StoredSet("bank", _bank_md5(bank), AdversarialSet(part.x, made, part.y, part.index))
+        return StoredSet(
+            "bank", kept.bank_md5(bank), AdversarialSet(part.x, made, part.y, part.index)
+        )
 
     def _adaptable(self, bank: DGNs, bed: Testbed) -> Lazy[Adaptable] | None:
         """The DGNs, and the images to train them further on; None if there are none."""
@@ -224,11 +239,6 @@ class Question:
         train = fitting(train, self.data, len(self.classes), "train")
         if not len(train.y):
             return None
-        key = {"bank": _bank_md5(bank), "train": kept.data_md5(train)}
+        key = {"bank": kept.bank_md5(bank), "train": kept.data_md5(train)}
         images = train.on(bed.compute)
         return Lazy(key, lambda: (bank, images))
-
-
-def _bank_md5(bank: DGNs) -> str:
-    nets = bank.generators if isinstance(bank, DGNBank) else [bank.generator]
-    return kept.weights_md5(nn.ModuleList(nets))

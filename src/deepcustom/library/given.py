@@ -22,8 +22,6 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.exported import Exported
 from deepcustom.training.nets.foreign import Foreign
-from deepcustom.training.nets.outputs import tensors_of
-from deepcustom.training.nets.trial import check_outputs
 from deepcustom.training.rows import LabelledImages
 
 Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
@@ -81,7 +79,7 @@ def gathered(x: Images, y: Labels | None = None, name: str = "x") -> Gathered:
         x, y = _read(x, name)
     if y is None:
         raise InputError(f"y is missing: {name} needs labels (N,), or must be a DataLoader")
-    images, truth = _array(x), _array(y)
+    images, truth = _array(x, name), _array(y, f"labels of {name}")
     images = _images(images, name)
     if truth.dtype.kind not in "iu" or truth.shape != (len(images),):
         raise InputError(
@@ -128,29 +126,48 @@ def fitting(other: Gathered, data: Gathered, classes: int, name: str) -> Gathere
 
 def _read(loader: Iterable[Any], name: str) -> tuple[Array, Array]:
     parts: tuple[list[Array], list[Array]] = ([], [])
-    for batch in loader:
+    for batch in _batches(loader, name):
         if not isinstance(batch, tuple | list) or len(batch) < 2:
             raise InputError(f"{name}: the loader gives {type(batch).__name__}, want (x, y)")
         for found, one in zip(parts, batch, strict=False):
-            found.append(_array(one))
+            found.append(_array(one, name))
+        if not (parts[0][-1].ndim and parts[1][-1].ndim):
+            raise InputError(f"{name}: the loader gives single values, want batches (x, y)")
     if not parts[0]:
         raise InputError(f"{name} has no image")
-    shapes = dict.fromkeys(part.shape[1:] for part in parts[0])
+    return _joined(parts[0], f"{name} has images"), _joined(parts[1], f"{name} has labels")
+
+
+def _joined(parts: Sequence[Array], what: str) -> Array:
+    shapes = dict.fromkeys(part.shape[1:] for part in parts)
     if len(shapes) > 1:
         first, second, *_ = shapes
-        raise InputError(f"{name} has images of shape {first} and {second}, want one shape")
-    return np.concatenate(parts[0]), np.concatenate(parts[1])
+        raise InputError(f"{what} of shape {first} and {second}, want one shape")
+    return np.concatenate(parts)
 
 
-def _array(values: Any) -> Array:
-    if isinstance(values, Tensor):
+def _batches(loader: Iterable[Any], name: str) -> Iterator[Any]:
+    """What a loader gives; whatever it raises is one line."""
+    try:
+        yield from loader
+    except Exception as error:  # the user's own data set may raise anything
+        raise InputError(f"{name}: reading images failed: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """An error of something that was handed over, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _array(values: Any, name: str) -> Array:
+    try:
+        if not isinstance(values, Tensor):
+            return np.asarray(values)
         values = values.detach().cpu()
         wide = values.dtype is torch.bfloat16
         return np.asarray((values.float() if wide else values).numpy())
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # lists of unequal length
-        raise InputError(f"want a tensor or an array: {' '.join(str(error).split())}") from None
+    except (ValueError, TypeError, RuntimeError) as error:  # lists of unequal length, say
+        raise InputError(f"{name}: want a tensor or an array: {reason(error)}") from None
 
 
 def _images(x: Array, name: str) -> Array:
@@ -221,11 +238,19 @@ def classifier(
     Raises:
         InputError: there is not one number for each channel.
     """
+    mean, std = _numbers(mean, "mean"), _numbers(std, "std")
     if isinstance(net, Classifier) and not (mean or std):
         return net
     if (mean or std) and (len(mean) != shape[0] or len(std) != shape[0] or min(std) <= 0):
         raise InputError(f"mean and std: want {shape[0]} numbers each, std above 0")
     return Foreign(net, mean=mean, std=std)
+
+
+def _numbers(values: Any, name: str) -> list[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} {values!r}: want one number for each channel") from None
 
 
 @contextmanager
@@ -255,45 +280,3 @@ def dice_kept() -> Iterator[None]:
             yield
         finally:
             np.random.set_state(state)
-
-
-def classes_of(
-    net: nn.Module, data: Gathered, compute: Compute, name: str = "net", *, strict: bool = True
-) -> int:
-    """How many logits a network gives.
-
-    Args:
-        net: the network.
-        data: images and labels.
-        compute: where to compute.
-        name: what to call the network.
-        strict: whether to check that it can be learned from; otherwise it is yet to be tried.
-
-    Raises:
-        InputError: it does not fit images and labels, in one line.
-    """
-    most = int(data.y.max()) + 1
-    few, _ = Gathered(data.x[:2], data.y[:2]).on(compute)
-    try:
-        with torch.no_grad():
-            classes = _width(net(few[:].clone()), most)
-    except Exception as error:  # the network may raise anything
-        if not strict:
-            return most
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"{name} refuses images of shape {data.shape}: {why}") from error
-    if strict:
-        if isinstance(net, Foreign):
-            net.classes = classes
-        check_outputs(net, data.shape, classes, compute, name)
-    if most > classes or classes < 2:
-        raise InputError(f"{name} gives {classes} logits, and labels go up to {most - 1}")
-    return classes
-
-
-def _width(out: Any, most: int) -> int:
-    """How many logits an output holds: what is called so, or the first table; ``most`` if there is none."""
-    tables = {place: one for place, one in tensors_of(out) if one.dim() == 2}
-    named = [one for place, one in tables.items() if place and place[-1] == "logits"]
-    found = [*named, *tables.values()]
-    return int(found[0].shape[1]) if found else most

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
@@ -28,7 +28,6 @@ from deepcustom.library.given import (
     Labels,
     Pair,
     as_module,
-    classes_of,
     classifier,
     compute_on,
     dice_kept,
@@ -37,15 +36,17 @@ from deepcustom.library.given import (
     gathered,
     pair,
     plainly,
+    reason,
 )
 from deepcustom.library.kept import checkpoint
 from deepcustom.library.starting import CONDITIONAL, SEED, Start, radius
+from deepcustom.library.trying import at_least, classes_of, trainable
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture
 from deepcustom.training.nets.exported import Exported
-from deepcustom.training.rows import LabelledImages
+from deepcustom.training.trial import BATCH
 
 WAYS = ("madry", "online", "goodfellow")
 
@@ -114,23 +115,29 @@ def harden(
         raise UnknownNameError("way of hardening", str(way), WAYS)
     if (bank is None) == (way == "goodfellow"):
         raise InputError(f"way {way} {'needs a bank' if bank is None else 'takes no bank'}")
+    if bank is not None and not isinstance(bank, DGNBank | ConditionalDGN):
+        raise InputError("bank: want DGNs, as train_bank makes them")
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     mine = _copied(as_module(net))
     place = next((weight.device for weight in mine.parameters()), torch.device("cpu"))
     whole = compute.place(classifier(mine, data.shape, mean, std))
     with dice_kept(), plainly():
-        classes = classes_of(whole, data, compute)
+        whole.eval()
+        classes = classes_of(whole, data, compute) or at_least(data)
         watched = fitting(pair(val, "val") or empty(data), data, classes, "val")
         start = Start(data.shape, classes, threat.eps, len(data.y), epochs=epochs)
         kind = way_called(way)
         tree = overlay(start.recipes()[way], settings or {})
         params = validate(kind.Settings, tree, "settings")
+        sizes = [BATCH, params.training.batch_size]
+        whole = trainable(whole, data, classes, compute, sizes=sizes, learner=f"way {way}")
+        made = None if bank is None else _made(bank, data, threat.eps, device, compute)
         what = {way: params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}
-        kept = checkpoint(keep, compute, what, whole, data, watched)
+        shown = [] if made is None else [Gathered(made[0].cpu().contiguous().numpy(), data.y)]
+        kept = checkpoint(keep, compute, what, whole, data, watched, *shown)
         job_seed = derive_seed(seed, kind.stage, way)
         seed_everything(job_seed)
         trainer = _trainer(kind, params, threat, classes, data, compute)
-        made = None if bank is None else _made(bank, data, threat.eps, device, compute)
         with progress(f"harden, {way}", params.training.epochs) as say:
             job = Job(job_seed, compute, say, kept)
             history = trainer.train(whole, data.on(compute), watched.on(compute), job, made)
@@ -149,8 +156,7 @@ def _copied(net: nn.Module) -> nn.Module:
     try:
         mine = copy.deepcopy(net)
     except Exception as error:  # the network may hold anything
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"net cannot be copied: {why}") from error
+        raise InputError(f"net cannot be copied: {reason(error)}") from error
     weights = list(mine.parameters())
     if not weights:
         raise InputError("net has no weights to train")
@@ -180,7 +186,7 @@ def _trainer(
 
 def _made(
     bank: DGNBank | ConditionalDGN, data: Gathered, eps: float, device: str, compute: Compute
-) -> LabelledImages:
+) -> tuple[Tensor, Tensor]:
     """What the bank makes of every image, and the image's row."""
     found = attack(bank, data.x, data.y, eps, device=device)
     return found.x_adv.to(compute.device), torch.arange(len(data.y), device=compute.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import platform
 import re
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import deepcustom
+from deepcustom.attacks.bank import DGNBank
+from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.evaluation.score_store import ScoreStore
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.victim import Counted
@@ -28,6 +31,7 @@ ROOMS = ("base", "data", "training", "attacks", "hardening", "evaluation", "libr
 """Where the code lies that makes numbers."""
 PACKAGES = ("torch", "numpy", "adversarial-robustness-toolbox", "pyautoattack", "captum")
 FIRST = 8  # images that a network is known by
+DIGITS = 12  # of a hash, in the name of a run
 
 
 def basis(compute: Compute) -> dict[str, Any]:
@@ -40,11 +44,16 @@ def basis(compute: Compute) -> dict[str, Any]:
     }
 
 
-def store(keep: str | Path | None, name: str, compute: Compute) -> ScoreStore:
-    """Where finished attacks are kept: each network has a run of its own, so that none removes another's."""
+def store(keep: str | Path | None, network: Network, compute: Compute) -> ScoreStore:
+    """Where finished attacks are kept: each network has a run of its own, so that none removes another's.
+
+    Networks of one name are told apart by their weights and by what they do.
+    """
     if keep is None:
         return ScoreStore()
-    return ScoreStore(Path(keep), basis(compute), re.sub(r"[^\w.-]+", "_", name))
+    own = hashlib.sha256(f"{network.md5} {network.source}".encode()).hexdigest()[:DIGITS]
+    name = re.sub(r"[^\w.-]+", "_", network.name)
+    return ScoreStore(Path(keep), basis(compute), f"{name}-{own}")
 
 
 def checkpoint(
@@ -54,10 +63,19 @@ def checkpoint(
     net: nn.Module,
     *data: Gathered,
 ) -> Checkpoint:
-    """Where a training keeps finished epochs: it goes on only with the same settings, images and network."""
+    """Where a training keeps finished epochs: it goes on only with the same settings, images and network.
+
+    Args:
+        keep: the folder; None: nowhere.
+        compute: where it trains.
+        what: settings, and hashes of whatever else decides it; anything that JSON can hold.
+        net: the network, in eval mode.
+        *data: the images, those to train on first.
+    """
     if keep is None:
         return NOWHERE
-    about = [basis(compute), what, weights_md5(net), [data_md5(one) for one in data]]
+    network = [weights_md5(net), _behaviour(net, data[0], compute)]
+    about = [basis(compute), what, network, [data_md5(one) for one in data]]
     return Checkpoint(
         Path(keep), hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     )
@@ -77,6 +95,23 @@ def weights_md5(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def bank_md5(bank: DGNBank | ConditionalDGN) -> str:
+    """The md5 of all DGNs' states."""
+    nets = bank.generators if isinstance(bank, DGNBank) else [bank.generator]
+    return weights_md5(nn.ModuleList(nets))
+
+
+def sources(of: type) -> list[str]:
+    """Hashes of the files, outside of this package, that a class and its bases are written in."""
+    found = []
+    for one in of.__mro__:
+        if one.__module__.partition(".")[0] in ("builtins", "abc", "torch", "deepcustom"):
+            continue
+        with suppress(TypeError, OSError):  # a class typed into a notebook has no file
+            found.append(hashlib.sha256(Path(inspect.getfile(one)).read_bytes()).hexdigest())
+    return found
+
+
 def data_md5(data: Gathered) -> str:
     """The md5 of images and labels."""
     digest = hashlib.md5(f"{data.x.dtype} {data.x.shape}".encode(), usedforsecurity=False)
@@ -92,7 +127,10 @@ def _behaviour(net: nn.Module, data: Gathered, compute: Compute) -> str:
     """
     x, y = Gathered(data.x[:FIRST], data.y[:FIRST]).on(compute)
     digest = hashlib.sha256(repr(net).encode())
-    with suppress(RuntimeError), torch.enable_grad():  # it may have no gradient at all
+    with (
+        suppress(Exception),
+        torch.enable_grad(),
+    ):  # it may have no gradient, and may raise anything
         images = x[:].requires_grad_()
         logits = Counted(net)(images)
         digest.update(_bytes(logits))
