@@ -87,21 +87,35 @@ def run(python: Path, folder: Path, *words: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.fixture(scope="module")
+def ran() -> dict[str, Path]:
+    """The projects that ran, by name: tests may come in any order, and each project runs once."""
+    return {}
+
+
 @pytest.fixture(
-    scope="module",
     params=[
         pytest.param("mnist", marks=pytest.mark.network),
         "digits",
     ],
 )
 def project(
-    request: pytest.FixtureRequest, python: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    python: Path,
+    ran: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A project that ran, outside the checkout, with tiny budgets."""
+    name: str = request.param
+    if name not in ran:
+        ran[name] = lay_down(name, python, tmp_path_factory.mktemp("home"))
+    return ran[name]
+
+
+def lay_down(name: str, python: Path, home: Path) -> Path:
+    """Make a project and run it."""
     from sklearn.datasets import load_digits
 
-    name = request.param
-    home = tmp_path_factory.mktemp("home")
     small = load_digits()
     x = np.rint(small.images * (255 / 16)).astype(np.uint8)
     np.savez(home / "digits.npz", x=x, y=small.target)

