@@ -23,8 +23,8 @@ from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.exported import Exported
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.outputs import tensors_of
-from deepcustom.training.nets.trial import check_outputs
 from deepcustom.training.rows import LabelledImages
+from deepcustom.training.short_trial import check_outputs
 
 Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
 """Images: a tensor or an array, or a loader or a data set of (images, labels)."""

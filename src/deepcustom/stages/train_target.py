@@ -10,14 +10,8 @@ from torch.nn import Module
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TargetParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import (
-    brought,
-    labelled,
-    load_dataset,
-    load_split,
-    new_classifier,
-    tried_target,
-)
+from deepcustom.pipeline.brought import brought, tried_target
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
