@@ -6,14 +6,18 @@ networks are tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.rows import LAYOUTS, rows
 from deepcustom.pipeline.load import REMEDY, must_learn
 from deepcustom.pipeline.run import StageRun
 
 OURS = "deepcustom."  # how the names of this package's networks begin
+PROPAGATED, LOOKED_AT = 500, 1000
+"""Images that relevance, which asks for gradients, and suspiciousness, which asks for none, show at once."""
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -66,12 +70,15 @@ def tried_target(
         The network with what it lacks put around it, and what its file should say of that.
 
     Raises:
-        InputError: it cannot be attacked, or cannot be hardened, since it writes into its images.
+        InputError: it cannot be attacked, or cannot be hardened, since it writes into its images or computes
+            on another device.
     """
+    from deepcustom.training.prediction import BATCH
     from deepcustom.training.trial import tried
 
     name = stage.subject.network.name
-    trial = tried(net, *images, spec.num_classes, compute, name)
+    sizes, shown = batches(stage.tree, stage.row.subject)
+    trial = tried(net, *images, spec.num_classes, compute, name, sizes=(BATCH, *sizes), shown=shown)
     if not trial.gradient:
         raise InputError(
             f"{name}: the network has no gradient with respect to the images, which generators learn by; "
@@ -81,6 +88,36 @@ def tried_target(
         raise InputError(
             f"{name}: the network changes the images that it is given: let it work on a copy"
         )
+    if trial.remedy.device not in (None, "cpu"):
+        raise InputError(
+            f"{name}: the network computes on {trial.remedy.device} alone: set compute.device to cuda"
+        )
     for note in trial.notes:
         print(f"note: {note}")
     return trial.net, {REMEDY: trial.remedy.as_json()} if trial.remedy.needed else {}
+
+
+def batches(tree: Mapping[str, Any], subject: str) -> tuple[list[int], list[int]]:
+    """How many images the rows of a subject show its target network at once, rising.
+
+    Args:
+        tree: ``params.yaml``.
+        subject: the subject's name.
+
+    Returns:
+        Numbers of images that a gradient is asked for, and those without.
+    """
+    later = {stage: list(rows(tree, stage, subject)) for stage in LAYOUTS if stage in tree}
+    sizes = {size for found in later.values() for row in found for size in _sizes(row.settings)}
+    if later.get("relevance"):
+        sizes.add(PROPAGATED)
+    return sorted(sizes), [LOOKED_AT] if later.get("suspiciousness") else []
+
+
+def _sizes(settings: Mapping[str, Any]) -> Iterator[int]:
+    """Every ``batch_size``, at whatever depth; other stages say what is wrong with theirs."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _sizes(value)
+        elif key == "batch_size" and type(value) is int and value > 0:
+            yield value

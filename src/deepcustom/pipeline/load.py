@@ -118,11 +118,12 @@ def fresh_classifier(stage: StageRun) -> Classifier:
     Raises:
         ParamsError: ``mean`` and ``std`` are not one number for each channel, ``layers`` has a module that is
             none of the network's, or the network lies where DVC does not see it.
-        InputError: the network cannot be made.
+        InputError: the network cannot be made, or is made without weights.
     """
     from deepcustom.training.nets.base import Classifier, build
     from deepcustom.training.nets.exported import SUFFIX, load_exported
     from deepcustom.training.nets.foreign import Foreign
+    from deepcustom.training.weights import has_weights
 
     params, channels = stage.subject.network, load_dataset(stage).shape[0]
     place = f"params.yaml: {SUBJECTS}.{stage.row.subject}.network"
@@ -136,6 +137,7 @@ def fresh_classifier(stage: StageRun) -> Classifier:
         net: Module = load_exported(stage.read(params.name))
     else:
         net = build(architecture(stage, params))
+        has_weights(net, f"{place}: {params.name}")
     if isinstance(net, Classifier) and not (params.mean or params.layers):
         return net
     try:
