@@ -333,6 +333,15 @@ def test_more_images_may_be_shown_than_a_gradient_is_asked_for(held_out) -> None
     assert learned.remedy == PLAIN
 
 
+def test_a_gradient_is_asked_for_as_many_images_as_attacks_show_however_few_there_are(
+    held_out,
+) -> None:
+    few = held_out[0][:5], held_out[1][:5]
+    found = trial(a(odd.AtMostEightWithGradient, held_out), few, sizes=(20,))
+    assert found.remedy == Remedy(10, most=8)
+    assert "a gradient for more than 8 images at once fails" in found.notes[0]
+
+
 def test_labels_that_are_none_are_refused(held_out) -> None:
     with pytest.raises(InputError, match="labels must be 0 to 8, found 0 to 9"):
         tried(a(odd.Means, held_out), *held_out, 9, FLOAT32, "mine")

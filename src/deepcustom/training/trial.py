@@ -88,7 +88,7 @@ def tried(
         remedy = sizes_it_takes(calls, remedy, (*sizes, *shown))
         notes += _bounds(calls, remedy)
         notes += _answers_twice(calls, remedy, state)
-        remedy, more = _gradient(calls, remedy)
+        remedy, more = _gradient(calls, remedy, max(sizes))
         notes += more
         remedy = _no_images(calls, remedy)
         healed = Healed(net, remedy) if remedy.needed else net
@@ -173,14 +173,16 @@ def _alone_and_together(calls: Calls, remedy: Remedy, changed: str) -> None:
     )
 
 
-def _gradient(calls: Calls, remedy: Remedy) -> tuple[Remedy, list[str]]:
-    """Ask for a gradient to the images, and compare the logits with those without."""
+def _gradient(calls: Calls, remedy: Remedy, most: int) -> tuple[Remedy, list[str]]:
+    """Ask for a gradient to the images, ``most`` at once, and compare the logits with those without."""
     what, few = calls.what, calls.x
     plain = calls.answer(remedy, few)
     try:
         logits, gradient = calls.with_gradient(remedy, few)
+        if most > len(few):
+            calls.with_gradient(remedy, calls.images(most))
     except Exception as error:  # the network may raise anything
-        return _without_gradient(calls, remedy, error)
+        return _without_gradient(calls, remedy, most, error)
     if not _alike(plain, logits, calls) and _alike(
         plain, calls.answer(remedy, few), calls, exact=True
     ):
@@ -208,8 +210,10 @@ def _gradient(calls: Calls, remedy: Remedy) -> tuple[Remedy, list[str]]:
     ]
 
 
-def _without_gradient(calls: Calls, remedy: Remedy, error: Exception) -> tuple[Remedy, list[str]]:
-    """What to do if no gradient can be had for all images at once."""
+def _without_gradient(
+    calls: Calls, remedy: Remedy, most: int, error: Exception
+) -> tuple[Remedy, list[str]]:
+    """What to do if no gradient can be had for ``most`` images at once."""
 
     def works(n: int) -> bool:
         try:
@@ -218,8 +222,8 @@ def _without_gradient(calls: Calls, remedy: Remedy, error: Exception) -> tuple[R
             return False
         return True
 
-    if len(calls.x) > 1 and works(1):  # memory, mostly
-        most = largest(works, 1, remedy.most or len(calls.x))
+    if most > 1 and works(1):  # memory, mostly
+        most = largest(works, 1, remedy.most or most)
         note = (
             f"{calls.what}: a gradient for more than {most} images at once fails ({calls.reason(error)}), so "
             "larger batches are split"
