@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from deepcustom.base.errors import InputError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import overlay
-from deepcustom.data.test_images import read_test_images
+from deepcustom.data.to_score import read_test_images
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.results import read_csv
 from deepcustom.evaluation.victim import Counted

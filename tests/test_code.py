@@ -161,6 +161,18 @@ def test_closures_hold_what_decides_a_number() -> None:
     assert keepers == set(KEPT)
 
 
+def test_only_what_tries_networks_depends_on_how_they_are_tried() -> None:
+    """A note in other words makes no stage run again that prints none."""
+    tries = {f"training/{name}.py" for name in ("trial", "trial_calls", "short_trial", "chance")}
+    found = {stage: set(closure(stage)) & tries for stage in stages.NAMES}
+    assert found.pop("train_target") == tries
+    assert "training/trial.py" in found.pop("evaluate")
+    assert found.pop("report") == {"training/chance.py"}  # it reads checks
+    assert set().union(*found.values()) == set()
+    attacks = {"evaluation/adaptive.py", "evaluation/blackbox.py", "evaluation/scoring.py"}
+    assert not attacks & set(closure("report"))
+
+
 def test_a_loss_adds_its_file_alone() -> None:
     common = {PREFIX + path for path in closure("train_dgn")}
     for name in built_in():

@@ -319,6 +319,18 @@ def test_a_batch_costs_one_pass_and_other_images_one_of_their_own(few, trained):
     assert inner.sizes == [6, 6, 3, 2]
 
 
+def test_logits_come_from_the_pass_that_told_the_hidden_layers(few, trained):
+    inner = Counting(trained)
+    net, x = OnePass(inner), few[0][:6].clone().requires_grad_()
+    parts = torch.split(x, [1, 2, 3])
+    with net.shown((x, parts)):
+        told = [net.preactivations(part)[1] for part in parts]
+        assert all(net(part) is logits for part, logits in zip(parts, told, strict=True))
+        with torch.no_grad():
+            assert not net(parts[0]).requires_grad  # a pass of its own
+    assert inner.sizes == [6, 6]
+
+
 # Mistakes
 
 

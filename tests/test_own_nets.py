@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,12 +16,15 @@ from pipeline_fixtures import call_main, files, own_modules, resolve, set_params
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from deepcustom.attacks.relevance import class_relevance
+from deepcustom.attacks.suspiciousness import _class_spectra
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import HARDENING
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.brought import LOOKED_AT, PROPAGATED, batches
 from deepcustom.pipeline.cards import _start
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import write_lock
@@ -33,6 +37,7 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.cards import Model
 from deepcustom.tracking.record import RunRecord
 from deepcustom.training.nets.healed import Remedy
+from deepcustom.training.trial import Trial
 from deepcustom.training.weights import read_metadata
 
 NAME, SHAPE, CLASSES = "shapes", (3, 8, 8), ("apple", "bean", "corn")
@@ -123,6 +128,16 @@ class Fails(Net):
 class Frozen(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
+
+class Lazy(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.scores = nn.LazyLinear(classes)
+
+class Empty(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.register_buffer("mean", torch.empty(1, device="meta"))
 
 words = "no class"
 """
@@ -350,6 +365,12 @@ BROKEN: dict[str, Case] = {
         own("Fails"),
         "refuses 2 images of shape (3, 8, 8): RuntimeError: first line second line",
     ),
+    "lazy": (
+        as_it_is,
+        own("Lazy"),
+        f"{NETWORK}: own.nets.mine:Lazy: scores.weight has no shape yet: give its layer a size",
+    ),
+    "meta": (as_it_is, own("Empty"), "own.nets.mine:Empty: mean lies on the device meta, so it"),
     "nothing to train": (
         as_it_is,
         own("Frozen"),
@@ -536,15 +557,67 @@ def test_a_brought_network_that_nothing_can_learn_from_is_one_line(
 def test_a_network_that_is_no_better_than_one_answer_is_said(
     ws: Workspace, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Once: after training, or by the trial of what is brought."""
     small = torch.full((3, 144), 1e-4)
     small[0] = 0
     weights(**{"scores.weight": small, "scores.bias": torch.arange(3.0)})(ws)
+    told = (
+        "gets 33.3 % of 6 clean images right, and answering with the commonest class gets 33.3 %: "
+    )
     set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
     assert run(ws) == 0
-    assert (
-        f"warning: train_target@{NAME}: the network gets 33.3% of val right, and one answer to every "
-        "image would get 33.3%: attacks on it tell nothing"
-    ) in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert f"note: own.nets.mine:Net: it {told}was the normalisation forgotten (mean and" in said
+    assert "warning" not in said
+    set_params(ws.root, {"train_target": {NAME: {"epochs": 1, "learning_rate": 1e-12}}})
+    assert run(ws) == 0
+    said = capfd.readouterr().out
+    assert (f"warning: train_target@{NAME}: the network {told}attacks on it tell nothing\n") in said
+    assert "note" not in said
+
+
+def test_a_brought_network_is_tried_with_as_many_images_as_later_stages_show_it(
+    ws: Workspace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    shapes = ({0: torch.export.Dim("images", max=256)},)
+    exported = torch.export.export(net, (torch.rand(5, *SHAPE),), dynamic_shapes=shapes)
+    torch.export.save(exported, ws.root / MINE["name"])
+    brought(ws)
+    assert run(ws, **MINE) == 0
+    assert "it takes at most 256 images at a time" in capfd.readouterr().out
+    assert read_metadata(ws.root / workspace.target(NAME))[REMEDY]["most"] == 256
+
+
+def test_the_sizes_are_those_of_the_rows_and_of_the_analyses() -> None:
+    attack = {"subject": NAME, "dataset": NAME, "split": "test", "recipe": "none"}
+    tree = {
+        **ROWS,
+        "recipes": {"none": {}, "r": {"training": {"batch_size": 64}}},
+        "attack": {
+            f"{NAME}-a-test": {**attack, "attack": "a", "recipe": "r", "batch_size": 300},
+            "other-a-test": {**attack, "subject": "other", "attack": "a", "batch_size": 7},
+        },
+    }
+    assert batches(tree, NAME) == ([8, 64, 300, PROPAGATED], [LOOKED_AT])
+    assert batches({"attack": tree["attack"], "recipes": tree["recipes"]}, "other") == ([7], [])
+    defaults = [
+        inspect.signature(one).parameters["batch_size"].default
+        for one in (class_relevance, _class_spectra)
+    ]
+    assert defaults == [PROPAGATED, LOOKED_AT]
+
+
+def test_a_network_that_computes_on_a_gpu_alone_asks_for_one(
+    ws: Workspace, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its file says of it holds on every machine."""
+    weights()(ws)
+    set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
+    found = Trial(nn.Identity(), Remedy(3, device="cuda:0"), (), True)
+    monkeypatch.setattr("deepcustom.training.trial.tried", lambda *args, **more: found)
+    message = "own.nets.mine:Net: the network computes on cuda:0 alone: set compute.device to cuda"
+    refused(ws, capfd, "train_target", own("Net"), message)
 
 
 # What hardened networks start from

@@ -38,6 +38,16 @@ class Mine(nn.Module):
 class Words:
     pass
 
+class Lazy(Mine):
+    def __init__(self):
+        super().__init__()
+        self.scores = nn.LazyLinear(10)
+
+class Empty(Mine):
+    def __init__(self):
+        super().__init__()
+        self.scores.to("meta")
+
 class Needs(Mine):
     def __init__(self, size):
         super().__init__()
@@ -91,6 +101,21 @@ def test_without_a_class_it_is_the_projects_network(here: Path) -> None:
     save_file(one.state_dict(), here / "a.safetensors")
     net = load(here / "a.safetensors")
     assert torch.equal(net(images()), one(images()))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Lazy", "my_nets:Lazy: scores.weight has no shape yet: give its layer a size"),
+        ("Empty", "my_nets:Empty: scores.weight lies on the device meta, so it holds nothing"),
+    ],
+)
+def test_a_class_without_weights_of_its_own_is_one_line(
+    here: Path, name: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        load(weights(here / "mine.safetensors"), architecture=f"my_nets:{name}")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_parameters_of_an_exported_program_are_counted(here: Path) -> None:

@@ -89,6 +89,25 @@ def test_a_network_that_nothing_fools_costs_nearly_the_bound(victim, params):
     assert 0.6 * most.queries <= queries <= most.queries
 
 
+def test_the_ball_that_curves_add_is_in_the_bound(victim, params):
+    """The steps here share no point with the radii."""
+    longer = params.curves.model_copy(update={"steps": [1, 3]})
+    asked: list[int] = []
+
+    class Watched(Stubborn):
+        def forward(self, x):
+            asked.append(len(x) if torch.is_grad_enabled() and x.requires_grad else 0)
+            return super().forward(x)
+
+    list(curves(replace(victim, net=Watched()), longer, params.whitebox["pgd"]))
+    fewer = longer.model_copy(update={"n": 1})
+    five, one = (
+        bound(params.model_copy(update={"curves": c}), right=10, classes=CLASSES)
+        for c in (longer, fewer)
+    )
+    assert sum(asked) == (five.gradients - one.gradients) / 4 * 5 == 5 * (3 * 4 + 1 + 3)
+
+
 def test_a_target_more_costs_what_apgd_spends_on_it(params):
     """Beyond the number of other classes there is no further target."""
     apgd = params.autoattack
@@ -111,3 +130,4 @@ def test_the_price_is_said_in_one_line(victim, params):
     (line,) = said
     assert line.startswith("stubborn: 10 of 12 images are right; at most ")
     assert f"{most.gradients:,.0f} gradients" in line
+    assert "without apgd-t-more" in line

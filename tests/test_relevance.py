@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from deepcustom.attacks.relevance import class_relevance, lrp_epsilon, top_pixels
+from deepcustom.base.errors import InputError
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.healed import Healed, Remedy
 
 
 def layers_of(net):
@@ -169,3 +172,27 @@ def test_top_pixels_count_over_all_channels():
     found = top_pixels(relevance, 2)
     assert found.tolist() == [[10, 5]]
     assert found.dtype is torch.int64
+
+
+class Viewed(nn.Sequential):
+    """Cannot tell the size of a batch of no images, and takes at most seven."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+
+    def forward(self, x):
+        if len(x) > 7:
+            raise RuntimeError("out of memory")
+        return super().forward(x.view(x.size(0), -1))
+
+
+def test_what_is_spared_some_batches_keeps_its_relevance():
+    torch.manual_seed(0)
+    net = Foreign(Viewed(), mean=[0.4], std=[0.3])
+    x, y = torch.rand(20, 1, 2, 2), torch.arange(20) % 2
+    plain = class_relevance(net, x, y, 2, batch_size=5)
+    for remedy in (Remedy(2, empty=True, most=7), Remedy(2, most=7)):
+        found = class_relevance(Healed(net, remedy), x, y, 2)
+        torch.testing.assert_close(found, plain)
+    with pytest.raises(InputError, match="LRP has no rule"):
+        class_relevance(Healed(net, Remedy(2, most=7, exact=True)), x, y, 2)

@@ -91,7 +91,7 @@ HEALED: dict[type[odd.Means], tuple[dict, list[str]]] = {
     odd.SometimesNan: ({}, ["gives nan for"]),
     odd.SomeInfinite: ({}, ["gradient of", "gives nan for"]),
     odd.PerImage: ({}, []),
-    odd.Chance: ({}, ["was the normalisation forgotten (--mean, --std)"]),
+    odd.Chance: ({}, ["was the normalisation forgotten (mean and std)"]),
     odd.Probabilities: ({}, ["all its logits lie between 0 and 1"]),
     odd.Sigmoids: ({}, ["all its logits lie between 0 and 1"]),
     odd.AtMostEight: ({"most": 8}, ["at most 8 images at a time: larger batches are split"]),
@@ -278,6 +278,20 @@ def test_preactivations_of_a_healed_network(held_out) -> None:
     assert torch.equal(logits, a(odd.Means, held_out)(held_out[0][:20]))
 
 
+def test_preactivations_of_no_images_have_their_shapes(held_out) -> None:
+    class Viewed(odd.Means):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.logits(x.view(x.size(0), 1, -1).view(-1, 1, 28, 28).relu())
+
+    found = trial(Foreign(a(Viewed, held_out)), held_out)
+    assert found.remedy == Remedy(10, empty=True)
+    seen, logits = found.net.preactivations(held_out[0][:0])
+    assert {name: tuple(values.shape) for name, values in seen.items()} == {
+        "hidden1": (0, 1, 28, 28)
+    }
+    assert tuple(logits.shape) == (0, 10)
+
+
 def test_a_remedy_is_plain_data() -> None:
     remedy = Remedy(10, ("head", 0), dtype="float16", most=8, exact=True)
     assert Remedy.from_json(json.loads(json.dumps(remedy.as_json()))) == remedy
@@ -285,6 +299,47 @@ def test_a_remedy_is_plain_data() -> None:
     with pytest.raises(InputError, match="remedy has unknown or missing keys"):
         Remedy.from_json({"classes": 10})
     assert isinstance(Healed(nn.Identity(), remedy), nn.Module)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"dtype": "Tensor"},
+            "dtype must be float16 or bfloat16 or float32 or float64, found 'Tensor'",
+        ),
+        ({"dtype": ["float16"]}, "dtype must be float16"),
+        ({"device": "cuda:0"}, "device must be cpu, found 'cuda:0'"),
+    ],
+)
+def test_a_remedy_from_a_file_names_formats_and_devices_that_there_are(part, message) -> None:
+    with pytest.raises(InputError, match=message):
+        Remedy.from_json({**PLAIN.as_json(), **part})
+
+
+def test_a_way_that_failed_leaves_no_cast_behind(held_out) -> None:
+    net = Foreign(a(odd.Means, held_out))
+    plain = net.cast
+    Healed(net, Remedy(10, dtype="float64"))
+    assert net.cast is torch.float64
+    Healed(net, PLAIN)
+    assert net.cast is plain
+
+
+def test_more_images_may_be_shown_than_a_gradient_is_asked_for(held_out) -> None:
+    found = trial(a(odd.AtMostEight, held_out), held_out, sizes=(4,), shown=(20,))
+    assert found.remedy == Remedy(10, most=8)
+    learned = trial(a(odd.AtMostEightWithGradient, held_out), held_out, sizes=(4,), shown=(20,))
+    assert learned.remedy == PLAIN
+
+
+def test_a_gradient_is_asked_for_as_many_images_as_attacks_show_however_few_there_are(
+    held_out,
+) -> None:
+    few = held_out[0][:5], held_out[1][:5]
+    found = trial(a(odd.AtMostEightWithGradient, held_out), few, sizes=(20,))
+    assert found.remedy == Remedy(10, most=8)
+    assert "a gradient for more than 8 images at once fails" in found.notes[0]
 
 
 def test_labels_that_are_none_are_refused(held_out) -> None:
@@ -300,6 +355,11 @@ def test_labels_that_are_none_are_refused(held_out) -> None:
             "1.weight lies on the device meta",
         ),
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "1.weight has no shape yet"),
+        (
+            nn.Sequential(nn.BatchNorm2d(1, affine=False, device="meta"), nn.Flatten()),
+            "0.running_mean lies on the device meta",
+        ),
+        (nn.Sequential(nn.LazyBatchNorm2d(affine=False)), "0.running_mean has no shape yet"),
     ],
 )
 def test_weights_that_do_not_exist_are_told(net, message, held_out) -> None:

@@ -143,6 +143,33 @@ def test_an_attack_that_makes_nan_has_won(train) -> None:
     assert victim.counted.queries == len(dark)
 
 
+class AtMost256(odd.Means):
+    """As a program exported with ``Dim("n", max=256)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 256:
+            raise RuntimeError("expected at most 256")
+        return self.logits(x)
+
+
+def test_no_check_shows_more_images_at_once_than_were_tried(digits, bed, bank, train) -> None:
+    many = PARAMS.model_copy(update={"n": 400})
+    large = Testbed.of(
+        digits.take(np.arange(1000, 1400)),
+        "md5",
+        subject="mnist",
+        classes=bed.classes,
+        params=many,
+        threat=ThreatModel(0.01),
+        compute=FLOAT32,
+        seed=3,
+    )
+    one = tried_on(large, Network("many", "md5", AtMost256().fitted(*train).eval()))
+    victim, found = scored(large, one, bank, train)
+    assert int(victim.right.sum()) > 256
+    assert {check.name for check in found.checks} >= {"gradients", "whitebox-not-weaker"}
+
+
 def test_what_attacks_see_is_finite_and_finite_logits_stay_as_they_are(train) -> None:
     net = network(odd.SometimesNan, train).net
     x, y = train[0][:50].clone().requires_grad_(), train[1][:50]

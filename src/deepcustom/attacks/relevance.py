@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from deepcustom.base.errors import InputError
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.foreign import ARRANGING, Foreign, unexplained
+from deepcustom.training.nets.healed import Healed
 from deepcustom.training.rows import Images
 
 LRP = "lrp"
@@ -64,6 +65,8 @@ def class_relevance(
     Raises:
         InputError: LRP has no rule for a part of the network.
     """
+    if isinstance(target_net, Healed):  # propagation goes past what would split the images
+        batch_size = min(batch_size, target_net.remedy.most or batch_size)
     if method == LRP and len(x):
         _must_have_rules(target_net, x[:2])
     sums = torch.zeros(num_classes, *x.shape[1:], dtype=torch.float64, device=x.device)
@@ -110,7 +113,12 @@ def by_gradients(net: nn.Module, x: Tensor, y: Tensor, method: str) -> Tensor:
 
 
 def _inside(net: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """A network behind its normalisation, which is no layer: it changes every pixel by itself."""
+    """A network behind its normalisation, which is no layer: it changes every pixel by itself.
+
+    What only decides how many images it is given at once is left out too: at least one image comes here.
+    """
+    if isinstance(net, Healed) and net.remedy.only_sizes:
+        net = net.net
     return (net.net, net.normalized(x)) if isinstance(net, Foreign) else (net, x)
 
 

@@ -179,8 +179,12 @@ class OnePass(Classifier):
         return self.net.preactivations(x) if hidden else ({}, self.net(x))
 
     def _of_batch(self, number: int, whole: Tensor, sizes: list[int], hidden: bool) -> list[Answer]:
-        """The answers for each part of a batch; those without gradients do not stand in for those with."""
-        key = number, torch.is_grad_enabled(), hidden
+        """The answers for each part of a batch; those without gradients do not stand in for those with.
+
+        Those with pre-activations stand in for logits alone.
+        """
+        graded = torch.is_grad_enabled()
+        key = number, graded, hidden or (number, graded, True) in self._answers
         if key not in self._answers:
             seen, logits = self._ask(whole, hidden)
             split = {name: torch.split(values, sizes) for name, values in seen.items()}

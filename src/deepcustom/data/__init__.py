@@ -10,7 +10,7 @@ FOR_OTHERS = {
     "own.folder": "images in a folder of one's own",
     "own.parquet": "images in parquet files of one's own",
     "sources": "where a built-in data set comes from",
-    "test_images": "test images without a project",
+    "to_score": "test images without a project",
     "whole": "splits written from many images",
 }
 """The modules that other rooms may import, and what each has."""

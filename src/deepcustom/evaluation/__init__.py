@@ -12,6 +12,7 @@ FOR_OTHERS = {
     "own_network": "a user's own network from a file",
     "results": "accuracies and their table",
     "score_store": "scores kept by what they depend on",
+    "scored_files": "the files that a scoring writes",
     "scoring": "scoring all networks of a subject",
     "sets": "adversarial sets as they are scored",
     "statistics": "paired tests",

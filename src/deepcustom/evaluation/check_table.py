@@ -22,9 +22,8 @@ from deepcustom.evaluation.score_store import Pieces
 from deepcustom.evaluation.victim import Attack, Outcome, Victim, attempt
 from deepcustom.evaluation.whitebox import with_restarts
 from deepcustom.training.compute import derive_seed
-from deepcustom.training.prediction import gets_right
+from deepcustom.training.prediction import BATCH, gets_right, predict
 
-FIRST = 200  # number of images used to see what kind of outputs a network gives
 WEAKER = "white-box accuracy is too high, since a weaker attack does better."
 WHITEBOX = "the white-box attacks"
 
@@ -105,7 +104,7 @@ def noise(victim: Victim) -> Attack:
         for _ in range(10):
             signs = generator.integers(0, 2, tuple(x.shape)).astype(np.float32) * 2 - 1
             noisy = victim.threat.project(x + victim.threat.eps * torch.from_numpy(signs).to(x), x)
-            falls = ~gets_right(victim.net(noisy), y)
+            falls = ~gets_right(predict(victim.net, noisy), y)
             found[falls] = noisy[falls]
         return found
 
@@ -136,12 +135,12 @@ def _ball(e: Evidence) -> Check:
 
 
 def _deterministic(e: Evidence) -> Check:
-    few = e.victim.x[:FIRST]
+    few = e.victim.x[:BATCH]
     return e.pieces.check("deterministic", lambda: checks.deterministic(e.name, e.victim.net, few))
 
 
 def _logits(e: Evidence) -> Check:
-    few = e.victim.x[:FIRST]
+    few = e.victim.x[:BATCH]
     return e.pieces.check("logits", lambda: checks.logits(e.name, e.victim.net, few))
 
 

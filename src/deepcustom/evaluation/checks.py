@@ -21,7 +21,7 @@ from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.settings import AttackParams
 from deepcustom.evaluation.victim import Linked, Victim
 from deepcustom.training.chance import HINT, Guessing
-from deepcustom.training.prediction import predict
+from deepcustom.training.prediction import BATCH, predict
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -114,12 +114,13 @@ def logits(about: str, net: nn.Module, x: Tensor) -> Check:
 
 def gradients(victim: Victim) -> Check:
     """Check that no gradient is zero or infinite, on the images that the network gets right."""
-    x, net = victim.x[victim.right].requires_grad_(), Linked(victim.net)
+    x, y, net = victim.x[victim.right], victim.y[victim.right], Linked(victim.net)
     zero = broken = 0
-    for rows in torch.split(torch.arange(len(x), device=x.device), 500):
-        loss = F.cross_entropy(net(x[rows]), victim.y[victim.right][rows], reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x)
-        own = gradient[rows].flatten(1)
+    for some, labels in zip(torch.split(x, BATCH), torch.split(y, BATCH), strict=True):
+        given = some.detach().clone().requires_grad_()
+        loss = F.cross_entropy(net(given), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, given)
+        own = gradient.flatten(1)
         broken += int((~own.isfinite()).any(1).sum())
         zero += int((own == 0).all(1).sum())
     n = max(len(x), 1)

@@ -14,8 +14,6 @@ from typing import Any
 from deepcustom.base.errors import InputError
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.results import csv_text
-from deepcustom.evaluation.scoring import Scores
 from deepcustom.evaluation.statistics import PairedTest
 
 
@@ -25,16 +23,6 @@ def checks_json(checks: Iterable[Check]) -> str:
     for row in rows:
         row["figures"] = {k: v if math.isfinite(v) else None for k, v in row["figures"].items()}
     return json.dumps({"checks": rows}, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def files_of(found: Scores) -> dict[str, str]:
-    """File name → content, for the files that a scoring writes."""
-    return {
-        "results.csv": csv_text(found.results),
-        "checks.json": checks_json(found.checks),
-        "curves.csv": rows_csv(["network"], [((name,), point) for name, point in found.points]),
-        "pairs.csv": rows_csv([], [((), pair) for pair in found.pairs]),
-    }
 
 
 def read_checks(path: Path) -> list[Check]:

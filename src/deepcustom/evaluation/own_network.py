@@ -18,7 +18,7 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
 from deepcustom.training.nets.foreign import Foreign
-from deepcustom.training.weights import load_weights
+from deepcustom.training.weights import has_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_own(
     """Read a network as its file has it; ``facts`` are told to its class, if it has such parameters.
 
     Raises:
-        InputError: the file or the class cannot be loaded.
+        InputError: the file or the class cannot be loaded, or a fresh network has no weights.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing")
@@ -93,6 +93,7 @@ def read_own(
     if path.suffix != ".safetensors":
         raise InputError(f"{path}: want .safetensors or .pt2; a pickle (.pt, .pth) is not read")
     net = build(architecture, **facts) if architecture else default()
+    has_weights(net, architecture or path.name)
     load_weights(net, path)
     return net
 

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
 from deepcustom.evaluation.victim import Victim
+from deepcustom.evaluation.whitebox import MORE
+from deepcustom.training.prediction import BATCH
 
-BATCH = 200  # images of the trial batch
 TRIALS = 3
 
 
@@ -29,7 +30,8 @@ def announce(victim: Victim, params: EvaluateParams, *, surrogates: int = 0) -> 
     minutes = (most.gradients * gradient + most.queries * query) / 60
     victim.advance(
         f"{victim.name}: {right} of {len(victim.x)} images are right; at most {most.gradients:,.0f} "
-        f"gradients and {most.queries:,.0f} queries, about {minutes:.0f} min; less if images fall",
+        f"gradients and {most.queries:,.0f} queries, about {minutes:.0f} min, without {MORE}; less if images "
+        "fall",
         steps=0,
     )
 
@@ -57,7 +59,8 @@ class Bound:
 def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int = 0) -> Bound:
     """The most gradients and queries that the attacks, curves and checks of one network can take.
 
-    Left out is what makes other material: images against other networks, and training DGNs further.
+    Left out is what makes other material (images against other networks, and training DGNs further), and
+    ``apgd-t-more``, which is run only if Square breaks too many images.
 
     Args:
         params: all settings.
@@ -75,8 +78,9 @@ def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int =
     every += _art(pgd).times(4)  # the check that doubles steps and starts
     every += Bound(1, 12)  # the checks on gradients and on noise
     curves = params.curves
-    steps = int(pgd.max_iter or 1) * len(curves.radii) + sum(curves.steps)
-    points = len(curves.radii) + len(curves.steps)
+    radii = len(curves.radii) + 1  # one more where no ball was without a limit
+    steps = int(pgd.max_iter or 1) * radii + sum(curves.steps)
+    points = radii + len(curves.steps)
     shown = min(curves.n, right)
     return every.times(right) + Bound(steps, 4 * points).times(shown)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from deepcustom.base.progress import silent
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation.transfer import Network
-from deepcustom.training.trial import BATCH, Trial, tried
+from deepcustom.training.prediction import BATCH
+from deepcustom.training.trial import Trial, tried
 
 if TYPE_CHECKING:
     from deepcustom.evaluation.scoring import ScoringInputs, Testbed

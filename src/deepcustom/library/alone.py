@@ -12,7 +12,7 @@ from torch import nn
 from deepcustom.base.errors import InputError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.names import load_object
-from deepcustom.data.test_images import read_test_images
+from deepcustom.data.to_score import read_test_images
 from deepcustom.evaluation.own_network import OwnFile, own_source, read_own
 from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network

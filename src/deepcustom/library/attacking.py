@@ -32,9 +32,8 @@ from deepcustom.library.given import (
 from deepcustom.library.starting import SEED, Start, radius
 from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed
-from deepcustom.training.prediction import gets_right, predict
+from deepcustom.training.prediction import BATCH, gets_right, predict
 from deepcustom.training.rows import Images as Rows
-from deepcustom.training.trial import BATCH
 
 AT_ONCE = 1000  # images that DGNs are given
 METHODS = ("fgsm", "pgd", "apgd")

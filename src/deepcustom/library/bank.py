@@ -55,8 +55,8 @@ from deepcustom.training.compute import derive_seed, seed_everything
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture, Classifier
 from deepcustom.training.nets.healed import Healed
+from deepcustom.training.prediction import BATCH
 from deepcustom.training.rows import LabelledImages
-from deepcustom.training.trial import BATCH
 from deepcustom.training.weights import read_metadata
 
 ANALYSED = {"relevance": 500, "suspiciousness": 1000}

@@ -23,6 +23,7 @@ from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.exported import Exported
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.rows import LabelledImages
+from deepcustom.training.weights import has_weights
 
 Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
 """Images: a tensor or an array, or a loader or a data set of (images, labels)."""
@@ -211,7 +212,7 @@ def as_module(net: Any, name: str = "net") -> nn.Module:
     """A network in the form in which all else takes it; exported programs too.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none, or has weights that do not exist yet.
     """
     if isinstance(net, torch.export.ExportedProgram):
         return Exported(net.module())
@@ -221,6 +222,7 @@ def as_module(net: Any, name: str = "net") -> nn.Module:
         net.train(net.training)
     except NotImplementedError:  # an exported program as a module
         return Exported(net)
+    has_weights(net, name)
     return net
 
 

@@ -46,7 +46,7 @@ from deepcustom.training.epochs import History
 from deepcustom.training.job import Job
 from deepcustom.training.nets.base import Architecture
 from deepcustom.training.nets.exported import Exported
-from deepcustom.training.trial import BATCH
+from deepcustom.training.prediction import BATCH
 
 WAYS = ("madry", "online", "goodfellow")
 

@@ -16,8 +16,8 @@ from deepcustom.base.errors import UnknownNameError
 from deepcustom.base.files import replace_file
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
-from deepcustom.evaluation.files import files_of
 from deepcustom.evaluation.results import ALL, CLEAN, Result, csv_text
+from deepcustom.evaluation.scored_files import files_of
 from deepcustom.evaluation.scoring import Scores
 
 HEAD = ("protocol", "attack", "leaves %", "images", "95 % interval")

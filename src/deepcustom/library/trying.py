@@ -17,7 +17,7 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.outputs import tensors_of
-from deepcustom.training.nets.trial import check_outputs
+from deepcustom.training.short_trial import check_outputs
 from deepcustom.training.trial import Trial, tried
 
 SOME = 500

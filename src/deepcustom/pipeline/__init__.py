@@ -2,6 +2,7 @@
 
 FOR_OTHERS = {
     "adversarial_set": "making a set and drawing some of it",
+    "brought": "a target network as it is brought, and tried",
     "cards": "the cards of a subject's models",
     "change.added": "the rows of a new bank, attack, network or subject",
     "change.draft": "new rows as they are drawn up",

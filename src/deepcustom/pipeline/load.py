@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deepcustom.base.errors import InputError, ParamsError
-from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import START, SUBJECTS
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.own_nets import must_be_seen
@@ -14,13 +13,12 @@ from deepcustom.pipeline.template import START_DEP, listed
 
 REMEDY = "remedy"
 """Where the file of a network says what has to be put around it."""
-OURS = "deepcustom."  # how the names of this package's networks begin
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from deepcustom.base.settings import ArchitectureParams, TargetParams
+    from deepcustom.base.settings import ArchitectureParams
     from deepcustom.data.arrays import Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
@@ -120,11 +118,12 @@ def fresh_classifier(stage: StageRun) -> Classifier:
     Raises:
         ParamsError: ``mean`` and ``std`` are not one number for each channel, ``layers`` has a module that is
             none of the network's, or the network lies where DVC does not see it.
-        InputError: the network cannot be made.
+        InputError: the network cannot be made, or is made without weights.
     """
     from deepcustom.training.nets.base import Classifier, build
     from deepcustom.training.nets.exported import SUFFIX, load_exported
     from deepcustom.training.nets.foreign import Foreign
+    from deepcustom.training.weights import has_weights
 
     params, channels = stage.subject.network, load_dataset(stage).shape[0]
     place = f"params.yaml: {SUBJECTS}.{stage.row.subject}.network"
@@ -138,6 +137,7 @@ def fresh_classifier(stage: StageRun) -> Classifier:
         net: Module = load_exported(stage.read(params.name))
     else:
         net = build(architecture(stage, params))
+        has_weights(net, f"{place}: {params.name}")
     if isinstance(net, Classifier) and not (params.mean or params.layers):
         return net
     try:
@@ -169,67 +169,6 @@ def load_analysis(
             found = tuple(array.shape)
             raise InputError(f"{path}: {key} is {found}, expected {spec.num_classes} rows")
     return {key: array.to(compute.device) for key, array in arrays.items()}
-
-
-def brought(
-    stage: StageRun, net: Classifier, params: TargetParams, spec: DatasetSpec, compute: Compute
-) -> dict[str, str]:
-    """Give a network the weights that it is brought with, if any; if it is to be trained, try it.
-
-    Returns:
-        What its own file should say of where it comes from.
-
-    Raises:
-        ParamsError: it is neither trained nor brought with weights, or it cannot be trained.
-        InputError: the weights or the network do not fit.
-    """
-    from deepcustom.training.nets.exported import SUFFIX
-    from deepcustom.training.nets.trial import check_outputs
-    from deepcustom.training.weights import load_weights
-
-    place, name = f"params.yaml: train_target.{stage.row.name}", stage.subject.network.name
-    program = name.endswith(SUFFIX)
-    if program and (params.epochs or params.weights):
-        raise ParamsError(f"{place}: an exported program is used as it is: epochs 0 and no weights")
-    if params.epochs:
-        must_learn(net, f"{place}.epochs must be 0")
-    elif not (program or params.weights or not net.state_dict()):
-        raise ParamsError(f"{place}.epochs is 0, so the network must be brought with weights")
-    if params.weights:
-        load_weights(net, stage.read(params.weights))
-    if params.epochs and (params.weights or not name.startswith(OURS)):
-        check_outputs(net, spec.shape, spec.num_classes, compute, name)
-    file = name if program else params.weights
-    return {"brought": dvc_md5(stage.ws.root / file)} if file else {}
-
-
-def tried_target(
-    stage: StageRun, net: Classifier, images: LabelledImages, spec: DatasetSpec, compute: Compute
-) -> tuple[Module, dict[str, Any]]:
-    """Try a network that is used as it is brought, and say what is odd about it.
-
-    Returns:
-        The network with what it lacks put around it, and what its file should say of that.
-
-    Raises:
-        InputError: it cannot be attacked, or cannot be hardened, since it writes into its images.
-    """
-    from deepcustom.training.trial import tried
-
-    name = stage.subject.network.name
-    trial = tried(net, *images, spec.num_classes, compute, name)
-    if not trial.gradient:
-        raise InputError(
-            f"{name}: the network has no gradient with respect to the images, which generators learn by; "
-            "`deepcustom evaluate --network FILE` scores any network"
-        )
-    if trial.remedy.copy:
-        raise InputError(
-            f"{name}: the network changes the images that it is given: let it work on a copy"
-        )
-    for note in trial.notes:
-        print(f"note: {note}")
-    return trial.net, {REMEDY: trial.remedy.as_json()} if trial.remedy.needed else {}
 
 
 def must_learn(net: Module, otherwise: str) -> None:

@@ -11,9 +11,9 @@ from deepcustom.base.names import load_object
 from deepcustom.base.rows import networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.datasets import DatasetSpec
-from deepcustom.evaluation.files import files_of
 from deepcustom.evaluation.own_network import OwnFile, load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS
+from deepcustom.evaluation.scored_files import files_of
 from deepcustom.evaluation.scoring import score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first

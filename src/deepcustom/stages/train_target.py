@@ -10,17 +10,12 @@ from torch.nn import Module
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TargetParams
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.load import (
-    brought,
-    labelled,
-    load_dataset,
-    load_split,
-    new_classifier,
-    tried_target,
-)
+from deepcustom.pipeline.brought import brought, tried_target
+from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
+from deepcustom.training.chance import Guessing
 from deepcustom.training.fit import train_classifier
 from deepcustom.training.nets.base import parameter_count
 from deepcustom.training.prediction import accuracy
@@ -58,19 +53,15 @@ def run(ws: Workspace, subject: str) -> None:
         final = {name: curve[-1] for name, curve in history.items()}
         if not history:
             final = {"val_accuracy": accuracy(judged, *val)}
-        _warn_near_chance(stage.name, final.get("val_accuracy"), val[1])
+        if "val_accuracy" in history:  # of a network that is brought, the trial has told
+            _warn_near_chance(stage.name, final["val_accuracy"], val[1], spec.num_classes)
         stage.log({**final, "parameters": parameter_count(net)}, history)
         if history:
             stage.figure("curves", loss_curves(history, f"{spec.title}: target network"))
 
 
-def _warn_near_chance(name: str, val_accuracy: float | None, labels: Tensor) -> None:
-    """Say if the network is no better than one answer to every image; ``labels`` (N,) are those of val."""
-    if val_accuracy is None or not len(labels):
-        return
-    often = int(labels.bincount().max())
-    if round(val_accuracy * len(labels)) <= often:
-        print(
-            f"warning: {name}: the network gets {val_accuracy:.1%} of val right, and one answer to every "
-            f"image would get {often / len(labels):.1%}: attacks on it tell nothing"
-        )
+def _warn_near_chance(name: str, val_accuracy: float, y: Tensor, classes: int) -> None:
+    """Say if the network is hardly better than one answer to every image; ``y`` (N,) are val's labels."""
+    guessing = Guessing.of_hits(round(val_accuracy * len(y)) if len(y) else 0, y, classes)
+    if guessing.near_chance:
+        print(f"warning: {name}: the network {guessing}: attacks on it tell nothing")

@@ -12,9 +12,9 @@ FOR_OTHERS = {
     "nets.foreign": "any network as a classifier",
     "nets.healed": "a network with what it lacks put around it",
     "nets.outputs": "which part of an output is the logits",
-    "nets.trial": "a network tried on a few images before it is trained",
     "prediction": "what a network says of images",
     "rows": "images that may be unread",
+    "short_trial": "a network tried on a few images before it is trained",
     "trial": "a network tried as attacks will use it",
     "weights": "safetensors files",
 }

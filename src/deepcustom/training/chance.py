@@ -35,9 +35,14 @@ class Guessing:
             y: true labels (n,).
             classes: how many classes there are.
         """
+        return cls.of_hits(int(right.sum()), y, classes)
+
+    @classmethod
+    def of_hits(cls, hits: int, y: Tensor, classes: int) -> Guessing:
+        """The same, if it is known how many images the network gets right."""
         from scipy.stats import binomtest  # type: ignore[import-untyped,unused-ignore]
 
-        n, hits = len(y), int(right.sum())
+        n = len(y)
         if not n:
             return cls(float("nan"), 1.0, 1.0, 0)
         guess = max(int(y.bincount().max()) / n, 1 / classes)
@@ -68,6 +73,6 @@ class Guessing:
 
 
 HINT = (
-    "was the normalisation forgotten (--mean, --std), does it want other images than in [0, 1], or are its "
+    "was the normalisation forgotten (mean and std), does it want other images than in [0, 1], or are its "
     "classes in another order?"
 )

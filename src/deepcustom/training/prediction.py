@@ -7,12 +7,15 @@ from torch import Tensor, nn
 
 from deepcustom.training.rows import Images
 
+BATCH = 200
+"""Images that a network is shown at once: 200 fit in the processor's cache."""
+
 
 @torch.no_grad()
-def predict(net: nn.Module, x: Images, batch_size: int = 200) -> Tensor:
+def predict(net: nn.Module, x: Images, batch_size: int = BATCH) -> Tensor:
     """Logits (N, classes), float32, of ``x`` (N, C, H, W); ``net`` is put in eval mode.
 
-    200 images fit in the processor's cache: 2,000 per pass took twice as long on CIFAR-10's network.
+    2,000 images per pass took twice as long on CIFAR-10's network.
     """
     net.eval()
     parts = [net(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from deepcustom.base.errors import InputError
 from deepcustom.training.chance import HINT, Guessing
@@ -20,11 +19,11 @@ from deepcustom.training.compute import Compute
 from deepcustom.training.kept import State
 from deepcustom.training.nets.exported import Exported
 from deepcustom.training.nets.healed import Healed, Remedy
-from deepcustom.training.prediction import gets_right, predict
+from deepcustom.training.prediction import BATCH, gets_right, predict
 from deepcustom.training.rows import Images
 from deepcustom.training.trial_calls import Calls, first_call, largest, sizes_it_takes
+from deepcustom.training.weights import has_weights
 
-BATCH = 200  # images that predict shows a network at once
 ALIKE, ALIKE_HALF = 1e-3, 5e-2  # relative difference of answers that rounding may make
 
 
@@ -54,6 +53,7 @@ def tried(
     what: str,
     *,
     sizes: Sequence[int] = (BATCH,),
+    shown: Sequence[int] = (),
 ) -> Trial:
     """Try a network on images as attacks will use it.
 
@@ -67,6 +67,7 @@ def tried(
         compute: where attacks compute.
         what: what to call the network in notes and errors.
         sizes: numbers of images that attacks give it at once; one image alone is tried too.
+        shown: numbers of images that it is given at once where no gradient is asked for.
 
     Raises:
         InputError: in one line: the network cannot be scored, why, and what to change; or a label is none.
@@ -75,7 +76,7 @@ def tried(
         raise InputError(
             f"labels must be 0 to {classes - 1}, found {int(y.min())} to {int(y.max())}"
         )
-    _has_weights(net, what)
+    has_weights(net, what)
     net = _in_eval_mode(net)
     state = State.of(net)
     few = x[: max(sizes)].to(compute.device, torch.float32)
@@ -84,10 +85,10 @@ def tried(
     try:
         remedy = first_call(calls, classes, compute)
         notes += _healed_so_far(calls, remedy)
-        remedy = sizes_it_takes(calls, remedy, sizes)
+        remedy = sizes_it_takes(calls, remedy, (*sizes, *shown))
         notes += _bounds(calls, remedy)
         notes += _answers_twice(calls, remedy, state)
-        remedy, more = _gradient(calls, remedy)
+        remedy, more = _gradient(calls, remedy, max(sizes))
         notes += more
         remedy = _no_images(calls, remedy)
         healed = Healed(net, remedy) if remedy.needed else net
@@ -95,19 +96,6 @@ def tried(
     finally:
         state.restore()
     return Trial(healed, remedy, tuple(notes), calls.gradient)
-
-
-def _has_weights(net: nn.Module, what: str) -> None:
-    """Refuse a network whose weights do not exist yet."""
-    for name, parameter in net.named_parameters():
-        if is_lazy(parameter):
-            raise InputError(
-                f"{what}: {name} has no shape yet: show the network an image, and save it then"
-            )
-        if parameter.is_meta:
-            raise InputError(
-                f"{what}: {name} lies on the device meta, so it holds nothing: load the weights"
-            )
 
 
 def _in_eval_mode(net: nn.Module) -> nn.Module:
@@ -185,14 +173,16 @@ def _alone_and_together(calls: Calls, remedy: Remedy, changed: str) -> None:
     )
 
 
-def _gradient(calls: Calls, remedy: Remedy) -> tuple[Remedy, list[str]]:
-    """Ask for a gradient to the images, and compare the logits with those without."""
+def _gradient(calls: Calls, remedy: Remedy, most: int) -> tuple[Remedy, list[str]]:
+    """Ask for a gradient to the images, ``most`` at once, and compare the logits with those without."""
     what, few = calls.what, calls.x
     plain = calls.answer(remedy, few)
     try:
         logits, gradient = calls.with_gradient(remedy, few)
+        if most > len(few):
+            calls.with_gradient(remedy, calls.images(most))
     except Exception as error:  # the network may raise anything
-        return _without_gradient(calls, remedy, error)
+        return _without_gradient(calls, remedy, most, error)
     if not _alike(plain, logits, calls) and _alike(
         plain, calls.answer(remedy, few), calls, exact=True
     ):
@@ -220,8 +210,10 @@ def _gradient(calls: Calls, remedy: Remedy) -> tuple[Remedy, list[str]]:
     ]
 
 
-def _without_gradient(calls: Calls, remedy: Remedy, error: Exception) -> tuple[Remedy, list[str]]:
-    """What to do if no gradient can be had for all images at once."""
+def _without_gradient(
+    calls: Calls, remedy: Remedy, most: int, error: Exception
+) -> tuple[Remedy, list[str]]:
+    """What to do if no gradient can be had for ``most`` images at once."""
 
     def works(n: int) -> bool:
         try:
@@ -230,8 +222,8 @@ def _without_gradient(calls: Calls, remedy: Remedy, error: Exception) -> tuple[R
             return False
         return True
 
-    if len(calls.x) > 1 and works(1):  # memory, mostly
-        most = largest(works, 1, remedy.most or len(calls.x))
+    if most > 1 and works(1):  # memory, mostly
+        most = largest(works, 1, remedy.most or most)
         note = (
             f"{calls.what}: a gradient for more than {most} images at once fails ({calls.reason(error)}), so "
             "larger batches are split"

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.files import final_of
@@ -82,6 +83,24 @@ def _read(
         raise InputError(
             f"{path} is not a DeepCustom safetensors file, or is corrupted: {reason}"
         ) from None
+
+
+def has_weights(net: nn.Module, what: str) -> None:
+    """Refuse a network whose parameters or buffers do not exist yet; ``what`` is what to call it.
+
+    Raises:
+        InputError: one has no shape yet, or lies on the device meta.
+    """
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if is_lazy(tensor):
+            raise InputError(
+                f"{what}: {name} has no shape yet: give its layer a size, or show the network an image first"
+            )
+        if tensor.is_meta:
+            raise InputError(
+                f"{what}: {name} lies on the device meta, so it holds nothing: make it where it is to hold "
+                "its weights"
+            )
 
 
 def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -45,6 +45,7 @@ class Foreign(Classifier):
         net: the network: normalised images (N, C, H, W) to logits (N, classes).
         layers: the modules whose outputs are its pre-activations; empty: they are found.
         classes: number of logits; None: the output is taken as it is, also if it is not one tensor.
+        format: the number format of all its weights, if there is but one.
         cast: the number format that normalised images are cast to; None: they stay in float32.
     """
 
@@ -76,7 +77,8 @@ class Foreign(Classifier):
         super().__init__()
         self.net, self.layers, self.classes = net, tuple(layers), classes
         formats = {p.dtype for p in net.parameters() if p.is_floating_point()}
-        self.cast = formats.pop() if len(formats) == 1 else None
+        self.format = formats.pop() if len(formats) == 1 else None
+        self.cast = self.format
         for name, values in (("mean", mean), ("std", std)):
             column = torch.tensor(values).view(1, -1, 1, 1) if values else None
             self.register_buffer(name, column, persistent=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,10 @@ from deepcustom.base.errors import InputError
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.outputs import Place, as_rows, tensor_at
+
+FORMATS = ("float16", "bfloat16", "float32", "float64")
+DEVICES = ("cpu",)
+"""What a remedy that is kept in a file may say; there is not a GPU everywhere."""
 
 Seen = dict[str, Tensor]
 
@@ -51,6 +55,11 @@ class Remedy:
         """Whether it changes anything."""
         return self != Remedy(self.classes)
 
+    @property
+    def only_sizes(self) -> bool:
+        """Whether all it does is to split batches, and to spare the network those of no images."""
+        return not self.exact and replace(self, most=None, empty=False) == Remedy(self.classes)
+
     def as_json(self) -> dict[str, Any]:
         """What JSON can hold, for :meth:`from_json`."""
         return {**asdict(self), "take": list(self.take)}
@@ -60,12 +69,19 @@ class Remedy:
         """Read what :meth:`as_json` wrote.
 
         Raises:
-            InputError: it holds something else.
+            InputError: it holds something else, or a number format or a device that none may need.
         """
         try:
-            return cls(**{**kept, "take": tuple(kept["take"])})
+            found = cls(**{**kept, "take": tuple(kept["take"])})
         except (TypeError, KeyError) as error:
             raise InputError(f"a network's remedy has unknown or missing keys: {error}") from error
+        for name, allowed in (("dtype", FORMATS), ("device", DEVICES)):
+            value = getattr(found, name)
+            if value is not None and value not in allowed:
+                raise InputError(
+                    f"a network's remedy: {name} must be {' or '.join(allowed)}, found {value!r}"
+                )
+        return found
 
 
 class Healed(Classifier):
@@ -80,8 +96,8 @@ class Healed(Classifier):
         super().__init__()
         self.net, self.remedy = net, remedy
         self._dtype = getattr(torch, remedy.dtype) if remedy.dtype else None
-        if isinstance(net, Foreign) and self._dtype:  # it normalises in float32, and casts then
-            net.cast = self._dtype
+        if isinstance(net, Foreign):  # it normalises in float32, and casts then
+            net.cast = self._dtype or net.format
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes), float32."""
@@ -95,6 +111,9 @@ class Healed(Classifier):
         """
         if not isinstance(self.net, Classifier):
             raise InputError(f"{type(self.net).__name__} does not tell its pre-activations")
+        if self.remedy.empty and not len(x):  # a black image tells the shapes
+            seen, logits = self._run(self.net.preactivations, x.new_zeros(1, *x.shape[1:]))
+            return {name: values[:0] for name, values in seen.items()}, logits[:0]
         return self._run(self.net.preactivations, x)
 
     def _run(self, call: Callable[[Tensor], tuple[Seen, Any]], x: Tensor) -> tuple[Seen, Tensor]:
