@@ -214,7 +214,8 @@ def test_no_setting_has_a_default_in_the_code() -> None:
     for model, defaults in absent.items():
         fields = getattr(settings, model).model_fields
         assert {
-            key: fields[key].get_default(call_default_factory=True) for key in defaults
+            key: fields[key].get_default(call_default_factory=True, validated_data={})
+            for key in defaults
         } == defaults
     nothing = {f"{model}.{key}" for model, defaults in absent.items() for key in defaults}
     assert found == staircase | pgd | nothing

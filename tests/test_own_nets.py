@@ -720,7 +720,7 @@ def test_every_way_starts_from_the_weights_of_the_target_or_anew(ws: Workspace, 
 
 def test_a_network_starts_from_a_file_as_training_in_parallel_leaves_it(ws: Workspace) -> None:
     weights()(ws)
-    given = load_file(ws.root / GIVEN)
+    given = {name: one.clone() for name, one in load_file(ws.root / GIVEN).items()}
     save_file({f"module.{key}": value for key, value in given.items()}, ws.root / GIVEN)
     stage = add_row(ws, "madry", GIVEN)
     assert harden(ws, stage) == 0
