@@ -712,7 +712,6 @@ def test_a_curve_of_a_network_that_gets_nothing_right(held_out):
 
 CHECKS = [
     "ball",
-    "clean-above-chance",
     "deterministic",
     "logits",
     "gradients",

@@ -88,11 +88,13 @@ class NetworkCheck:
         name: name of the check.
         failed: what its failure means for the numbers.
         make: makes the check.
+        quiet: whether it is reported only if it is not ok.
     """
 
     name: str
     failed: str
     make: Callable[[Evidence], Check]
+    quiet: bool = False
 
 
 def noise(victim: Victim) -> Attack:
@@ -202,6 +204,12 @@ def _no_label_leak(e: Evidence) -> Check:
     return checks.no_label_leak(e.name, e.right, e.sets)
 
 
+def network_checks(evidence: Evidence) -> list[Check]:
+    """The checks of one network, in the order of :data:`NETWORK`."""
+    made = [(row, row.make(evidence)) for row in NETWORK]
+    return [check for row, check in made if not (row.quiet and check.verdict == "ok")]
+
+
 NETWORK = (
     NetworkCheck(
         "ball", "an attack broke the rules, so the accuracy under it means nothing.", _ball
@@ -210,6 +218,7 @@ NETWORK = (
         "clean-above-chance",
         "it is scored as it should not be used, or has learned nothing, so no accuracy means anything.",
         _above_chance,
+        quiet=True,
     ),
     NetworkCheck(
         "deterministic",

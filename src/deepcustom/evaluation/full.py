@@ -8,7 +8,7 @@ from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adaptive
 from deepcustom.evaluation.blackbox import blackbox
-from deepcustom.evaluation.check_table import NETWORK, Evidence
+from deepcustom.evaluation.check_table import Evidence, network_checks
 from deepcustom.evaluation.curves import curves
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.material import Material
@@ -64,7 +64,7 @@ def evaluate_all(
     found.points += pieces.points(settings, lambda: list(curves(victim, params.curves, pgd)))
     pieces.say("curves")
     evidence = Evidence(victim, params, found, pieces)
-    found.checks += [row.make(evidence) for row in NETWORK]
+    found.checks += network_checks(evidence)
     pieces.say("checks")
     return found
 
