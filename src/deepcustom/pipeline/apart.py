@@ -83,8 +83,8 @@ class Processes:
         Raises:
             DeepCustomError: one of them raised it, or its process was ended from outside.
         """
-        futures = {self._pool.submit(_do, one.run, one.given): one.note for one in works}
         try:
+            futures = {self._pool.submit(_do, one.run, one.given): one.note for one in works}
             with progress(title, len(futures)) as advance:
                 for done in as_completed(futures):
                     done.result()
