@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
@@ -272,6 +274,8 @@ def test_what_a_killed_run_left_is_replaced(ws: Workspace) -> None:
 
 TWICE = """
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children
 from pathlib import Path
 import deepcustom.pipeline.run as module
@@ -1610,6 +1614,15 @@ def test_a_process_that_is_killed_is_said(two_processes: Workspace) -> None:
     with pytest.raises(DeepCustomError, match="ended from outside, perhaps for lack of memory"):
         remade(two_processes, STAGES)
     thread.join()
+
+
+def test_a_process_that_is_killed_before_all_work_is_handed_out_is_said() -> None:
+    class Broken(ProcessPoolExecutor):
+        def submit(self, *_: object, **__: object) -> Any:
+            raise BrokenProcessPool
+
+    with pytest.raises(DeepCustomError, match="ended from outside, perhaps for lack of memory"):
+        apart.Processes(Broken(1)).do("work", [apart.Work("done", print)])
 
 
 @pytest.mark.parametrize(
