@@ -124,7 +124,7 @@ def test_rates_come_from_a_batch_that_is_not_counted(victim):
 
 def test_the_price_is_said_in_one_line(victim, params):
     said: list[str] = []
-    heard = replace(victim, advance=lambda note, steps: said.append(note))
+    heard = replace(victim, advance=lambda note, steps, resumed: said.append(note))
     announce(heard, params)
     most = bound(params, right=10, classes=CLASSES)
     (line,) = said

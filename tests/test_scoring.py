@@ -467,3 +467,19 @@ def test_an_interrupted_network_keeps_its_pieces_while_another_is_scored(
     made.clear()
     score(first, store(tmp_path, "own-target"))
     assert ("target", "deterministic") not in made
+
+
+def test_a_network_of_the_users_own_is_told_its_price_before_the_first_attack_alone(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = Network("target", "t" * 32, bench.nets["target"])
+    bare = replace(bench.inputs(names=(), sets=()), dgns=None, own=own)
+
+    def printed() -> str:
+        score(bare, store(tmp_path, "own-target"))
+        return capsys.readouterr().out
+
+    assert printed().count("images are right; at most ") == 1
+    assert "at most" not in printed()  # all is there already
+    score(bench.inputs(), store(None))
+    assert "at most" not in capsys.readouterr().out  # a pipeline has its records

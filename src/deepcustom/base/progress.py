@@ -22,7 +22,7 @@ class Advance(Protocol):
     """
 
     def __call__(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
-        """Advance by ``steps``; ``resumed``: an earlier run did them, and ``note``, which says so, stays."""
+        """Advance by ``steps``; ``resumed``: an earlier run did them, if any; ``note`` stays to be read."""
 
 
 def silent(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:

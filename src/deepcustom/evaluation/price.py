@@ -33,6 +33,7 @@ def announce(victim: Victim, params: EvaluateParams, *, surrogates: int = 0) -> 
         f"gradients and {most.queries:,.0f} queries, about {minutes:.0f} min, without {MORE}; less if images "
         "fall",
         steps=0,
+        resumed=True,  # so that the line stays
     )
 
 

@@ -135,6 +135,7 @@ class Pieces:
         victim: the network and the images.
         weights: hash of the network's weights, and of everything else that decides its output.
         store: where the pieces lie.
+        before_first: called before the first piece is made.
         made: how many pieces were made.
         taken: how many were taken from the store.
         skipped: steps of progress that needed no work, for :meth:`resumed`.
@@ -143,6 +144,7 @@ class Pieces:
     victim: Victim
     weights: str
     store: ScoreStore = field(default_factory=ScoreStore)
+    before_first: Callable[[], None] | None = None
     made: int = 0
     taken: int = 0
     skipped: int = 0
@@ -213,6 +215,8 @@ class Pieces:
         if packed is not None:
             self.taken += 1
             return form.unpack(packed)
+        if not self.made and self.before_first is not None:
+            self.before_first()
         found = make()
         self.store.save(key, form.pack(found))
         self.made += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 
 import numpy as np
@@ -179,7 +179,9 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
                 others = {name: x for name, x in surrogates.items() if name != network.name}
                 material = Material(inputs.dgns, stands[network.name], others)
                 if inputs.own is not None:
-                    announce(victim, bed.params, surrogates=len(others))
+                    pieces.before_first = partial(
+                        announce, victim, bed.params, surrogates=len(others)
+                    )
                 found = evaluate_all(victim, bed.params, material, pieces, compute=bed.compute)
             pieces.resumed()
             _add(scores, bed, network, found, quick)
