@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,11 +95,7 @@ def evaluate(
         InputError: in one line: the network, images, labels, ``eps`` or a setting cannot be used.
     """
     data, compute = gathered(x, y), compute_on(device)
-    if not isinstance(against, Mapping | list | tuple):
-        raise InputError("against: want networks in a list, or in a dictionary by their names")
-    others = against if isinstance(against, Mapping) else dict(_numbered(against))
-    if name in others:
-        raise InputError(f"against: one of them is called {name!r}, as the network itself")
+    others = _named(against, name)
     with ExitStack() as stack:
         stack.enter_context(dice_kept())
 
@@ -109,26 +105,12 @@ def evaluate(
             return whole
 
         ours = lent(net, "net")
-        classes = classes_of(ours, data, compute) or at_least(data)
         siblings = {called: lent(one, called) for called, one in others.items()}
-        for called, sibling in siblings.items():
-            if classes_of(sibling, data, compute, called) not in (None, classes):
-                raise InputError(f"against: {called} has other classes than net: want {classes}")
+        classes = classes_of(ours, data, compute) or at_least(data)
+        labels = tuple(map(str, range(classes)))
         attackers = Attackers(bank, pair(train, "train"))
-        question = Question(
-            data, tuple(map(str, range(classes))), radius(eps), attackers, n, settings or {}, seed
-        )
-        untried = Network(name, kept.weights_md5(ours), ours)
-        inputs = question.inputs(untried, compute)
-        healed = tried_on(inputs.bed, untried).net
-        sizes = batch_sizes(inputs.bed.params, len(inputs.bed.rows))
-        networks = []
-        for called, sibling in siblings.items():
-            learner = "making images against it"
-            lends = usable(sibling, data, classes, compute, called, sizes=sizes, learner=learner)
-            networks.append(kept.known(called, lends, data, compute))
-        own = kept.known(name, healed, data, compute)
-        inputs = replace(inputs, networks=networks, own=own)
+        question = Question(data, labels, radius(eps), attackers, n, settings or {}, seed)
+        inputs, own = _tried(question, name, ours, siblings, compute)
         scores = score(inputs, kept.store(keep, own, compute))
     found = RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
     if bank is not None and inputs.dgns is None:
@@ -136,9 +118,49 @@ def evaluate(
     return found
 
 
-def _numbered(nets: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    for number, net in enumerate(nets, 1):
-        yield f"other-{number}", net
+def _named(
+    against: Mapping[str, nn.Module] | Sequence[nn.Module], name: str
+) -> Mapping[str, nn.Module]:
+    """Other networks by their names, of which none is ``name``.
+
+    Raises:
+        InputError: it is neither a list nor a dictionary, or a name is taken.
+    """
+    if not isinstance(against, Mapping | list | tuple):
+        raise InputError("against: want networks in a list, or in a dictionary by their names")
+    if not isinstance(against, Mapping):
+        against = {f"other-{number}": net for number, net in enumerate(against, 1)}
+    if name in against:
+        raise InputError(f"against: one of them is called {name!r}, as the network itself")
+    return against
+
+
+def _tried(
+    question: Question,
+    name: str,
+    ours: Classifier,
+    siblings: Mapping[str, Classifier],
+    compute: Compute,
+) -> tuple[ScoringInputs, Network]:
+    """What a scoring reads, after every network was tried on the images; and the one that is scored.
+
+    Raises:
+        InputError: a network cannot be used, or has other classes.
+    """
+    data, classes = question.data, len(question.classes)
+    for called, sibling in siblings.items():
+        if classes_of(sibling, data, compute, called) not in (None, classes):
+            raise InputError(f"against: {called} has other classes than net: want {classes}")
+    untried = Network(name, kept.weights_md5(ours), ours)
+    inputs = question.inputs(untried, compute)
+    own = kept.known(name, tried_on(inputs.bed, untried).net, data, compute)
+    sizes = batch_sizes(inputs.bed.params, len(inputs.bed.rows))
+    networks = []
+    for called, sibling in siblings.items():
+        learner = "making images against it"
+        lends = usable(sibling, data, classes, compute, called, sizes=sizes, learner=learner)
+        networks.append(kept.known(called, lends, data, compute))
+    return replace(inputs, networks=networks, own=own), own
 
 
 @dataclass(frozen=True)
