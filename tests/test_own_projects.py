@@ -275,7 +275,10 @@ def test_a_folder_of_images_becomes_a_table(
     # A number is traced back to the images and the user's own code, and nothing is left to run.
     capsys.readouterr()
     assert call_main(project, "trace", f"{name}/madry/worst/all") == 0
-    assert f"data/own/{name}  {dvc_md5(project / 'data/own' / name)}  ok" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"data/own/{name}  {dvc_md5(project / 'data/own' / name)}  ok" in told
+    assert "all own train images" in told
+    assert "official" not in told
     assert "up to date" in dvc(project, "status").stdout
     with (project / f"reports/pairs/{name}.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 6

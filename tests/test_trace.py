@@ -277,6 +277,18 @@ def test_a_row_is_held_against_its_recipe_too(project: Project) -> None:
     assert project.broken() == [("attack@mnist-pgd-test", "params")]
 
 
+@pytest.mark.parametrize(("source", "called"), [("arrays", "all own"), ("built_in", "official")])
+def test_images_are_called_what_they_are(project: Project, source: str, called: str) -> None:
+    """By the record of prepare, as the stage writes it."""
+    folder = project.ws.root / workspace.record("mnist", "prepare")
+    record = RunRecord.read(folder)
+    used = {**record.params, "prepare.mnist": {"given": 2, "default": 3, "source": source}}
+    record.model_copy(update={"params": used}).write(folder)
+    text = shown(project, SPLITS[0])
+    for word in ("all own", "official"):
+        assert (f"{word} train" in text) == (word == called)
+
+
 def test_a_small_number_in_the_lock_is_one(project: Project) -> None:
     """DVC writes 1e-06, which is text to YAML 1.1."""
     place = project.lock["attack@mnist-pgd-test"]["params"]["params.yaml"]

@@ -161,7 +161,7 @@ class _Records:
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
-            source = record.params.get("prepare", {}).get(record.dataset, {}).get("source")
+            source = record.params.get(f"prepare.{record.dataset}", {}).get("source")
             own = source not in (None, "built_in")
             links.extend(official_links(self.ws, record.dataset, own=own))
         return links
