@@ -53,7 +53,7 @@ test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': o
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
-	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup -m '(slow or network) and not services' $(PROJECTS) $(ARGS)
+	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m '(slow or network) and not services' $(PROJECTS) $(ARGS)
 	@$(TELL) $(BIN)/pytest -m '(slow or network) and not services' $(PROJECTS:%=--ignore=%) $(ARGS)
 
 test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser (apt-get: postgresql chromium)

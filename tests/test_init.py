@@ -182,6 +182,21 @@ def test_without_an_identity_git_waits_for_the_user(
     assert "A  params.yaml" in git(tmp_path / "mine", "status", "--porcelain")
 
 
+def test_in_a_repository_the_project_becomes_a_part_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("/ignored/\n.*.partial*\n")
+    assert call_main(tmp_path, "init", "mine", *MNIST) == 0
+    assert "a part of the git repository around it: `git add mine`" in capsys.readouterr().out
+    assert not (tmp_path / "mine/.git").exists()
+    assert git(tmp_path, "status", "--porcelain") == "?? .gitignore\n?? mine/\n"
+    words = [sys.executable, "-m", "dvc", "root"]
+    assert subprocess.check_output(words, cwd=tmp_path / "mine", text=True) == ".\n"
+    assert call_main(tmp_path, "init", "ignored/own", *MNIST) == 0
+    assert git(tmp_path / "ignored/own", "status", "--porcelain") == ""
+
+
 # What is asked, and what is refused
 
 REFUSED = {

@@ -45,13 +45,13 @@ CODE = "src/code.py"
 class Project:
     """Four stages: prepare, train_target, attack, evaluate; their records, lock and commit agree."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, repository: Path) -> None:
         self.ws = Workspace(root)
         self.lock: dict[str, Any] = {}
         self.write(CODE, "code = 1\n")
         for name in ("params.yaml", "dvc.yaml"):
             self.write(name, "seed: 1\n")
-        git(root, "init", "-q")
+        git(repository, "init", "-q")
         git(root, "add", "-A")
         git(root, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "-qm", "code")
         self.commit = git(root, "rev-parse", "HEAD")
@@ -142,9 +142,10 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+@pytest.fixture(params=[".", "projects/one"])
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    """A git repository, or a folder in one."""
+    return Project(tmp_path / request.param, tmp_path)
 
 
 def shown(project: Project, what: str) -> str:

@@ -203,6 +203,8 @@ def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
             "git committed nothing: `git config user.name NAME` and `git config user.email ADDRESS`"
         )
         print('there, if git does not know you, then `git commit -m "A new project"`')
+    if laid.git == "inside":
+        print(f"it is a part of the git repository around it: `git add {folder}`, and commit")
     if laid.git == "missing":
         print("git is not installed, so the project has no history")
     print(f"next: cd {folder} && dvc repro && deepcustom results")

@@ -18,6 +18,7 @@ from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
+from deepcustom.pipeline.provenance import repository
 from deepcustom.pipeline.start.estimate import seconds_per_image
 from deepcustom.pipeline.start.images import Images
 from deepcustom.pipeline.start.starter import Answers
@@ -73,7 +74,8 @@ class Laid:
     """What was laid down.
 
     Attributes:
-        git: ``committed``; ``staged``, where the first commit is left to the user; or ``missing``.
+        git: ``committed``; ``staged``, where the first commit is left to the user; ``inside``, where the
+            folder lies in a repository that was there already, which is left as it is; or ``missing``.
         per_image: seconds that one image costs in a step of the network's training.
     """
 
@@ -132,7 +134,7 @@ def lay_down(
         keep_folders(root, tree)
         per_image = seconds_per_image(root, answers.network.network, images)
         remove(root / "own/nets/__pycache__")
-        return Laid(_versioned(root), per_image)
+        return Laid(_versioned(root, folder.resolve()), per_image)
 
 
 @contextmanager
@@ -185,20 +187,39 @@ def _copy(source: Path, copy: Path) -> None:
     shutil.copytree(source, copy)
 
 
-def _versioned(root: Path) -> str:
-    """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects."""
+def _versioned(root: Path, final: Path) -> str:
+    """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects.
+
+    Inside a repository that does not ignore the folder, the project becomes a part of that repository.
+
+    Args:
+        root: where the project is written.
+        final: where it will lie.
+    """
     if shutil.which("git") is None:
         run_dvc(root, ["init", "--quiet", "--no-scm"])
         return "missing"
+    inside = _part_of_a_repository(final)
     _git(root, "init", "--quiet")
     run_dvc(root, ["init", "--quiet"])
     run_dvc(root, ["config", "core.analytics", "false"])
+    if inside:
+        remove(root / ".git")
+        return "inside"
     _git(root, "add", ".")
     try:
         _git(root, "commit", "--quiet", "--message", COMMIT)
     except InputError:
         return "staged"
     return "committed"
+
+
+def _part_of_a_repository(folder: Path) -> bool:
+    there = next(one for one in folder.parents if one.is_dir())
+    if repository(there) is None:
+        return False
+    words = ["git", "check-ignore", "--quiet", str(folder)]
+    return subprocess.run(words, cwd=there, capture_output=True).returncode != 0
 
 
 def _git(root: Path, *words: str) -> None:

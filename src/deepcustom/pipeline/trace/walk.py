@@ -88,6 +88,7 @@ class _Records:
     _hashes: dict[str, str | None] = field(default_factory=dict)
     _code: dict[tuple[str, str], str | None] = field(default_factory=dict)
     _shown: set[str] = field(default_factory=set)
+    _top: Path | None = None
 
     @classmethod
     def of(cls, ws: Workspace, project: Path) -> _Records:
@@ -177,7 +178,7 @@ class _Records:
         if now is None or self._agrees(record, now):
             return now, ""
         commit = provenance.last_change(self.project, self.records[record.run_key])
-        then = parse_stages(provenance.file_at(self.project, commit, "dvc.lock")) if commit else {}
+        then = parse_stages(self._then(commit, "dvc.lock")) if commit else {}
         before = then.get(record.name)
         if (
             before is None
@@ -233,11 +234,21 @@ class _Records:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
         if key not in self._code:
             if path == LOCK:
-                lock = parse_lock(provenance.file_at(self.project, commit, path) or b"")
+                lock = parse_lock(self._then(commit, path) or b"")
                 self._code[key] = lock.stages.get(stage) if lock else None
             else:
-                self._code[key] = provenance.md5_at(self.project, commit, path)
+                self._code[key] = provenance.md5_at(*self._in_git(commit, path))
         return self._code[key]
+
+    def _then(self, commit: str, path: str) -> bytes | None:
+        return provenance.file_at(*self._in_git(commit, path))
+
+    def _in_git(self, commit: str, path: str) -> tuple[Path, str, str]:
+        """Where git finds a path of the project, which may be a folder of a larger repository."""
+        if self._top is None:
+            self._top = provenance.repository(self.project) or self.project.resolve()
+        below = self.project.resolve().relative_to(self._top)
+        return self._top, commit, (below / path).as_posix()
 
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
