@@ -1,0 +1,90 @@
+"""The example projects: what their README says is what their committed results say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline_fixtures import ROOT
+
+from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.params import read_params
+from deepcustom.base.rows import adversarial_sets, networks
+from deepcustom.evaluation.results import Result, pivot, read_csv
+from deepcustom.pipeline.trace.walk import trace
+from deepcustom.pipeline.workspace import Workspace
+
+PROJECTS = {"fashion-mnist": "fashion", "mnist-small": "mnist-small"}
+"""Folder → subject."""
+
+
+def results(folder: str) -> list[Result]:
+    return read_csv(ROOT / f"examples/{folder}/reports/results/{PROJECTS[folder]}.csv")
+
+
+def cells(folder: str, protocol: str) -> dict[tuple[str, str], Result]:
+    return pivot(results(folder), PROJECTS[folder], protocol)[2]
+
+
+def tables(file: Path) -> dict[str, list[dict[str, str]]]:
+    """Protocol → rows of the table that follows the comment with its name."""
+    found = {}
+    for name, text in re.findall(r"<!-- (\w+) -->\n((?:\|.*\n)+)", file.read_text()):
+        lines = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in text.splitlines()]
+        found[name] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    return found
+
+
+@pytest.mark.parametrize("folder", PROJECTS)
+def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
+    found = tables(ROOT / f"examples/{folder}/README.md")
+    assert {"worst", "transfer"} <= found.keys()
+    for protocol, rows in found.items():
+        known = cells(folder, protocol)
+        shown = {
+            (row["network"], attack): text
+            for row in rows
+            for attack, text in row.items()
+            if attack != "network"
+        }
+        assert shown == {key: f"{100 * cell.accuracy:.1f}" for key, cell in known.items()}
+
+
+@pytest.mark.parametrize("folder", PROJECTS)
+def test_the_results_are_whole_and_those_of_the_run(folder: str) -> None:
+    root, subject = ROOT / "examples" / folder, PROJECTS[folder]
+    tree = read_params(root / "params.yaml")
+    assert {one.network for one in results(folder)} == set(networks(tree, subject))
+    sets = {attack for _, attack in cells(folder, "transfer")}
+    assert sets == {"clean", *adversarial_sets(tree, subject)}
+    stages = yaml.safe_load((root / "dvc.lock").read_text())["stages"]
+    outs = {out["path"]: out["md5"] for one in stages.values() for out in one["outs"]}
+    kept = [path for path in outs if path.startswith("reports/") and (root / path).exists()]
+    assert f"reports/results/{subject}.csv" in kept
+    assert f"reports/{subject}.md" in kept
+    assert {path: dvc_md5(root / path) for path in kept} == {path: outs[path] for path in kept}
+
+
+@pytest.mark.parametrize("folder", PROJECTS)
+def test_a_headline_leads_back_without_a_break(folder: str) -> None:
+    root = ROOT / "examples" / folder
+    found = trace(Workspace(root), f"{PROJECTS[folder]}/madry/worst/all", root)
+    assert found.broken() == []
+
+
+def test_what_fashion_mnist_shows() -> None:
+    """A generator breaks the target; training against attacks in each step helps, a fixed set does not."""
+    worst, transfer = cells("fashion-mnist", "worst"), cells("fashion-mnist", "transfer")
+    assert transfer["target", "clean"].accuracy >= 0.90
+    assert transfer["target", "nce"].accuracy <= 0.20
+    assert min(worst[name, "all"].accuracy for name in ("madry", "online")) >= 0.60
+    assert worst["nce", "all"].accuracy < 0.05 < transfer["nce", "nce"].accuracy
+
+
+def test_a_network_that_is_not_tiny_withstands_more() -> None:
+    small = cells("mnist-small", "worst")["madry", "all"]
+    study = pivot(read_csv(ROOT / "reports/results/mnist.csv"), "mnist", "worst")[2]["madry", "all"]
+    assert small.n == study.n == 1000
+    assert small.accuracy >= 0.75 > study.accuracy
