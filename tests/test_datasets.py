@@ -14,7 +14,7 @@ import pytest
 from deepcustom.base.errors import InputError, ParamsError
 from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
 from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
-from deepcustom.data.draws import carve, subset
+from deepcustom.data.draws import carve, in_runs, subset
 from deepcustom.data.sources import find_source
 
 NONE = "0" * 64  # a hash that nothing is held against
@@ -145,6 +145,18 @@ def test_carve_of_nothing_gives_an_empty_split_of_the_right_shape(tmp_path):
     assert val.x.shape == (0, 1, 2, 2)
     val.save(tmp_path)
     assert_equal(Split.load(tmp_path, TINY), val)
+
+
+def test_labels_that_come_class_after_class_are_told_from_mixed_ones() -> None:
+    listed = np.repeat(np.arange(10), 20)
+    assert in_runs(listed)
+    assert in_runs(np.repeat([3, 0], [900, 100]))
+    mixed = np.random.default_rng(0).permutation(listed)
+    assert not in_runs(mixed)
+    assert not in_runs(np.random.default_rng(0).permutation(np.repeat([3, 0], [900, 100])))
+    assert not in_runs(np.tile(np.arange(10), 20))
+    for few in ([], [1], [2] * 50):
+        assert not in_runs(np.array(few, np.int64))
 
 
 def test_draws_follow_the_seed():

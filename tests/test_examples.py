@@ -32,7 +32,9 @@ def tables(file: Path) -> dict[str, list[dict[str, str]]]:
     """Protocol → rows of the table that follows the comment with its name."""
     found = {}
     for name, text in re.findall(r"<!-- (\w+) -->\n((?:\|.*\n)+)", file.read_text()):
-        lines = [[cell.strip() for cell in line.strip("|\n ").split("|")] for line in text.splitlines()]
+        lines = [
+            [cell.strip() for cell in line.strip("|\n ").split("|")] for line in text.splitlines()
+        ]
         found[name] = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
     return found
 

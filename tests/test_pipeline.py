@@ -1809,3 +1809,5 @@ def test_the_first_rows_show_every_class_first() -> None:
     assert first_rows(y, 5).tolist() == [3, 6, 1, 0, 5]
     assert first_rows(y, 2).tolist() == [3, 1]
     assert first_rows(y[:0], 3).tolist() == []
+    listed = np.repeat(np.arange(4, dtype=np.uint8), 1000)  # as folders list them
+    assert first_rows(listed, 4).tolist() == [0, 1000, 2000, 3000]

@@ -169,6 +169,21 @@ def pieces_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
+def test_images_that_are_listed_by_class_are_attacked_in_a_drawn_order(bench: Bench) -> None:
+    """Curves and some checks take the first of them."""
+    order = np.argsort(bench.split.y, kind="stable")
+    listed = Split(bench.split.x[order], bench.split.y[order], bench.split.index)
+    few = {"n": 60, "curves": {"n": 20}}
+    bed = replace(bench, split=listed).inputs(few).bed
+    again = replace(bench, split=listed).inputs(few).bed
+    assert torch.equal(bed.rows, again.rows)
+    assert len(bed.rows.unique()) == 60
+    assert len(bed.attacked[1][:20].unique()) > 5
+    assert len(bed.attacked[1].sort().values[:20].unique()) < 5, "by class there would be few"
+    as_it_is = bench.inputs(few).bed.rows
+    assert torch.equal(as_it_is, as_it_is.sort().values), "mixed images keep their order"
+
+
 def test_without_a_store_with_an_empty_a_full_and_a_half_the_bytes_are_equal(
     bench: Bench, whole: tuple[Path, Scores], full: Path, made: list[tuple[str, str]]
 ) -> None:

@@ -45,6 +45,15 @@ def subset(split: Split, size: int | None, seed: int) -> Split:
     return split.take(chosen)
 
 
+def in_runs(y: Array) -> bool:
+    """Whether labels (N,) come class after class: neighbours are alike far more often than by chance."""
+    if len(y) < 2:
+        return False
+    by_chance = float(((np.bincount(y) / len(y)) ** 2).sum())
+    alike = float((y[1:] == y[:-1]).mean())
+    return by_chance < 1 and alike > (1 + by_chance) / 2
+
+
 def _draw(split: Split, size: int, seed: int, *, key: str, trivial: int) -> tuple[Array, Array]:
     """Rows of ``size`` stratified images and of the others, each sorted by official index.
 

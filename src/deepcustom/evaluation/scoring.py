@@ -80,12 +80,19 @@ class Testbed:
         compute: Compute,
         seed: int,
     ) -> Testbed:
-        """Put the test split, whose files have the hash ``md5``, on the device; draw the images to attack."""
+        """Put the test split, whose files have the hash ``md5``, on the device; draw the images to attack.
+
+        They come in the order of the split, but in one that is drawn if the split lists class after class, as
+        folders do: curves and some checks take the first of them.
+        """
         x = MappedImages.on(split.x, compute.device)
         y = labels(split.y).to(compute.device)
         size = params.n if params.n < len(split) else None
         chosen = draws.subset(split, size, seed).index
         rows = torch.from_numpy(np.searchsorted(split.index, np.sort(chosen)))
+        if draws.in_runs(split.y[rows.numpy()]):
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+            rows = rows[order]
         clean = TestSet(CLEAN, md5, x, y)
         return cls(subject, classes, params, threat, compute, seed, split, clean, rows)
 
