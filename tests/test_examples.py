@@ -72,7 +72,7 @@ def test_the_minutes_are_those_of_the_records() -> None:
     trained = sum(one.seconds for one in ran if one.stage in TRAINING) / 60
     (evaluated,) = (one for one in ran if one.stage == "evaluate")
     attacked = sum(evaluated.timings.values()) / 60
-    said = f"all trainings together took {trained:.0f} minutes and the attacks of the evaluation {attacked:.0f},"
+    said = f"trainings together took {trained:.0f} minutes and the attacks of the evaluation {attacked:.0f},"
     assert said in text
     assert trained + attacked < 75
     (hardened,) = (one for one in records("mnist-small") if one.item == "mnist-small-madry")
