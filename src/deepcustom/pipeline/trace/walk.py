@@ -265,7 +265,11 @@ def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
 def _same_files(stage: str, one: Entry, other: Entry) -> bool:
     """Whether two entries of a stage have the same outputs, and the second all data of the first."""
     read, also = (
-        {(d["path"], d["md5"]) for d in entry.get("deps", []) if not is_code(d["path"], stage)}
+        {
+            (d["path"], d["md5"])
+            for d in entry.get("deps", [])
+            if not is_code(d["path"], stage) and d["path"] != LOCK
+        }
         for entry in (one, other)
     )
     return _outs(one) == _outs(other) and read <= also
