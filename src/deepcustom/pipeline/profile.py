@@ -159,8 +159,13 @@ def _copy(source: Path, copy: Path) -> None:
     if source.is_file():
         shutil.copy2(source, copy)
     elif source.is_dir():
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(source, copy, ignore=ignore)
+        shutil.copytree(source, copy, ignore=_left_out)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """What Python writes beside code, and projects of their own, whose images may be many."""
+    written = shutil.ignore_patterns("__pycache__", "*.egg-info")(folder, names)
+    return written | {name for name in names if (Path(folder) / name / "params.yaml").is_file()}
 
 
 def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:
