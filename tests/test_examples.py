@@ -11,7 +11,8 @@ from pipeline_fixtures import ROOT
 
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import read_params
-from deepcustom.base.rows import adversarial_sets, networks
+from deepcustom.base.rows import adversarial_sets, networks, row
+from deepcustom.evaluation.files import read_checks
 from deepcustom.evaluation.results import Result, pivot, read_csv
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
@@ -53,9 +54,9 @@ def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
     for protocol, rows in found.items():
         known = study() if protocol == "study" else cells(folder, protocol)
         shown = {
-            (row["network"], attack): text
-            for row in rows
-            for attack, text in row.items()
+            (line["network"], attack): text
+            for line in rows
+            for attack, text in line.items()
             if attack != "network"
         }
         assert shown == {key: f"{100 * cell.accuracy:.1f}" for key, cell in known.items()}
@@ -120,7 +121,16 @@ def test_what_fashion_mnist_shows() -> None:
     assert transfer["target", "clean"].accuracy >= 0.90
     assert transfer["target", "nce"].accuracy <= 0.20
     assert min(worst[name, "all"].accuracy for name in ("madry", "online")) >= 0.60
-    assert worst["nce", "all"].accuracy < 0.05 < transfer["nce", "nce"].accuracy
+    assert worst["nce", "all"].accuracy == worst["target", "all"].accuracy == 0
+    assert transfer["nce", "nce"].accuracy > transfer["nce", "clean"].accuracy
+    madry, online = worst["madry", "all"], worst["online", "all"]
+    assert max(madry.ci_low, online.ci_low) < min(madry.ci_high, online.ci_high)
+    for name in ("madry", "online"):
+        assert worst[name, "blackbox"].accuracy >= worst[name, "whitebox"].accuracy
+    assert transfer["target", "lrp"].accuracy > 3 * transfer["target", "nce"].accuracy
+    checks = read_checks(ROOT / "examples/fashion-mnist/reports/checks/fashion.json")
+    failed = {(check.name, check.about) for check in checks if check.verdict == "fail"}
+    assert {("label-leak", "nce"), ("label-in-perturbation", "nce (set)")} <= failed
 
 
 def test_a_network_that_is_not_tiny_withstands_more() -> None:
@@ -128,3 +138,12 @@ def test_a_network_that_is_not_tiny_withstands_more() -> None:
     tiny = study()["madry", "all"]
     assert small.n == tiny.n == 1000
     assert small.accuracy >= 0.75 > tiny.accuracy
+    checks = read_checks(ROOT / "examples/mnist-small/reports/checks/mnist-small.json")
+    (square,) = (c for c in checks if (c.name, c.about) == ("square-not-stronger", "madry"))
+    assert square.verdict != "ok"
+    trees = (ROOT / "params.yaml", ROOT / "examples/mnist-small/params.yaml")
+    epochs = [
+        row(read_params(file), "adversarial_train", subject, "madry").settings["training"]["epochs"]
+        for file, subject in zip(trees, ("mnist", "mnist-small"), strict=True)
+    ]
+    assert epochs == [40, 20]

@@ -215,6 +215,7 @@ def _versioned(root: Path, final: Path) -> str:
 
 
 def _part_of_a_repository(folder: Path) -> bool:
+    """Whether a folder, which need not be there, lies in a git repository that does not ignore it."""
     there = next(one for one in folder.parents if one.is_dir())
     if repository(there) is None:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,6 @@ class _Records:
     _hashes: dict[str, str | None] = field(default_factory=dict)
     _code: dict[tuple[str, str], str | None] = field(default_factory=dict)
     _shown: set[str] = field(default_factory=set)
-    _top: Path | None = None
 
     @classmethod
     def of(cls, ws: Workspace, project: Path) -> _Records:
@@ -245,10 +245,12 @@ class _Records:
 
     def _in_git(self, commit: str, path: str) -> tuple[Path, str, str]:
         """Where git finds a path of the project, which may be a folder of a larger repository."""
-        if self._top is None:
-            self._top = provenance.repository(self.project) or self.project.resolve()
         below = self.project.resolve().relative_to(self._top)
         return self._top, commit, (below / path).as_posix()
+
+    @cached_property
+    def _top(self) -> Path:
+        return provenance.repository(self.project) or self.project.resolve()
 
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
