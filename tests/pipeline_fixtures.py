@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -28,6 +27,7 @@ from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import account_json
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "mnist"
@@ -248,7 +248,7 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
     counts = {f"{name}_images": float(len(split)) for name, split in digits().items()}
     metrics = folder / workspace.metrics(DATASET, "prepare")
     metrics.parent.mkdir(parents=True)
-    metrics.write_text(json.dumps({"metrics": counts, "history": {}}))
+    metrics.write_text(account_json(counts, {}))
     return Workspace(folder)
 
 
