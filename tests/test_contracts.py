@@ -29,6 +29,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code import PREFIX, closure, closure_of
 from deepcustom.pipeline.code_lock import LOCK, write_lock
+from deepcustom.pipeline.push import PUBLISHED
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import CHARTS, CHARTS_HERE, TEMPLATE, render
 from deepcustom.pipeline.workspace import Workspace
@@ -643,10 +644,9 @@ def test_what_a_notebook_needs_is_at_the_top(name: str) -> None:
     assert getattr(deepcustom, name).__module__ == deepcustom.HOMES[name]
 
 
-def test_make_pull_fetches_what_the_training_stages_make() -> None:
-    (line,) = re.findall(r"dvc pull (.*)", (ROOT / "Makefile").read_text())
-    assert tuple(line.split()) == TRAINING
-    assert set(TRAINING) <= set(stages.NAMES)
+def test_what_is_published_comes_from_these_stages() -> None:
+    assert set(PUBLISHED) == {*TRAINING, *ANALYSES}
+    assert set(PUBLISHED) <= set(stages.NAMES)
 
 
 def test_make_push_is_the_command_that_looks_at_sizes() -> None:
