@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,12 @@ def history_csv(history: Mapping[str, Sequence[float]]) -> str:
 
     Args:
         history: values by epoch under ``loss`` and so on, and those of one class under ``class_3/loss``.
+
+    Raises:
+        ValueError: a value is not finite.
     """
+    if not all(math.isfinite(value) for curve in history.values() for value in curve):
+        raise ValueError("a curve has a value that is not a finite float")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

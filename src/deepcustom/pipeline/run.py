@@ -260,8 +260,9 @@ class StageRun:
     def _finish(self) -> None:
         self._code.check()
         item = (self.row.subject, self.stage, *self.parts)
+        curves = history_csv(self._history)
         if self.stage in TRAINING:
-            self.write(workspace.training(*item)).write_text(history_csv(self._history))
+            self.write(workspace.training(*item)).write_text(curves)
         # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
         made = {path: md5 for path, md5 in outputs.items() if path.startswith(("data/", "models/"))}
