@@ -153,6 +153,10 @@ def metrics(subject: str, stage: str, *parts: str) -> str:
     return f"{'/'.join(['reports/metrics', subject, stage, *_joined(parts)])}.json"
 
 
+READ_ALL = ("evaluate", "report")
+"""The stages that read all banks, networks and sets of a subject, whichever there are."""
+
+
 def metrics_of(path: str) -> list[str]:
     """The files of :func:`metrics` that may hold the hash of a bank, a hardened network or a set.
 
