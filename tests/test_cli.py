@@ -514,7 +514,7 @@ def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> N
 
 def cases() -> list[Any]:
     """What is removed, and a command that needs it."""
-    csv, metrics = "reports/results/mnist.csv", "reports/metrics/mnist"
+    csv = "reports/results/mnist.csv"
     analysis, robust = "data/analysis/mnist", "models/robust/mnist"
     return [
         pytest.param("data/prepared/mnist/train", "train_target"),
@@ -539,8 +539,7 @@ def cases() -> list[Any]:
         pytest.param("reports/checks/mnist.json", "report"),
         pytest.param("reports/curves/mnist.csv", "report"),
         pytest.param("reports/pairs/mnist.csv", "report"),
-        pytest.param(f"{metrics}/train_target.json", "report"),
-        pytest.param(f"{metrics}/train_dgn", "report"),
+        pytest.param("reports/training/mnist", "report"),
     ]
 
 
@@ -563,9 +562,7 @@ def test_missing_input_says_what_makes_it(
         file = project / "reports" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    metrics = project / "reports/metrics/mnist"
-    metrics.mkdir(parents=True, exist_ok=True)
-    (metrics / "train_target.json").write_text('{"history": {}, "metrics": {}}')
+    (project / "reports/training/mnist").mkdir(parents=True, exist_ok=True)
     lost = project / path
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ FOR_OTHERS = {
     "dgns": "the DGNs of a subject by name",
     "dvc": "DVC, asked through its command line",
     "hardened": "which attack each network was hardened with",
+    "histories": "curves of a training as a file",
     "load": "what several stages read",
     "profile": "whole sets of settings",
     "push": "models pushed to a remote",

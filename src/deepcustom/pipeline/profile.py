@@ -27,9 +27,10 @@ from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import CHECKOUT
+from deepcustom.pipeline.template import CHARTS_HERE
 from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace, producer
 
-COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore")
+COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore", CHARTS_HERE)
 """What a workspace has a copy of, where the project has it."""
 
 
@@ -159,8 +160,13 @@ def _copy(source: Path, copy: Path) -> None:
     if source.is_file():
         shutil.copy2(source, copy)
     elif source.is_dir():
-        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(source, copy, ignore=ignore)
+        shutil.copytree(source, copy, ignore=_left_out)
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """What Python writes beside code, and projects of their own."""
+    written = shutil.ignore_patterns("__pycache__", "*.egg-info")(folder, names)
+    return written | {name for name in names if (Path(folder) / name / "params.yaml").is_file()}
 
 
 def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:

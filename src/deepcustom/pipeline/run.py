@@ -23,10 +23,11 @@ from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.histories import history_csv
 from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.record import TRAINING, RunRecord, account_json, outputs_told
 from deepcustom.tracking.store import send
 
 if TYPE_CHECKING:
@@ -154,8 +155,34 @@ class StageRun:
             )
             hint = f": {fetch}`dvc repro {maker}` makes it" if maker else ""
             raise InputError(f"{path} is missing{hint}")
-        self._inputs.append(path)
+        self._inputs += [*self._vouched(path), path]
         return full
+
+    def _vouched(self, path: str) -> list[str]:
+        """The file of the run that made ``path``, which says its hash; none for what DVC itself watches.
+
+        Raises:
+            InputError: no run made it, or it is not what its run made.
+        """
+        candidates = workspace.metrics_of(path)
+        if not candidates or self.stage not in workspace.READ_ALL:
+            return []
+        told = {place: outputs_told(self.ws.root / place).get(path) for place in candidates}
+        again = f"`dvc repro -f -s {workspace.producer(path)}` makes it anew"
+        if path.startswith("models/"):
+            again = f"`dvc checkout {path}` brings back what was, {again}"
+        if not any(told.values()):
+            raise InputError(
+                f"{path}: no file of {' or '.join(candidates)} tells its hash: {again}"
+            )
+        found = dvc_md5(self.ws.root / path)
+        vouching = [place for place, md5 in told.items() if md5 == found]
+        if not vouching:
+            place, md5 = next((place, md5) for place, md5 in told.items() if md5)
+            raise InputError(
+                f"{path} is not what its run made: its hash is {found}, and {place} says {md5}: {again}"
+            )
+        return vouching[:1]
 
     def write(self, path: str) -> Path:
         """Declare an output.
@@ -233,11 +260,15 @@ class StageRun:
     def _finish(self) -> None:
         self._code.check()
         item = (self.row.subject, self.stage, *self.parts)
-        kept = {"metrics": self._metrics, "history": self._history}
-        text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        self.write(workspace.metrics(*item)).write_text(text)
+        curves = history_csv(self._history)
+        if self.stage in TRAINING:
+            self.write(workspace.training(*item)).write_text(curves)
         # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
+        made = {path: md5 for path, md5 in outputs.items() if path.startswith(("data/", "models/"))}
+        place = self.write(workspace.metrics(*item))
+        place.write_text(account_json(self._metrics, made))
+        outputs[workspace.metrics(*item)] = dvc_md5(place)
         for path, partial in self._pending.items():
             settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)

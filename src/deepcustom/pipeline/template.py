@@ -16,6 +16,9 @@ from deepcustom.pipeline.code import OWN, PREFIX, closure
 from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 TEMPLATE = Path(__file__).with_name("dvc_template.yaml")
+CHARTS = Path(__file__).with_name("plots")
+"""Vega-Lite charts, which ``dvc.yaml`` names; a project has copies where DVC looks for them."""
+CHARTS_HERE = ".dvc/plots"
 MARK = "      - CODE\n"
 OWN_MARK = re.compile(r"^      - OWN (\w+)\n", re.MULTILINE)
 """Stands for a folder of the user's own code, if the project has it."""
@@ -36,6 +39,12 @@ def render(root: Path) -> str:
     return "\n\n".join(_with_sources(s, root) if sources else _with_lock(s) for s in stages)
 
 
+def write_charts(root: Path) -> None:
+    """Put the charts that ``dvc.yaml`` names where DVC looks for them."""
+    for chart in sorted(CHARTS.glob("*.json")):
+        replace_file(root / CHARTS_HERE / chart.name, chart.read_bytes())
+
+
 def own_code(root: Path, stage: str) -> list[str]:
     """The folders of the user's own code that a stage depends on, among those that the project has."""
     text = _stages().get(stage, "")
@@ -51,6 +60,7 @@ def upgrade(root: Path) -> list[str]:
     before = {name: _listed_before(root, name) for name in _names()}
     changed = [] if has_sources(root) else code_lock.update_lock(root)
     replace_file(root / "dvc.yaml", render(root).encode())
+    write_charts(root)
     differing = [name for name in _names() if before.get(name) != _dependencies(root, name)]
     return list(dict.fromkeys([*changed, *differing]))
 

@@ -13,7 +13,7 @@ from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.own_network import OwnFile, load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS
-from deepcustom.evaluation.scored_files import files_of
+from deepcustom.evaluation.scored_files import files_of, headline_json
 from deepcustom.evaluation.scoring import score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
@@ -44,6 +44,8 @@ def run(ws: Workspace, subject: str) -> None:
         }
         for name, content in files_of(found).items():
             stage.write(places[name]).write_text(content)
+        headline = headline_json(found.results, subject, found.seconds)
+        stage.write(workspace.headline(subject)).write_text(headline)
 
         by = hardened_with(stage.tree, subject)
         print_scores(found, subject, by)

@@ -30,6 +30,9 @@ GITIGNORE = f"""__pycache__/
 .venv/
 /workspaces/
 /data/raw/
+# DVC hashes these and keeps no copy: `dvc repro` makes them anew.
+/data/prepared/
+/data/adversarial/
 # Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
 /{OWN_IMAGES}/*
 !/{OWN_IMAGES}/*.dvc
@@ -198,11 +201,13 @@ def _versioned(root: Path, final: Path) -> str:
     """
     if shutil.which("git") is None:
         run_dvc(root, ["init", "--quiet", "--no-scm"])
+        template.write_charts(root)
         return "missing"
     inside = _part_of_a_repository(final)
     _git(root, "init", "--quiet")
     run_dvc(root, ["init", "--quiet"])
     run_dvc(root, ["config", "core.analytics", "false"])
+    template.write_charts(root)
     if inside:
         remove(root / ".git")
         return "inside"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.base.errors import InputError, UnknownNameError
@@ -18,7 +18,10 @@ from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, L
 from deepcustom.pipeline.trace.locked import Entry, agree, lock_links
 from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RUN_FILE, RunRecord
+from deepcustom.tracking.record import RUN_FILE, RunRecord, outputs_told
+
+ACCOUNTS = ("reports/metrics/", "reports/training/")
+"""Where runs say what they measured; numbers are not traced through these."""
 
 
 def trace(ws: Workspace, what: str, project: Path) -> Lineage:
@@ -158,7 +161,7 @@ class _Records:
 
     def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
-        links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
@@ -182,7 +185,7 @@ class _Records:
         before = then.get(record.name)
         if (
             before is None
-            or not _same_files(record.stage, before, now)
+            or not self._same_files(record, before, now)
             or not self._agrees(record, before)
         ):
             return now, ""
@@ -191,8 +194,42 @@ class _Records:
             f"held against dvc.lock of commit {commit[:7] if commit else ''}"
         )
 
+    def _same_files(self, record: RunRecord, before: Entry, now: Entry) -> bool:
+        """Whether ``now`` has all outputs of ``before``, and all data that it read.
+
+        What it read of a whole folder may be among the files whose hashes small files tell.
+        """
+        read, also = (
+            {
+                (d["path"], d["md5"])
+                for d in entry.get("deps", [])
+                if not is_code(d["path"], record.stage) and not d["path"].startswith(ACCOUNTS)
+            }
+            for entry in (before, now)
+        )
+        below = {
+            path: [name for name in record.inputs if name.startswith(f"{path}/")]
+            for path, _ in read - also
+        }
+        told = all(
+            names and all(self._told(name, now) == record.inputs[name] for name in names)
+            for names in below.values()
+        )
+        return told and _outs(before) <= _outs(now)
+
+    def _told(self, path: str, entry: Entry) -> str | None:
+        """The hash of ``path`` by a small file, in a folder that is as ``entry`` says."""
+        for place in workspace.metrics_of(path):
+            folder = PurePosixPath(place).parent.as_posix()
+            named = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
+            if folder in named and self._hash(folder) == named[folder]:
+                found = outputs_told(self.ws.root / place).get(path)
+                if found:
+                    return found
+        return None
+
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
-        links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
         return not any(link.verdict == BROKEN for link in links)
 
     def _hash(self, path: str) -> str | None:
@@ -262,14 +299,7 @@ def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
     return found if locked is None else {LOCK: locked, **found}
 
 
-def _same_files(stage: str, one: Entry, other: Entry) -> bool:
-    """Whether two entries of a stage have the same outputs, and the second all data of the first."""
-    read, also = (
-        {(d["path"], d["md5"]) for d in entry.get("deps", []) if not is_code(d["path"], stage)}
-        for entry in (one, other)
-    )
-    return _outs(one) == _outs(other) and read <= also
-
-
-def _outs(entry: Entry) -> dict[str, str]:
-    return {one["path"]: one["md5"] for one in entry.get("outs", [])}
+def _outs(entry: Entry) -> set[tuple[str, str]]:
+    """Outputs and their hashes, without the run's own account of itself, whose form follows the code."""
+    outs = {(one["path"], one["md5"]) for one in entry.get("outs", [])}
+    return {one for one in outs if not one[0].startswith(ACCOUNTS)}
