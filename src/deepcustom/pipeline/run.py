@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
-from deepcustom.base.files import beside, partial_of, remove, settle
+from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
@@ -94,9 +94,21 @@ class StageRun:
         try:
             if kind is None and self._writes:
                 self._finish()
+            elif isinstance(error, OSError):
+                self._tell(error)
         finally:
             for partial in self._pending.values():
                 remove(partial)
+
+    def _tell(self, error: OSError) -> None:
+        """Name the output that the system refused to write; the latest is the one being written.
+
+        Raises:
+            OutputError: it was one.
+        """
+        for path, partial in reversed(self._pending.items()):
+            if found := refused(Path(path), partial, error):
+                raise found from error
 
     @property
     def name(self) -> str:
@@ -235,11 +247,14 @@ class StageRun:
         item = (self.row.subject, self.stage, *self.parts)
         kept = {"metrics": self._metrics, "history": self._history}
         text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        self.write(workspace.metrics(*item)).write_text(text)
+        path = workspace.metrics(*item)
+        with naming(Path(path), place := self.write(path)):
+            place.write_text(text)
         # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
         for path, partial in self._pending.items():
-            settle(partial, self.ws.root / path)
+            with naming(Path(path), partial):
+                settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)
         with beside(folder) as record:
             self._record(outputs).write(record)
