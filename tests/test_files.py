@@ -272,16 +272,18 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
 # Places where nothing can be written
 
 
+def on_a_full_disk(path: Path) -> None:
+    with beside(path) as partial:
+        partial.symlink_to(FULL)
+        partial.write_bytes(b"new")
+
+
 @full_disk
 def test_a_full_disk_is_one_line_with_the_file_and_the_old_one_stays(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     replace_file(path, b"old")
-    with (
-        pytest.raises(OutputError, match=r"a\.csv cannot be written: No space left on device$"),
-        beside(path) as partial,
-    ):
-        partial.symlink_to(FULL)
-        partial.write_bytes(b"new")
+    with pytest.raises(OutputError, match=r"a\.csv cannot be written: No space left on device$"):
+        on_a_full_disk(path)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.csv"]
 
@@ -291,9 +293,8 @@ def test_a_file_in_an_unfinished_folder_is_called_by_the_name_that_it_would_get(
     tmp_path: Path,
 ) -> None:
     outer = partial_of(tmp_path / "set")
-    with pytest.raises(OutputError) as caught, beside(outer / "x.npy") as partial:
-        partial.symlink_to(FULL)
-        partial.write_bytes(b"new")
+    with pytest.raises(OutputError) as caught:
+        on_a_full_disk(outer / "x.npy")
     assert str(caught.value) == f"{tmp_path}/set/x.npy cannot be written: No space left on device"
 
 

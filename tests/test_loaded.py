@@ -421,6 +421,19 @@ def settle(partial, path):
 
 
 @contextmanager
+def naming(path, place):
+    yield
+
+
+def refused(path, place, error):
+    return None
+
+
+def check_writable(folder, what):
+    pass
+
+
+@contextmanager
 def beside(path):
     yield partial_of(path)
     if partial_of(path).exists():
@@ -454,6 +467,10 @@ def checkout(root):
 
 def git_state(folder):
     return None, None
+
+
+def trouble(folder):
+    return None
 """
 UNCHECKED = """
 class RunningCode:

@@ -365,6 +365,20 @@ def test_a_table_that_was_never_committed_is_named_first(ws: Workspace, told: To
     assert told == []
 
 
+def test_a_commit_that_git_does_not_show_is_not_called_empty(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    why = "dubious ownership in repository at '/p'"
+    fake = tmp_path / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "fatal: {why}" >&2\nexit 128\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=f"{TABLE} is compared with, cannot be read: {why}$"):
+        rescored(ws)
+    assert told == []
+
+
 # DVC itself
 
 

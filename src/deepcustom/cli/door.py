@@ -248,13 +248,16 @@ def trace(
     """Show where a number or file comes from, back to the raw data; verify every hash."""
     from rich.console import Console
 
+    from deepcustom.pipeline import provenance
     from deepcustom.pipeline.trace import view as lineage_view
     from deepcustom.pipeline.trace.walk import trace as walk
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking.store import run_ids
 
-    root = _folder(profile, folder)
-    found = walk(Workspace(root), what, _here().root)
+    root, project = _folder(profile, folder), _here().root
+    if why := provenance.trouble(project):
+        print(f"warning: no commit is compared: {why}", file=sys.stderr)
+    found = walk(Workspace(root), what, project)
     try:
         known = run_ids(root, found.run_keys())
     except TrackingError as error:

@@ -196,6 +196,8 @@ def _option(entry: Mapping[str, Any], name: str) -> str | None:
 def _committed(ws: Workspace, dataset: str) -> list[Result]:
     path = workspace.results(dataset)
     content = provenance.file_at(ws.root, "HEAD", f"./{path}")
+    if content is None and (why := provenance.trouble(ws.root)):
+        raise InputError(f"the last commit, which {path} is compared with, cannot be read: {why}")
     if content is None:
         raise InputError(f"the last commit has no {path} to compare with")
     rows = parse_csv(content, f"{path} of the last commit")

@@ -82,7 +82,7 @@ class StageRun:
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.row.name)
         seed_everything(self.seed)
-        self._git = provenance.git_state(provenance.checkout(self.ws.root))
+        self._git = self._commit()
         return self
 
     def __exit__(
@@ -99,6 +99,15 @@ class StageRun:
         finally:
             for partial in self._pending.values():
                 remove(partial)
+
+    def _commit(self) -> tuple[str | None, bool | None]:
+        """The commit, and whether code or settings differ from it; says why, if git cannot be read."""
+        project = provenance.checkout(self.ws.root)
+        state = provenance.git_state(project)
+        if self._writes and None in state and (why := provenance.trouble(project)):
+            lacks = "its commit" if state[0] is None else "whether its code was changed"
+            print(f"warning: the record of this run will not say {lacks}: {why}", file=sys.stderr)
+        return state
 
     def _tell(self, error: OSError) -> None:
         """Name the output that the system refused to write; the latest is the one being written.

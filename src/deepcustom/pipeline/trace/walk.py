@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +104,16 @@ class _Records:
         return cls(ws, project, makers, lie, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
-        """The output that ``what`` is or lies in; None if there is none."""
-        root = self.ws.root.resolve()
-        full = (root / what).resolve()
-        if not full.is_relative_to(root):
+        """The output that ``what`` is or lies in; None if there is none.
+
+        Links below the project are not followed: DVC may link to its cache, and folders may lie elsewhere.
+        """
+        root = self.ws.root
+        full = Path(os.path.normpath(root / what))
+        top = next((one for one in (full, *full.parents) if _same(one, root)), None)
+        if top is None:
             raise InputError(f"{what} lies outside the project's folder")
-        path = full.relative_to(root)
+        path = full.relative_to(top)
         candidates = (p.as_posix() for p in (path, *path.parents))
         return next((p for p in candidates if p in self.makers), None)
 
@@ -222,13 +228,24 @@ class _Records:
             return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return Link("code", ABSENT, f"commit {commit[:7]} is not in this repository")
+            return Link("code", ABSENT, f"commit {commit[:7]} {self._no_commit}")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
             return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
         if record.code not in (None, code_digest(code)):
             return Link("code", BROKEN, f"commit {commit[:7]} has other code than ran")
         return Link("code", OK)
+
+    @cached_property
+    def _no_commit(self) -> str:
+        """Why a commit is not found, in words."""
+        if why := provenance.trouble(self.project):
+            return f"cannot be read: {why}"
+        if provenance.repository(self.project) is None:
+            return "cannot be read: the project lies in no git repository"
+        if provenance.shallow(self.project):
+            return "is not in this repository, a shallow clone: `git fetch --unshallow` fetches the rest"
+        return "is not in this repository"
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
@@ -249,6 +266,10 @@ class _Records:
             self._top = provenance.repository(self.project) or self.project.resolve()
         below = self.project.resolve().relative_to(self._top)
         return self._top, commit, (below / path).as_posix()
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
