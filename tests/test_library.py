@@ -720,6 +720,20 @@ def test_a_bank_of_images_of_another_shape_is_one_line(bank: DGNBank, call: str)
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize("call", ["train_bank", "harden", "evaluate"])
+def test_a_folder_for_finished_work_is_tried_before_the_work(
+    net: Tiny, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    asked: list[int] = []
+    monkeypatch.setattr(Tiny, "forward", lambda *_: asked.append(1))
+    with pytest.raises(
+        InputError, match=r"^keep .*/taken/kept: .*/taken is a file, want a folder$"
+    ):
+        getattr(deepcustom, call)(net, X, Y, EPS, keep=tmp_path / "taken/kept")
+    assert not asked
+
+
 # What an interrupted training is known by
 
 

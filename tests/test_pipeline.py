@@ -582,6 +582,17 @@ def test_workspace_of_a_profile_is_a_folder_of_its_own(project: Workspace) -> No
     assert (root / "models/kept").read_text() == "kept"
 
 
+def test_a_workspace_of_a_project_that_was_moved_reads_what_lies_there_now(
+    project: Workspace, tmp_path: Path
+) -> None:
+    made = profile.workspace(project, "smoke")
+    for old in (tmp_path / "gone", tmp_path):  # moved, and copied
+        (made.root / "data/raw").unlink()
+        (made.root / "data/raw").symlink_to(old)
+        profile.workspace(project, "smoke")
+        assert (made.root / "data/raw").resolve() == project.root / "data/raw"
+
+
 def test_where_profiles_run(project: Workspace, tmp_path: Path) -> None:
     assert profile.workspace(project, "default") == project
     assert profile.folder_of(project, "default") == project.root
@@ -1505,7 +1516,10 @@ def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
 
 
 def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
-    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    copied: Done,
+    attacked: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No other network, set, DGN or train split is there; what is left out is said; nothing is made twice."""
     ws, _ = copied
@@ -1514,7 +1528,24 @@ def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
     for gone in ("models", "data/adversarial", workspace.split(DATASET, "train")):
         shutil.rmtree(ws.root / gone)
     words = ["evaluate", "--subject", DATASET, "--network"]
+    (ws.root / "a_file").write_text("keep")
+    for place in ("a_file", "a_file/below", "/proc/scores"):
+        assert call_main(ws.root, *words, "mine.safetensors", "--out", place) == 2
+        assert f"error: --out {place}: " in capsys.readouterr().err
+    assert not attacked
+
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepcustom.stages.evaluate.replace_file", full)
+        assert call_main(ws.root, *words, "mine.safetensors") == 1
+    shown = capsys.readouterr()
+    assert "worst case (headline)" in shown.out
+    assert shown.err.endswith("results.csv cannot be written: No space left on device\n")
+    attacked.clear()
     assert call_main(ws.root, *words, "mine.safetensors") == 0
+    assert not attacked  # what was found is kept
     out = capsys.readouterr().out
     (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
     assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]

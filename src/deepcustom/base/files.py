@@ -88,6 +88,14 @@ def refused(path: Path, place: Path, error: OSError) -> OutputError | None:
     return OutputError(f"{shown} cannot be written: {error.strerror or error}") if ours else None
 
 
+def named(path: Path) -> Path:
+    """A path in full, whose last part is the name that the user knows: links are not followed.
+
+    A cache or a hub keeps a file under another name, without a suffix, and puts a link in its place.
+    """
+    return Path(os.path.normpath(path.absolute()))
+
+
 def check_writable(folder: Path, what: str) -> None:
     """Refuse a folder in which nothing can be written, before hours of work go into what is to lie there.
 

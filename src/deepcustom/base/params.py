@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from deepcustom.base.errors import ParamsError
+from deepcustom.base.once import read_yaml
 
 
 class Params(BaseModel):
@@ -87,7 +88,7 @@ def read_params(path: Path) -> dict[str, Any]:
         ParamsError: the file is missing or is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = read_yaml(path.read_bytes())
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run this from the project's top folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import named
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.start.images import Images
@@ -65,7 +66,7 @@ def init(
     refuse_occupied(folder)
     images, dataset = _source(images, dataset)
     found = _found(images, dataset)
-    called = _name(name or dataset or (images.resolve().stem if images else ""))
+    called = _name(name or dataset or (named(images).stem if images else ""))
     classes, brought = _network(network, dataset)
     answers = _answers(called, images, dataset, classes, _eps(eps, dataset), epochs, size, found)
     text = params_text(answers, found)

@@ -39,7 +39,7 @@ from deepcustom.library.given import (
     pair,
     plainly,
 )
-from deepcustom.library.kept import checkpoint, sources
+from deepcustom.library.kept import check_keep, checkpoint, sources
 from deepcustom.library.starting import (
     CONDITIONAL,
     GENERATOR,
@@ -108,6 +108,7 @@ def train_bank(
     Raises:
         InputError, LossError, UnknownNameError: in one line: something that was handed over cannot be used.
     """
+    check_keep(keep)
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     whole = classifier(as_module(net), data.shape, mean, std)
     with dice_kept(), borrowed(whole, compute), plainly():

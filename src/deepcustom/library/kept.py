@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import deepcustom
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN
+from deepcustom.base.files import check_writable
 from deepcustom.evaluation.score_store import ScoreStore
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.victim import Counted
@@ -42,6 +43,16 @@ def basis(compute: Compute) -> dict[str, Any]:
         "machine": compute.describe(),
         "processor": [platform.machine(), platform.processor()],
     }
+
+
+def check_keep(keep: str | Path | None) -> None:
+    """Refuse a folder for finished work that cannot be written, before any work is done.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if keep is not None:
+        check_writable(Path(keep), "keep")
 
 
 def store(keep: str | Path | None, network: Network, compute: Compute) -> ScoreStore:

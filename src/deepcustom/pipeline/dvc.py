@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.once import OnceLoader
 from deepcustom.base.progress import hushed
 
 
@@ -169,7 +170,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     """
     path = root / "dvc.lock"
     try:
-        lock = read_value(path.read_text()) if path.is_file() else {}
+        lock = read_value(path.read_bytes()) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"dvc.lock is not readable: {reason}") from None
@@ -189,7 +190,7 @@ def parse_stages(content: bytes | None) -> dict[str, Any]:
     return stages if isinstance(stages, dict) else {}
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(OnceLoader):
     """Reads 1e-06 as a number. DVC writes YAML 1.2, where it is one; PyYAML alone would read text."""
 
 
@@ -204,7 +205,7 @@ def read_value(text: str | bytes) -> Any:
     """Parse YAML as DVC does, with 1e-06 as a number.
 
     Raises:
-        yaml.YAMLError: the text is not YAML.
+        yaml.YAMLError: the text is not YAML, or a key stands twice.
     """
     loader = _Loader(text)
     try:

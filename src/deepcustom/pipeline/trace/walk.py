@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.files import named
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
@@ -109,7 +109,7 @@ class _Records:
         Links below the project are not followed: DVC may link to its cache, and folders may lie elsewhere.
         """
         root = self.ws.root
-        full = Path(os.path.normpath(root / what))
+        full = named(root / what)
         top = next((one for one in (full, *full.parents) if _same(one, root)), None)
         if top is None:
             raise InputError(f"{what} lies outside the project's folder")
