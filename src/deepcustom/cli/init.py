@@ -200,10 +200,11 @@ def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
         f"the first run will take roughly {_in_words(whole)}: an estimate from a few steps of training"
     )
     if laid.git == "staged":
+        print(f"git committed nothing: {laid.why}")
         print(
-            "git committed nothing: `git config user.name NAME` and `git config user.email ADDRESS`"
+            "if git does not know you: `git config user.name NAME` and `git config user.email ADDRESS` there; "
+            'then `git commit -m "A new project"`'
         )
-        print('there, if git does not know you, then `git commit -m "A new project"`')
     if laid.git == "inside":
         print(f"it is a part of the git repository around it: `git add {folder}`, and commit")
     if laid.git == "missing":

@@ -43,6 +43,9 @@ GITIGNORE = f"""__pycache__/
 .*.partial*
 /.checkpoints/
 """
+GITATTRIBUTES = """# Hashes are of bytes, so git is to change no end of a line, whatever core.autocrlf says.
+* -text
+"""
 DVCIGNORE = """# Profiles work in folders of their own below this one.
 /workspaces
 .venv
@@ -77,10 +80,12 @@ class Laid:
         git: ``committed``; ``staged``, where the first commit is left to the user; ``inside``, where the
             folder lies in a repository that was there already, which is left as it is; or ``missing``.
         per_image: seconds that one image costs in a step of the network's training.
+        why: why git committed nothing, in its own words.
     """
 
     git: str
     per_image: float
+    why: str = ""
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -118,6 +123,7 @@ def lay_down(
         root.mkdir(parents=True)
         (root / "params.yaml").write_text(params)
         (root / ".gitignore").write_text(GITIGNORE)
+        (root / ".gitattributes").write_text(GITATTRIBUTES)
         (root / ".dvcignore").write_text(DVCIGNORE)
         readme = Template(README.read_text()).substitute(subject=answers.name)
         (root / "README.md").write_text(readme)
@@ -134,7 +140,8 @@ def lay_down(
         keep_folders(root, tree)
         per_image = seconds_per_image(root, answers.network.network, images)
         remove(root / "own/nets/__pycache__")
-        return Laid(_versioned(root, folder.resolve()), per_image)
+        state, why = _versioned(root, folder.resolve())
+        return Laid(state, per_image, why)
 
 
 @contextmanager
@@ -187,7 +194,7 @@ def _copy(source: Path, copy: Path) -> None:
     shutil.copytree(source, copy)
 
 
-def _versioned(root: Path, final: Path) -> str:
+def _versioned(root: Path, final: Path) -> tuple[str, str]:
     """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects.
 
     Inside a repository that does not ignore the folder, the project becomes a part of that repository.
@@ -195,23 +202,26 @@ def _versioned(root: Path, final: Path) -> str:
     Args:
         root: where the project is written.
         final: where it will lie.
+
+    Returns:
+        What :class:`Laid` calls ``git``, and ``why``.
     """
     if shutil.which("git") is None:
         run_dvc(root, ["init", "--quiet", "--no-scm"])
-        return "missing"
+        return "missing", ""
     inside = _part_of_a_repository(final)
     _git(root, "init", "--quiet")
     run_dvc(root, ["init", "--quiet"])
     run_dvc(root, ["config", "core.analytics", "false"])
     if inside:
         remove(root / ".git")
-        return "inside"
+        return "inside", ""
     _git(root, "add", ".")
     try:
         _git(root, "commit", "--quiet", "--message", COMMIT)
-    except InputError:
-        return "staged"
-    return "committed"
+    except InputError as error:
+        return "staged", str(error)
+    return "committed", ""
 
 
 def _part_of_a_repository(folder: Path) -> bool:
