@@ -202,8 +202,8 @@ def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
     if laid.git == "staged":
         print(f"git committed nothing: {laid.why}")
         print(
-            "if git does not know you: `git config user.name NAME` and `git config user.email ADDRESS` there; "
-            'then `git commit -m "A new project"`'
+            "if it does not know you: `git config user.name NAME` and `git config user.email ADDRESS` "
+            'there; then `git commit -m "A new project"`'
         )
     if laid.git == "inside":
         print(f"it is a part of the git repository around it: `git add {folder}`, and commit")
