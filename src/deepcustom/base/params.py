@@ -42,6 +42,9 @@ class Params(BaseModel):
 
 P = TypeVar("P", bound=Params)
 
+SHOWN = 3
+"""So many faults of a row are told at once."""
+
 _FRACTION = re.compile(r" *([0-9]+(?:\.[0-9]+)?) */ *([0-9]+(?:\.[0-9]+)?) *")
 
 
@@ -148,8 +151,9 @@ def validate(model: type[P], values: Any, where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_in_words(model, error.errors(), where)[:3])
-        raise ParamsError(f"params.yaml: {faults}") from None
+        faults = _in_words(model, error.errors(), where)
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise ParamsError(f"params.yaml: {'; '.join(faults[:SHOWN])}{more}") from None
 
 
 def _in_words(model: type[Params], faults: Sequence[Any], where: str) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError, one_line
 from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams
 from deepcustom.data.arrays import Array, Split, label_dtype, labels
@@ -157,7 +157,7 @@ def _batches(loader: Iterable[Any], name: str) -> Iterator[Any]:
 
 def reason(error: Exception) -> str:
     """An error of something that was handed over, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return one_line(error)
 
 
 def _array(values: Any, name: str) -> Array:
