@@ -384,9 +384,13 @@ def test_normalisation_is_put_in_front(net: Tiny, test: tuple[Tensor, Tensor]) -
     again = deepcustom.attack(Shifted(), *test, EPS, "fgsm", **arrays)
     assert torch.equal(again.x_adv, told.x_adv)
     two = {"mean": np.array([0.25, 0.25]), "std": np.array([0.5, 0.5])}
-    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+    with pytest.raises(
+        InputError, match=r"^mean and std: want 1 numbers each, std above 0, and mean"
+    ):
         deepcustom.attack(net, *test, EPS, "fgsm", **two)
-    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+    with pytest.raises(
+        InputError, match=r"^mean and std: want 1 numbers each, std above 0, and mean"
+    ):
         deepcustom.attack(net, *test, EPS, "fgsm", mean=[0.1, 0.2], std=[1.0, 1.0])
 
 

@@ -80,6 +80,13 @@ class NetworkParams(ArchitectureParams):
     std: tuple[float, ...] = ()
     layers: tuple[str, ...] = ()
 
+    @field_validator("mean")
+    @classmethod
+    def _of_images(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= value <= 1 for value in values):
+            raise ValueError("should lie in the range [0, 1] of the images")
+        return values
+
     @model_validator(mode="after")
     def _a_pair(self) -> NetworkParams:
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):

@@ -168,8 +168,10 @@ def load_bank(
         labels = load_tensors(place)[0].get("label.weight", torch.empty(0))
         told = Architecture(CONDITIONAL, facts={"shape": shape})
         return ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
-    each = Architecture(GENERATOR, facts={"shape": shape})
-    return DGNBank.load(place, each, DATASET, int(about.get("classes", 0)), compute.device)
+    each, classes = Architecture(GENERATOR, facts={"shape": shape}), about.get("classes")
+    if not isinstance(classes, int):
+        raise InputError(f"{place} does not say how many DGNs it holds")
+    return DGNBank.load(place, each, DATASET, classes, compute.device)
 
 
 def _params(

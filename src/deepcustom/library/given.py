@@ -21,7 +21,7 @@ from deepcustom.library.starting import COMPUTE
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.exported import Exported
-from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.foreign import Foreign, check_normalisation
 from deepcustom.training.rows import LabelledImages
 from deepcustom.training.weights import has_weights
 
@@ -243,8 +243,7 @@ def classifier(
     mean, std = _numbers(mean, "mean"), _numbers(std, "std")
     if isinstance(net, Classifier) and not (mean or std):
         return net
-    if (mean or std) and (len(mean) != shape[0] or len(std) != shape[0] or min(std) <= 0):
-        raise InputError(f"mean and std: want {shape[0]} numbers each, std above 0")
+    check_normalisation(mean, std, shape[0], "mean and std")
     return Foreign(net, mean=mean, std=std)
 
 

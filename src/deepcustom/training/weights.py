@@ -107,7 +107,8 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
     """Load ``tensors`` of any precision into ``net`` in place; ``path`` is where they are from, for messages.
 
     Raises:
-        InputError: names or shapes are not those of ``net``, or a value is not finite.
+        InputError: names or shapes are not those of ``net``, whole numbers stand for others or others for
+            whole ones, or a value is not finite.
     """
     expected = net.state_dict()
     if set(tensors) != set(expected):
@@ -121,9 +122,18 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         if tensor.shape != expected[name].shape:
             found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
             raise InputError(f"{path}: {name} has shape {found}, expected {wanted}")
-        if not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise InputError(
+                f"{path}: {name} holds {tensor.dtype}, expected {expected[name].dtype}"
+            )
+        if not torch.isfinite(_wide(tensor)).all():
             raise InputError(f"{path}: {name} holds values that are not finite")
     net.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Numbers of 8 bits in float32: torch does not ask them whether they are finite."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def _called(net: nn.Module) -> str:
