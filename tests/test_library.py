@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -332,7 +333,7 @@ def test_training_goes_on_where_it_was_interrupted(
     assert "resumed after epoch 2" in capsys.readouterr().out
     for one, other in zip(whole.parameters(), rest.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert not (tmp_path / "kept").exists()
+    assert not list((tmp_path / "kept").iterdir())
 
 
 def test_the_users_random_numbers_go_on(net: Tiny) -> None:
@@ -722,6 +723,25 @@ def test_a_bank_of_images_of_another_shape_is_one_line(bank: DGNBank, call: str)
     ) as e:
         calls[call]()
     assert "\n" not in str(e.value)
+
+
+def test_a_folder_for_finished_work_may_hold_other_things(
+    net: Tiny, train: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    few = train[0][:60], train[1][:60]
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "models/empty").mkdir(parents=True)
+    save_file({"w": torch.ones(3)}, tmp_path / "models/mine.safetensors")
+    (tmp_path / "network.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    deepcustom.train_bank(net, *few, EPS, epochs=1, keep=tmp_path)
+    deepcustom.harden(net, *few, EPS, epochs=1, keep=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    deepcustom.evaluate(net, *few, EPS, n=20, settings=CHEAP, keep=tmp_path)
+    there = sorted(path for path in tmp_path.rglob("*") if "attacks" not in path.parts)
+    assert there == before
+    assert any((tmp_path / "attacks").rglob("*.safetensors"))
+    assert (tmp_path / "network.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize("call", ["train_bank", "harden", "evaluate"])

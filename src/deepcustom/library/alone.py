@@ -36,8 +36,6 @@ from deepcustom.training.compute import Compute
 
 SCORES = Path("scores")
 """Where scores go by default, in a folder for each network."""
-KEPT = "attacks"
-"""The folder, beside the tables, of finished attacks."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def score_alone(
         network = Network(brought.path.stem, md5, net, source)
         with dice_kept():
             inputs = tried_first(question.inputs(network, compute))
-            found = score(inputs, kept.store(folder / KEPT, inputs.own or network, compute))
+            found = score(inputs, kept.store(folder, inputs.own or network, compute))
     return Alone(found, dataset, folder)
 
 

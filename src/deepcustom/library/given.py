@@ -243,7 +243,8 @@ def classifier(
     mean, std = _numbers(mean, "mean"), _numbers(std, "std")
     if isinstance(net, Classifier) and not (mean or std):
         return net
-    check_normalisation(mean, std, shape[0], "mean and std")
+    if mean or std:
+        check_normalisation(mean, std, shape[0], "mean and std")
     return Foreign(net, mean=mean, std=std)
 
 

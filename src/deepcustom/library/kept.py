@@ -31,6 +31,8 @@ from deepcustom.training.compute import Compute
 ROOMS = ("base", "data", "training", "attacks", "hardening", "evaluation", "library")
 """Where the code lies that makes numbers."""
 PACKAGES = ("torch", "numpy", "adversarial-robustness-toolbox", "pyautoattack", "captum")
+ATTACKS, TRAINING = "attacks", "training"
+"""What folders of finished attacks, and of the epochs of a training, are called."""
 FIRST = 8  # images that a network is known by
 DIGITS = 12  # of a hash, in the name of a run
 
@@ -58,13 +60,14 @@ def check_keep(keep: str | Path | None) -> None:
 def store(keep: str | Path | None, network: Network, compute: Compute) -> ScoreStore:
     """Where finished attacks are kept: each network has a run of its own, so that none removes another's.
 
+    They lie in a folder of their own below ``keep``, where the store may remove what no run needs any more.
     Networks of one name are told apart by their weights and by what they do.
     """
     if keep is None:
         return ScoreStore()
     own = hashlib.sha256(f"{network.md5} {network.source}".encode()).hexdigest()[:DIGITS]
     name = re.sub(r"[^\w.-]+", "_", network.name)
-    return ScoreStore(Path(keep), basis(compute), f"{name}-{own}")
+    return ScoreStore(Path(keep) / ATTACKS, basis(compute), f"{name}-{own}")
 
 
 def checkpoint(
@@ -75,6 +78,8 @@ def checkpoint(
     *data: Gathered,
 ) -> Checkpoint:
     """Where a training keeps finished epochs: it goes on only with the same settings, images and network.
+
+    They lie in a folder of their own below ``keep``, which is removed when the training has ended.
 
     Args:
         keep: the folder; None: nowhere.
@@ -87,9 +92,8 @@ def checkpoint(
         return NOWHERE
     network = [weights_md5(net), _behaviour(net, data[0], compute)]
     about = [basis(compute), what, network, [data_md5(one) for one in data]]
-    return Checkpoint(
-        Path(keep), hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    )
+    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return Checkpoint(Path(keep) / f"{TRAINING}-{fingerprint[:DIGITS]}", fingerprint)
 
 
 def known(name: str, net: nn.Module, data: Gathered, compute: Compute) -> Network:
