@@ -305,6 +305,10 @@ class CurveParams(Params):
         return values
 
 
+TAKEN = {"clean", "all", "apgd-ce", "apgd-t"}
+"""Names that the tables give themselves beside those of attacks by FGSM and PGD."""
+
+
 class EvaluateParams(Params):
     """How the networks of a subject are attacked.
 
@@ -325,6 +329,8 @@ class EvaluateParams(Params):
     def _pgd_is_there(cls, attacks: dict[str, AttackParams]) -> dict[str, AttackParams]:
         if "pgd" not in attacks or attacks["pgd"].method != "pgd":
             raise ValueError("should have a pgd of method pgd")
+        if taken := sorted({*attacks} & TAKEN):
+            raise ValueError(f"should not name an attack {taken[0]}: the tables use that name")
         return attacks
 
     @field_validator("surrogate")

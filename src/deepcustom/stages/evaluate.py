@@ -121,7 +121,9 @@ def _own_network(stage: StageRun, spec: DatasetSpec, brought: OwnFile) -> Networ
         std=brought.std,
     )
     stem, taken = brought.path.stem, networks(stage.tree, stage.row.subject)
-    name = stem if stem not in taken else f"{stem}-own"
+    name = stem
+    while name in taken:
+        name += "-own"
     class_name = brought.architecture or stage.subject.network.name
     source = own_source(class_name, brought.mean, brought.std)
     return Network(name, dvc_md5(brought.path), net, source)
