@@ -443,7 +443,8 @@ def test_a_repository_of_another_user_is_no_repository_without_the_commit(
     no_git(monkeypatch, tmp_path_factory.mktemp("path"), DUBIOUS)
     links = trace(project.ws, TARGET, project.ws.root).all_links()
     said = {link.detail for _, link in links if link.name == "code"}
-    assert all(one.startswith(f"commit {project.commit[:7]} cannot be read: ") for one in said)
+    begins = f"commit {project.commit[:7]}: git cannot be read: "
+    assert all(one.startswith(begins) for one in said)
     assert all(one.endswith(REMEDY) for one in said)
     monkeypatch.chdir(project.ws.root)
     call_main(project.ws.root, "trace", TARGET)
@@ -469,8 +470,7 @@ def test_a_commit_that_a_shallow_clone_lacks_is_said_to_be_fetched(
     links = trace(Workspace(here), TARGET, here).all_links()
     said = {link.detail for _, link in links if link.name == "code"}
     assert said == {
-        f"commit {project.commit[:7]} is not in this repository, a shallow clone: `git fetch --unshallow` "
-        "fetches the rest"
+        f"commit {project.commit[:7]}: this is a shallow clone: `git fetch --unshallow` fetches the rest"
     }
 
 
@@ -481,9 +481,31 @@ def test_without_a_repository_that_is_said(
     shutil.copytree(project.ws.root, here, ignore=lambda *_: [".git"])
     links = trace(Workspace(here), TARGET, here).all_links()
     said = {link.detail for _, link in links if link.name == "code"}
-    assert said == {
-        f"commit {project.commit[:7]} cannot be read: the project lies in no git repository"
-    }
+    assert said == {f"commit {project.commit[:7]}: the project lies in no git repository"}
+
+
+def test_what_only_an_earlier_lock_could_tell_is_not_called_broken(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc commit` took over today's code; the lock that was committed with the run said the code that ran."""
+    project.keep()
+    entry = project.lock["train_target@mnist"]
+    entry["params"]["params.yaml"]["train_target.mnist"]["given"] = 9
+    for dep in entry["deps"]:
+        if dep["path"] == CODE:
+            dep["md5"] = "c" * 32
+    project.save_lock()
+    assert not project.broken(TARGET)
+    no_git(monkeypatch, tmp_path_factory.mktemp("path"), DUBIOUS)
+    found = trace(project.ws, TARGET, project.ws.root)
+    assert not found.broken()
+    details = [
+        link.detail for _, link in found.all_links() if link.name in ("params", "code that ran")
+    ]
+    assert len([one for one in details if one.endswith(REMEDY)]) == 2
+    entry["deps"][0]["md5"] = "d" * 32  # other images: no commit could mend that
+    project.save_lock()
+    assert project.broken(TARGET)
 
 
 def test_links_of_dvc_s_cache_and_folders_elsewhere_lead_back(

@@ -22,6 +22,9 @@ from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
+OF_CODE = ("params", "code", "code that ran")
+"""What `dvc commit` may take over: see :meth:`_Records._entry`."""
+
 
 def trace(ws: Workspace, what: str, project: Path) -> Lineage:
     """Walk back from ``what`` to the raw data.
@@ -165,6 +168,8 @@ class _Records:
     def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
         links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        if not taken_over and self._no_history:
+            links = [self._unsure(link) for link in links]
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
@@ -195,6 +200,14 @@ class _Records:
         return before, (
             f"dvc.lock names code or settings of now, which did not run: they were taken over; the run is "
             f"held against dvc.lock of commit {commit[:7] if commit else ''}"
+        )
+
+    def _unsure(self, link: Link) -> Link:
+        """A link that does not hold, but may hold against an earlier ``dvc.lock``, which git does not show."""
+        if link.verdict != BROKEN or link.name not in OF_CODE:
+            return link
+        return Link(
+            link.name, ABSENT, f"{link.detail}, or of an earlier commit: {self._no_history}"
         )
 
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
@@ -228,7 +241,8 @@ class _Records:
             return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return Link("code", ABSENT, f"commit {commit[:7]} {self._no_commit}")
+            lacking = self._no_history or "it is not in this repository"
+            return Link("code", ABSENT, f"commit {commit[:7]}: {lacking}")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
             return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
@@ -237,15 +251,15 @@ class _Records:
         return Link("code", OK)
 
     @cached_property
-    def _no_commit(self) -> str:
-        """Why a commit is not found, in words."""
+    def _no_history(self) -> str | None:
+        """Why git does not show earlier commits; None where it does."""
         if why := provenance.trouble(self.project):
-            return f"cannot be read: {why}"
+            return f"git cannot be read: {why}"
         if provenance.repository(self.project) is None:
-            return "cannot be read: the project lies in no git repository"
+            return "the project lies in no git repository"
         if provenance.shallow(self.project):
-            return "is not in this repository, a shallow clone: `git fetch --unshallow` fetches the rest"
-        return "is not in this repository"
+            return "this is a shallow clone: `git fetch --unshallow` fetches the rest"
+        return None
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
