@@ -487,7 +487,7 @@ def test_without_a_repository_that_is_said(
 def test_what_only_an_earlier_lock_could_tell_is_not_called_broken(
     project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`dvc commit` took over today's code; the lock that was committed with the run said the code that ran."""
+    """`dvc commit` took over today's code; the lock of the commit that brought the run said what ran."""
     project.keep()
     entry = project.lock["train_target@mnist"]
     entry["params"]["params.yaml"]["train_target.mnist"]["given"] = 9

@@ -168,7 +168,7 @@ class _Records:
     def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
         links = [*lock_links(record, entry), *self._code_links(record, entry)]
-        if not taken_over and self._no_history:
+        if not taken_over and self._hidden:
             links = [self._unsure(link) for link in links]
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
@@ -203,12 +203,10 @@ class _Records:
         )
 
     def _unsure(self, link: Link) -> Link:
-        """A link that does not hold, but may hold against an earlier ``dvc.lock``, which git does not show."""
+        """A link that does not hold, but might against an earlier ``dvc.lock``, which git hides."""
         if link.verdict != BROKEN or link.name not in OF_CODE:
             return link
-        return Link(
-            link.name, ABSENT, f"{link.detail}, or of an earlier commit: {self._no_history}"
-        )
+        return Link(link.name, ABSENT, f"{link.detail}, or of an earlier commit: {self._hidden}")
 
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
         links = [*lock_links(record, entry), *self._code_links(record, entry)]
@@ -241,8 +239,7 @@ class _Records:
             return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            lacking = self._no_history or "it is not in this repository"
-            return Link("code", ABSENT, f"commit {commit[:7]}: {lacking}")
+            return Link("code", ABSENT, f"commit {commit[:7]}: {self._lacking}")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
             return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
@@ -251,15 +248,20 @@ class _Records:
         return Link("code", OK)
 
     @cached_property
-    def _no_history(self) -> str | None:
-        """Why git does not show earlier commits; None where it does."""
+    def _hidden(self) -> str | None:
+        """Why git does not show earlier commits that there are; None where it does."""
         if why := provenance.trouble(self.project):
             return f"git cannot be read: {why}"
-        if provenance.repository(self.project) is None:
-            return "the project lies in no git repository"
         if provenance.shallow(self.project):
             return "this is a shallow clone: `git fetch --unshallow` fetches the rest"
         return None
+
+    @cached_property
+    def _lacking(self) -> str:
+        """Why a commit is not found."""
+        if self._hidden or provenance.repository(self.project):
+            return self._hidden or "it is not in this repository"
+        return "the project lies in no git repository"
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
