@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from pipeline_fixtures import ROOT, call_main, environment, files, own_modules, resolve
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, networks, rows
 from deepcustom.pipeline.check import check
@@ -323,6 +323,18 @@ def test_a_move_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space"):
         _lay(folder)
     assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> float:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(laying, "seconds_per_image", full)
+    with pytest.raises(OutputError, match=r"mine cannot be written: No space left on device$"):
+        _lay(tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _lay(folder: Path) -> None:

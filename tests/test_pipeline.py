@@ -311,6 +311,20 @@ def test_outputs_replace_older_ones_and_a_failure_leaves_those(ws: Workspace) ->
     assert files(ws.root) == before
 
 
+@pytest.mark.parametrize("inside", ["", "/x.npy"])
+def test_an_input_that_is_a_link_to_nothing_says_so(ws: Workspace, inside: str) -> None:
+    """The project was moved, and DVC had linked to its cache."""
+    place = ws.root / f"data/a{inside}"
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/moved/away/.dvc/cache/files/md5/ab/cd")
+    said = rf"data/a{inside} is a link to /moved/away/\S+, which is not there: `dvc checkout` makes links"
+    with (
+        StageRun(ws, "prepare", DATASET, writes=False) as stage,
+        pytest.raises(InputError, match=said),
+    ):
+        stage.read("data/a")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
 @pytest.mark.usefixtures("unsent")
 def test_an_output_that_the_disk_has_no_room_for_is_named(ws: Workspace) -> None:

@@ -176,10 +176,23 @@ def test_files_are_plain_safetensors(path):
     assert set(load_file(path)) == set(small().state_dict())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = partial_of(tmp_path / "nce.safetensors")
-    place.symlink_to("/dev/full")
+    save_tensors(tmp_path / "mine.safetensors", {"weight": torch.ones(2)}, {})
+    before = (tmp_path / "mine.safetensors").read_bytes()
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"mine.safetensors cannot be written: No space left"):
+        save_tensors(tmp_path / "mine.safetensors", {"weight": torch.zeros(2)}, {})
+    assert (tmp_path / "mine.safetensors").read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.safetensors"]
     with pytest.raises(OutputError) as caught:
         save_tensors(place, {"weight": torch.zeros(2)}, {})
     why = "No space left on device"

@@ -163,9 +163,15 @@ class StageRun:
 
         Raises:
             InputError: it is missing, and the message says which stage makes it; or it leads out of the
-                project.
+                project; or it is a link to nothing, as after a move of the project.
         """
         full = self.ws.path(path)
+        for one in (full, *(full.iterdir() if full.is_dir() else ())):
+            if one.is_symlink() and not one.exists():
+                raise InputError(
+                    f"{one.relative_to(self.ws.root)} is a link to {one.readlink()}, which is not there: "
+                    "`dvc checkout` makes links to DVC's cache anew"
+                )
         if not full.exists():
             maker = workspace.producer(path)
             fetch = (

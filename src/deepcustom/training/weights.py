@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from deepcustom.base.errors import InputError, OutputError
-from deepcustom.base.files import final_of
+from deepcustom.base.errors import InputError
+from deepcustom.base.files import replace_file
 
 _METADATA_KEY = "deepcustom"  # one key only: the format does not keep the order of several
 
@@ -22,17 +22,15 @@ _METADATA_KEY = "deepcustom"  # one key only: the format does not keep the order
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write ``tensors`` with ``metadata`` (anything JSON can hold); same input, same bytes.
 
+    An older file is replaced when the new one is whole.
+
     Raises:
         OutputError: the file cannot be written, for example because the disk is full.
     """
     plain = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     told = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     # Not save_file: it writes to a temporary file of its own, which stays if the process is killed.
-    content = save(plain, metadata=told)
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{final_of(path)} cannot be written: {error.strerror}") from error
+    replace_file(path, save(plain, metadata=told))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from deepcustom.base.errors import InputError
-from deepcustom.base.files import final_of, partial_of, remove
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import final_of, naming, partial_of, remove
 from deepcustom.base.params import read_params
 from deepcustom.pipeline import template
 from deepcustom.pipeline.check import check
@@ -154,7 +154,8 @@ def _whole(folder: Path) -> Iterator[Path]:
     inside = folder.is_dir()
     partial = partial_of(folder / "project" if inside else folder)
     try:
-        yield partial
+        with naming(folder, partial):
+            yield partial
         if inside:
             _move_up(partial, folder)
         else:
@@ -182,6 +183,7 @@ def _copy(source: Path, copy: Path) -> None:
 
     Raises:
         InputError: there is a link.
+        OutputError: a file cannot be read or written.
     """
     source = source.resolve()
     if source.is_file():
@@ -191,7 +193,10 @@ def _copy(source: Path, copy: Path) -> None:
     link = next((one for one in source.rglob("*") if one.is_symlink()), None)
     if link is not None:
         raise InputError(f"{link} is a link: copy the images without links first, as `cp -rL` does")
-    shutil.copytree(source, copy)
+    try:
+        shutil.copytree(source, copy)
+    except shutil.Error as error:  # a list of all files that could not be copied
+        raise OutputError(f"{source} cannot be copied: {error.args[0][0][2]}") from error
 
 
 def _versioned(root: Path, final: Path) -> tuple[str, str]:
