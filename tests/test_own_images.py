@@ -757,12 +757,10 @@ def test_own_code_that_dvc_yaml_does_not_list_is_refused(ws: Workspace) -> None:
 def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
     content = io.BytesIO()
     np.save(content, np.zeros((2, 8, 8), np.uint8))
-    with (
-        pytest.warns(UserWarning, match="Duplicate name"),
-        zipfile.ZipFile(tmp_path / "a.npz", "w") as archive,
-    ):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", content.getvalue())
-        archive.writestr("x.npy", content.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", content.getvalue())
     with pytest.raises(InputError, match=r"^a.npz: x.npy is in it twice$"):
         find_in_arrays(tmp_path, "a.npz", None)
 
