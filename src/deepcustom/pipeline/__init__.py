@@ -13,6 +13,7 @@ FOR_OTHERS = {
     "hardened": "which attack each network was hardened with",
     "load": "what several stages read",
     "profile": "whole sets of settings",
+    "provenance": "what git and the machine say",
     "push": "models pushed to a remote",
     "rescore": "the published networks scored again",
     "run": "one run of a stage",
