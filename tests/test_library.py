@@ -437,6 +437,7 @@ X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torc
         ({"y": Y[:5]}, r"labels of x: int64 of shape \(5,\), want integers of shape \(20,\)"),
         ({"y": nn.functional.one_hot(Y)}, r"want integers of shape \(20,\)"),
         ({"y": Y - 1}, r"labels of x: -1 is below 0"),
+        ({"y": Y.long() + 70000}, r"labels of x go up to 7\d+, want at most 65535"),
         ({"y": Y + 1}, r"net gives 10 logits, and labels go up to 10"),
         ({"net": "tiny"}, r"net is a str, want a torch.nn.Module"),
         ({"net": nn.Linear(3, 10)}, r"refuses (2 )?images of shape \(1, 8, 8\): RuntimeError"),

@@ -30,6 +30,8 @@ Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
 Labels = Tensor | Array | Sequence[int]
 Pair = tuple[Images, Labels] | DataLoader[Any] | Dataset[Any]
 """Images with their labels."""
+MOST = 65535
+"""The largest label: labels are kept in two bytes at most."""
 _LOADED = 500  # images of a data set that are read at a time
 
 
@@ -89,6 +91,8 @@ def gathered(x: Images, y: Labels | None = None, name: str = "x") -> Gathered:
         )
     if truth.min() < 0:
         raise InputError(f"labels of {name}: {truth.min()} is below 0")
+    if truth.max() > MOST:
+        raise InputError(f"labels of {name} go up to {truth.max()}, want at most {MOST}")
     return Gathered(images, truth.astype(np.int64))
 
 
