@@ -842,6 +842,9 @@ def test_the_commands(project: Workspace, capsys: Any) -> None:
     assert call_main(project.root, "remove", "bank", "margin", "--subject", "mnist") == 2
     assert call_main(project.root, *words[:-1], "mse_weight") == 2
     assert "want KEY=VALUE" in capsys.readouterr().err
+    twice = ["--set", "options.kappa=0", "--set", "options.kappa=1"]
+    assert call_main(project.root, *words, *twice) == 2
+    assert "options.kappa is set twice" in capsys.readouterr().err
 
 
 def test_registry_aliases_go(tmp_path: Path) -> None:

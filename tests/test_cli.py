@@ -497,6 +497,26 @@ def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
     assert call_main(settings_only, "repro") == 7
 
 
+def test_a_folder_of_losses_may_be_a_link(
+    settings_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = settings_only.parent / "shared"
+    shared.mkdir()
+    (settings_only / "own_losses.py").rename(shared / "linked.py")
+    (settings_only / "own").mkdir()
+    (settings_only / "own/losses").symlink_to(shared)
+    own = {"loss": "own.losses.linked:Mine", "code": "own/losses/linked.py"}
+    set_params(settings_only, {"train_dgn": {"mnist-nce": own}})
+    tree = yaml.safe_load((settings_only / "params.yaml").read_text())
+    tree["train_dgn"]["mnist-nce"]["options"] = {}
+    (settings_only / "params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr("deepcustom.pipeline.profile.run_dvc", lambda *args, **more: 7)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert call_main(settings_only, "repro") == 7
+
+
 def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
     shutil.copytree(ROOT / "profiles", project / "profiles")
     theirs = project / "theirs/src/mine.py"
@@ -799,6 +819,28 @@ def test_results_prints_each_protocol_by_itself(
     assert "pgd" not in first
     assert PROTOCOLS["transfer"] in first
     assert PROTOCOLS["whitebox"] in second
+
+
+def test_results_fills_a_file_that_it_has_read_before_it_prints(
+    project: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = {"network": "lrp", "n": 200, "network_md5": "a", "set_md5": "b"}
+    made = [
+        Result.of(protocol="transfer", attack="lrp", correct=111, dataset=name, **common)
+        for name in ("mnist", "mnist-small")
+    ]
+    for one in made:
+        write_csv([one], project / f"reports/results/{one.dataset}.csv")
+    assert "--into gone.md: cannot be read" in fails(project, "results", "--into", "gone.md")
+    assert "--into gone/a.md: cannot" in fails(project, "results", "--into", "gone/a.md")
+    assert capsys.readouterr().out == ""
+    (project / "real.md").write_text(
+        "<!-- results:mnist-small:transfer -->\nold\n<!-- /results -->\n"
+    )
+    (project / "link.md").symlink_to("real.md")
+    assert call_main(project, "results", "--into", "link.md") == 0
+    assert "55.50" in (project / "real.md").read_text()
+    assert (project / "link.md").is_symlink()
 
 
 def test_results_without_a_table(project: Path, fails: Fails) -> None:

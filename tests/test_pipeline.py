@@ -54,6 +54,7 @@ from deepcustom.base import rows
 from deepcustom.base.errors import (
     DeepCustomError,
     InputError,
+    OutputError,
     ParamsError,
     UnknownNameError,
     UserError,
@@ -143,6 +144,19 @@ def test_md5_is_dvcs_own(tmp_path: Path) -> None:
     assert dvc_md5(folder).endswith(".dir")
 
 
+def test_a_folder_behind_a_link_in_a_folder_is_refused_since_dvc_does_not_hash_it(
+    tmp_path: Path,
+) -> None:
+    folder = tree(tmp_path)
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "linked.txt").symlink_to(folder / "Z")
+    assert dvc_md5(tmp_path / "linked") == dvc_md5(folder)  # as caches and moved folders are
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="folder/more is a link to a folder, and DVC would see no"):
+        dvc_md5(folder)
+
+
 def test_md5_sees_content_and_names(tmp_path: Path) -> None:
     folder = tree(tmp_path)
     first = dvc_md5(folder)
@@ -210,8 +224,48 @@ def test_no_commit_outside_a_repository_or_without_git(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state(tmp_path) == (None, None)
+    assert provenance.trouble(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(repository) == (None, None)
+    assert provenance.trouble(repository) == "git cannot be run: No such file or directory"
+    assert provenance.trouble(tmp_path) is None
+
+
+def test_git_that_fails_is_not_taken_for_a_folder_without_a_repository(
+    tmp_path: Path, repository: Path
+) -> None:
+    assert provenance.trouble(repository) is None
+    (repository / ".git/index").write_bytes(b"broken")
+    commit, dirty = git_state(repository)
+    assert commit is not None
+    assert dirty is None  # not False: nobody looked
+    assert "index" in str(provenance.trouble(repository))
+    moved = tmp_path / "worktree"
+    moved.mkdir()
+    (moved / ".git").write_text("gitdir: /moved/away/.git/worktrees/one\n")
+    assert "/moved/away/.git/worktrees/one" in str(provenance.trouble(moved))
+    assert provenance.repository(moved) == moved
+
+
+def test_a_folder_before_its_first_commit_is_no_trouble(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    assert git_state(tmp_path) == (None, None)
+    assert provenance.trouble(tmp_path) is None
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_run_whose_commit_cannot_be_read_says_so(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = ws.root.parent / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with StageRun(ws, "prepare", DATASET):
+        pass
+    said = "the record of this run will not say its commit: detected dubious ownership"
+    assert capsys.readouterr().err == f"warning: {said}\n"
 
 
 # One run of a stage
@@ -256,6 +310,35 @@ def test_outputs_replace_older_ones_and_a_failure_leaves_those(ws: Workspace) ->
     with pytest.raises(InputError, match="something"):
         run("three", fail=True)
     assert files(ws.root) == before
+
+
+@pytest.mark.parametrize("inside", ["", "/x.npy"])
+def test_an_input_that_is_a_link_to_nothing_says_so(ws: Workspace, inside: str) -> None:
+    """The project was moved, and DVC had linked to its cache."""
+    place = ws.root / f"data/a{inside}"
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/moved/away/.dvc/cache/files/md5/ab/cd")
+    said = rf"data/a{inside} is a link to /moved/away/\S+, which is not there: `dvc checkout` makes links"
+    with (
+        StageRun(ws, "prepare", DATASET, writes=False) as stage,
+        pytest.raises(InputError, match=said),
+    ):
+        stage.read("data/a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+@pytest.mark.usefixtures("unsent")
+def test_an_output_that_the_disk_has_no_room_for_is_named(ws: Workspace) -> None:
+    def run() -> None:
+        with StageRun(ws, "prepare", DATASET) as stage:
+            stage.write("models/a.bin").write_text("one")
+            place = stage.write("reports/b.csv")
+            place.symlink_to("/dev/full")
+            place.write_text("two")
+
+    with pytest.raises(OutputError, match=r"^reports/b.csv cannot be written: No space left"):
+        run()
+    assert not [path for path in files(ws.root) if "a.bin" in path or "b.csv" in path]
 
 
 @pytest.mark.usefixtures("unsent")
@@ -512,6 +595,17 @@ def test_workspace_of_a_profile_is_a_folder_of_its_own(project: Workspace) -> No
     assert [file.name for file in (root / "src/package").iterdir()] == ["code.py"]
     assert (root / "src/package/code.py").read_text() == "newer code"
     assert (root / "models/kept").read_text() == "kept"
+
+
+def test_a_workspace_of_a_project_that_was_moved_reads_what_lies_there_now(
+    project: Workspace, tmp_path: Path
+) -> None:
+    made = profile.workspace(project, "smoke")
+    for old in (tmp_path / "gone", tmp_path):  # moved, and copied
+        (made.root / "data/raw").unlink()
+        (made.root / "data/raw").symlink_to(old)
+        profile.workspace(project, "smoke")
+        assert (made.root / "data/raw").resolve() == project.root / "data/raw"
 
 
 def test_where_profiles_run(project: Workspace, tmp_path: Path) -> None:
@@ -1447,7 +1541,10 @@ def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
 
 
 def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
-    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    copied: Done,
+    attacked: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No other network, set, DGN or train split is there; what is left out is said; nothing is made twice."""
     ws, _ = copied
@@ -1456,7 +1553,24 @@ def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
     for gone in ("models", "data/adversarial", workspace.split(DATASET, "train")):
         shutil.rmtree(ws.root / gone)
     words = ["evaluate", "--subject", DATASET, "--network"]
+    (ws.root / "a_file").write_text("keep")
+    for place in ("a_file", "a_file/below", "/proc/scores"):
+        assert call_main(ws.root, *words, "mine.safetensors", "--out", place) == 2
+        assert f"error: --out {place}: " in capsys.readouterr().err
+    assert not attacked
+
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepcustom.stages.evaluate.replace_file", full)
+        assert call_main(ws.root, *words, "mine.safetensors") == 1
+    shown = capsys.readouterr()
+    assert "worst case (headline)" in shown.out
+    assert shown.err.endswith("results.csv cannot be written: No space left on device\n")
+    attacked.clear()
     assert call_main(ws.root, *words, "mine.safetensors") == 0
+    assert not attacked  # what was found is kept
     out = capsys.readouterr().out
     (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
     assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -110,6 +111,20 @@ def test_a_store_beside_the_project_in_its_git_repository_is_inside(root: Path) 
     configure(root, "../../store")
     assert push(root) == 0
     subprocess.run(["git", "init", "--quiet"], cwd=root.parent, check=True)
+    with pytest.raises(InputError, match=BIG):
+        push(root)
+
+
+def test_a_repository_that_git_refuses_to_read_is_one_all_the_same(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(root, "../../store")
+    subprocess.run(["git", "init", "--quiet"], cwd=root.parent, check=True)
+    fake = tmp_path / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     with pytest.raises(InputError, match=BIG):
         push(root)
 

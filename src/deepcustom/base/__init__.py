@@ -6,6 +6,7 @@ FOR_OTHERS = {
     "hashes": "hashes as DVC counts them",
     "image_settings": "the models of rows of prepare",
     "names": "package.module:Class",
+    "once": "YAML and JSON in which no key stands twice",
     "params": "reading and checking settings",
     "progress": "saying how far long work is",
     "rows": "the layout of params.yaml",

@@ -13,6 +13,7 @@ import typer
 
 from deepcustom import stages
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
+from deepcustom.base.files import check_writable, replace_file
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
@@ -188,9 +189,24 @@ def results(
     if not files:
         raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
     found = [result for file in files for result in read_csv(file)]
+    filled = fill_tables(_text_of(into), found) if into else ""
     print_tables(found, hardened_networks(read_params(root / "params.yaml")))
     if into:
-        into.write_text(fill_tables(into.read_text(), found))
+        replace_file(into.resolve(), filled.encode())
+
+
+def _text_of(into: Path) -> str:
+    """The file whose tables are brought up to date, before anything is printed.
+
+    Raises:
+        InputError: it cannot be read, or its folder not be written.
+    """
+    check_writable(into.resolve().parent, "--into: the folder")
+    try:
+        return into.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"--into {into}: cannot be read: {why}") from None
 
 
 def run_words(words: Sequence[str]) -> None:
@@ -248,13 +264,16 @@ def trace(
     """Show where a number or file comes from, back to the raw data; verify every hash."""
     from rich.console import Console
 
+    from deepcustom.pipeline import provenance
     from deepcustom.pipeline.trace import view as lineage_view
     from deepcustom.pipeline.trace.walk import trace as walk
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking.store import run_ids
 
-    root = _folder(profile, folder)
-    found = walk(Workspace(root), what, _here().root)
+    root, project = _folder(profile, folder), _here().root
+    if why := provenance.trouble(project):
+        print(f"warning: no commit is compared: {why}", file=sys.stderr)
+    found = walk(Workspace(root), what, project)
     try:
         known = run_ids(root, found.run_keys())
     except TrackingError as error:

@@ -137,10 +137,10 @@ def _alone(
         raise InputError(
             f"--network {brought.path}: its name names no folder: want another, or --out"
         )
-    folder = out or Path("scores") / brought.path.stem
-    found, dataset = score_alone(brought, images, eps, folder=folder, size=size, n=n)
-    print_scores(found, dataset, {})
-    print(f"saved in {folder}")
+    found = score_alone(brought, images, eps, out=out, size=size, n=n)
+    print_scores(found.scores, found.dataset, {})
+    found.save()
+    print(f"saved in {found.folder}")
 
 
 def _numbers(option: str, text: str) -> list[float]:

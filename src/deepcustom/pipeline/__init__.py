@@ -14,6 +14,7 @@ FOR_OTHERS = {
     "histories": "curves of a training as a file",
     "load": "what several stages read",
     "profile": "whole sets of settings",
+    "provenance": "what git and the machine say",
     "push": "models pushed to a remote",
     "rescore": "the published networks scored again",
     "run": "one run of a stage",

@@ -166,6 +166,16 @@ def loaded_package() -> Path:
     return Path(deepcustom.__file__).parent
 
 
+def below(file: Path, root: Path) -> Path | None:
+    """A file's path in the project, as Python found it there or where links lead; None if it is outside.
+
+    A folder of code may be a link, as ``own/losses`` that several projects share: DVC hashes what lies there.
+    """
+    top = root.resolve()
+    places = [top / file, top / file.resolve()]
+    return next((one.relative_to(top) for one in places if one.is_relative_to(top)), None)
+
+
 @dataclass(frozen=True)
 class _Sources:
     """Where modules lie: the package's in ``package``, a user's own below ``root``."""

@@ -19,7 +19,7 @@ from deepcustom.base.errors import (
     InputError,
     UnknownNameError,
 )
-from deepcustom.base.files import remove
+from deepcustom.base.files import remove, replace_file
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import HARDENING, LAYOUTS, START, SUBJECTS, overlay, rows
 from deepcustom.pipeline.check import check
@@ -116,7 +116,7 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         run_dvc(root, ["init", "--quiet", "--no-scm"])
     for name in COPIED:
         _copy(ws.root / name, root / name)
-    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    replace_file(root / "params.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
     keep_folders(root, tree)
     (ws.root / RAW).mkdir(parents=True, exist_ok=True)
     for path in (RAW, *brought(tree)):
@@ -133,7 +133,9 @@ def brought(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _share(source: Path, link: Path) -> None:
-    """Let a workspace read what no stage changes."""
+    """Let a workspace read what no stage changes; a link to where the project lay before is made anew."""
+    if link.is_symlink() and link.resolve() != source.resolve():
+        link.unlink()
     if source.exists() and not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source, target_is_directory=source.is_dir())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
-from deepcustom.base.files import beside, partial_of, remove, settle
+from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
@@ -83,7 +83,7 @@ class StageRun:
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.row.name)
         seed_everything(self.seed)
-        self._git = provenance.git_state(provenance.checkout(self.ws.root))
+        self._git = self._commit()
         return self
 
     def __exit__(
@@ -95,9 +95,30 @@ class StageRun:
         try:
             if kind is None and self._writes:
                 self._finish()
+            elif isinstance(error, OSError):
+                self._tell(error)
         finally:
             for partial in self._pending.values():
                 remove(partial)
+
+    def _commit(self) -> tuple[str | None, bool | None]:
+        """The commit, and whether code or settings differ from it; says why, if git cannot be read."""
+        project = provenance.checkout(self.ws.root)
+        state = provenance.git_state(project)
+        if self._writes and None in state and (why := provenance.trouble(project)):
+            lacks = "its commit" if state[0] is None else "whether its code was changed"
+            print(f"warning: the record of this run will not say {lacks}: {why}", file=sys.stderr)
+        return state
+
+    def _tell(self, error: OSError) -> None:
+        """Name the output that the system refused to write; the latest is the one being written.
+
+        Raises:
+            OutputError: it was one.
+        """
+        for path, partial in reversed(self._pending.items()):
+            if found := refused(Path(path), partial, error):
+                raise found from error
 
     @property
     def name(self) -> str:
@@ -143,9 +164,15 @@ class StageRun:
 
         Raises:
             InputError: it is missing, and the message says which stage makes it; or it leads out of the
-                project.
+                project; or it is a link to nothing, as after a move of the project.
         """
         full = self.ws.path(path)
+        for one in (full, *(full.iterdir() if full.is_dir() else ())):
+            if one.is_symlink() and not one.exists():
+                raise InputError(
+                    f"{one.relative_to(self.ws.root)} is a link to {one.readlink()}, which is not there: "
+                    "`dvc checkout` makes links to DVC's cache anew"
+                )
         if not full.exists():
             maker = workspace.producer(path)
             fetch = (
@@ -262,15 +289,19 @@ class StageRun:
         item = (self.row.subject, self.stage, *self.parts)
         curves = history_csv(self._history)
         if self.stage in TRAINING:
-            self.write(workspace.training(*item)).write_text(curves)
+            path = workspace.training(*item)
+            with naming(Path(path), place := self.write(path)):
+                place.write_text(curves)
         # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
         made = {path: md5 for path, md5 in outputs.items() if path.startswith(("data/", "models/"))}
-        place = self.write(workspace.metrics(*item))
-        place.write_text(account_json(self._metrics, made))
-        outputs[workspace.metrics(*item)] = dvc_md5(place)
+        path = workspace.metrics(*item)
+        with naming(Path(path), place := self.write(path)):
+            place.write_text(account_json(self._metrics, made))
+        outputs[path] = dvc_md5(place)
         for path, partial in self._pending.items():
-            settle(partial, self.ws.root / path)
+            with naming(Path(path), partial):
+                settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)
         with beside(folder) as record:
             self._record(outputs).write(record)

@@ -10,6 +10,7 @@ import yaml
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_yaml
 from deepcustom.base.rows import START
 from deepcustom.pipeline import code_lock
 from deepcustom.pipeline.code import OWN, PREFIX, closure
@@ -74,7 +75,7 @@ def listed(root: Path, stage: str, prefix: str = PREFIX) -> list[str]:
         InputError: the file cannot be read, or has no such stage.
     """
     try:
-        tree = yaml.safe_load((root / "dvc.yaml").read_text())
+        tree = read_yaml((root / "dvc.yaml").read_bytes())
         entry = tree["stages"][stage]
         deps = entry.get("do", entry)["deps"]
         return [dep for dep in deps if isinstance(dep, str) and dep.startswith(prefix)]
@@ -120,7 +121,7 @@ def _with_start(stage: str, root: Path) -> str:
 def _starts(root: Path, stage: str) -> bool:
     """Whether a row of a stage names the weights that it starts from."""
     try:
-        below = yaml.safe_load((root / "params.yaml").read_text())[stage]
+        below = read_yaml((root / "params.yaml").read_bytes())[stage]
         return any(START in row for row in below.values())
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return False  # no settings yet, or such as the check of them refuses

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_json
 
 RUN_FILE = "run.json"
 
@@ -100,7 +101,10 @@ class RunRecord(BaseModel):
         """
         path = folder / RUN_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            found = cls.model_validate_json(content)
+            read_json(content)  # which refuses a key that stands twice
+            return found
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         except ValidationError as error:
@@ -108,6 +112,8 @@ class RunRecord(BaseModel):
             where = "".join(f"{part}: " for part in first["loc"])
             message = " ".join(f"{path}: not a run record: {where}{first['msg']}".split())
             raise InputError(message) from error
+        except ValueError as error:
+            raise InputError(f"{path}: not a run record: {error}") from error
 
 
 def account_json(metrics: Mapping[str, float], outputs: Mapping[str, str]) -> str:

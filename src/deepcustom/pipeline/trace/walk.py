@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.files import named
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
@@ -22,6 +24,9 @@ from deepcustom.tracking.record import RUN_FILE, RunRecord, outputs_told
 
 ACCOUNTS = ("reports/metrics/", "reports/training/")
 """Where runs say what they measured; numbers are not traced through these."""
+
+OF_CODE = ("params", "code", "code that ran")
+"""What `dvc commit` may take over: see :meth:`_Records._entry`."""
 
 
 def trace(ws: Workspace, what: str, project: Path) -> Lineage:
@@ -105,12 +110,16 @@ class _Records:
         return cls(ws, project, makers, lie, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
-        """The output that ``what`` is or lies in; None if there is none."""
-        root = self.ws.root.resolve()
-        full = (root / what).resolve()
-        if not full.is_relative_to(root):
+        """The output that ``what`` is or lies in; None if there is none.
+
+        Links below the project are not followed: DVC may link to its cache, and folders may lie elsewhere.
+        """
+        root = self.ws.root
+        full = named(root / what)
+        top = next((one for one in (full, *full.parents) if _same(one, root)), None)
+        if top is None:
             raise InputError(f"{what} lies outside the project's folder")
-        path = full.relative_to(root)
+        path = full.relative_to(top)
         candidates = (p.as_posix() for p in (path, *path.parents))
         return next((p for p in candidates if p in self.makers), None)
 
@@ -162,6 +171,8 @@ class _Records:
     def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
         links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
+        if not taken_over and self._hidden:
+            links = [self._unsure(link) for link in links]
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
@@ -228,6 +239,12 @@ class _Records:
                     return found
         return None
 
+    def _unsure(self, link: Link) -> Link:
+        """A link that does not hold, but might against an earlier ``dvc.lock``, which git hides."""
+        if link.verdict != BROKEN or link.name not in OF_CODE:
+            return link
+        return Link(link.name, ABSENT, f"{link.detail}, or of an earlier commit: {self._hidden}")
+
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
         links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
         return not any(link.verdict == BROKEN for link in links)
@@ -259,13 +276,29 @@ class _Records:
             return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return Link("code", ABSENT, f"commit {commit[:7]} is not in this repository")
+            return Link("code", ABSENT, f"commit {commit[:7]}: {self._lacking}")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
             return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
         if record.code not in (None, code_digest(code)):
             return Link("code", BROKEN, f"commit {commit[:7]} has other code than ran")
         return Link("code", OK)
+
+    @cached_property
+    def _hidden(self) -> str | None:
+        """Why git does not show earlier commits that there are; None where it does."""
+        if why := provenance.trouble(self.project):
+            return f"git cannot be read: {why}"
+        if provenance.shallow(self.project):
+            return "this is a shallow clone: `git fetch --unshallow` fetches the rest"
+        return None
+
+    @cached_property
+    def _lacking(self) -> str:
+        """Why a commit is not found."""
+        if self._hidden or provenance.repository(self.project):
+            return self._hidden or "it is not in this repository"
+        return "the project lies in no git repository"
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
@@ -286,6 +319,10 @@ class _Records:
             self._top = provenance.repository(self.project) or self.project.resolve()
         below = self.project.resolve().relative_to(self._top)
         return self._top, commit, (below / path).as_posix()
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
