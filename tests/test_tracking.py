@@ -39,7 +39,7 @@ def test_run_shows_what_the_file_says(root, capfd):
     run_id = send(folder, root)
     run = client(root).get_run(run_id)
     begin = int(STARTED.timestamp() * 1000)
-    assert (run.info.run_name, run.info.status) == ("train_dgn@mnist-lrp", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("train_dgn@mnist-lrp bold-tit", "FINISHED")
     assert (run.info.start_time, run.info.end_time) == (begin, begin + 12_500)
     params = {"optimizer.lr": "0.1", "optimizer.name": "adam", "sizes": "[1, 2]", "note": "null"}
     assert run.data.params == params

@@ -17,6 +17,7 @@ from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
 from deepcustom.cli.evaluate import evaluate
+from deepcustom.cli.experiment import experiment
 from deepcustom.cli.init import init
 from deepcustom.pipeline.workspace import SPLITS
 
@@ -248,13 +249,14 @@ def trace(
     """Show where a number or file comes from, back to the raw data; verify every hash."""
     from rich.console import Console
 
+    from deepcustom.pipeline.provenance import checkout
     from deepcustom.pipeline.trace import view as lineage_view
     from deepcustom.pipeline.trace.walk import trace as walk
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking.store import run_ids
 
     root = _folder(profile, folder)
-    found = walk(Workspace(root), what, _here().root)
+    found = walk(Workspace(root), what, checkout(_here().root))
     try:
         known = run_ids(root, found.run_keys())
     except TrackingError as error:
@@ -353,7 +355,7 @@ def main() -> None:
     words: list[str] = []
     try:
         words = _renewed(sys.argv[1:])
-        with heartbeat(" ".join(["deepcustom", *words])):
+        with heartbeat(" ".join(["deepcustom", *words])), experiment(Path.cwd()):
             app(words)
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -82,7 +82,7 @@ class StageRun:
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.row.name)
         seed_everything(self.seed)
-        self._git = provenance.git_state(provenance.checkout(self.ws.root))
+        self._git = provenance.git_state(self.ws.root)
         return self
 
     def __exit__(
@@ -267,6 +267,7 @@ class StageRun:
             dataset=self.row.subject,
             dvc_stage=os.environ.get("DVC_STAGE"),
             dvc_exp=os.environ.get("DVC_EXP_NAME"),
+            dvc_exp_baseline=os.environ.get("DVC_EXP_BASELINE_REV"),
             repro=self._repro,
             params=self._used,
             metrics=self._metrics,

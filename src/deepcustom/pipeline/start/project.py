@@ -31,7 +31,7 @@ GITIGNORE = f"""__pycache__/
 /workspaces/
 /data/raw/
 # Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
-/{OWN_IMAGES}/*
+/{OWN_IMAGES}/?*
 !/{OWN_IMAGES}/*.dvc
 !/{OWN_IMAGES}/.gitignore
 /mlflow.db
