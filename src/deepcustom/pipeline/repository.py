@@ -52,6 +52,9 @@ def begin(root: Path) -> None:
         _git(root, "config", "core.autocrlf", "false")  # code and settings are hashed as they are
     if not (root / ".dvc").exists():
         run_dvc(root, ["init", "--quiet"])
+        run_dvc(
+            root, ["config", "core.autostage", "true"]
+        )  # or DVC says after each run what to add
     elif "no_scm" in (root / ".dvc/config").read_text():
         run_dvc(root, ["config", "--unset", "core.no_scm"])
     for key, value in SETTINGS.items():

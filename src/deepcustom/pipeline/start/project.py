@@ -30,7 +30,8 @@ GITIGNORE = f"""__pycache__/
 .venv/
 /workspaces/
 /data/raw/
-# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
+# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes. DVC
+# would take a plain * for the folder itself, and not look for that.
 /{OWN_IMAGES}/?*
 !/{OWN_IMAGES}/*.dvc
 !/{OWN_IMAGES}/.gitignore
