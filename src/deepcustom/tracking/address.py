@@ -12,6 +12,9 @@ from deepcustom.base.experiment import home
 
 ADDRESS = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
+QUOTED = "sqlite+pysqlite:///"
+"""The same with the driver's name. MLflow would take a quoted path in the first form as it is written, and make
+a folder of that name; this form it leaves to SQLAlchemy."""
 PLAIN = re.compile(r"[\w/ .~-]+", re.ASCII)
 """A path that stands in an address as it is. For others SQLAlchemy is asked: 2.1 quotes, 2.0 does not."""
 OTHER_WORK = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_ACTIVE_MODEL_ID")
@@ -37,13 +40,13 @@ def sqlite_uri(database: Path) -> str:
         return f"{SQLITE}{database}"
     from sqlalchemy.engine import URL
 
-    return URL.create("sqlite", database=str(database)).render_as_string()
+    return URL.create("sqlite+pysqlite", database=str(database)).render_as_string()
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for any other store."""
-    name = uri.removeprefix(SQLITE).split("?")[0]
-    if not uri.startswith(SQLITE) or name in ("", ":memory:"):
+    name = uri.removeprefix(SQLITE).removeprefix(QUOTED).split("?")[0]
+    if not uri.startswith((SQLITE, QUOTED)) or name in ("", ":memory:"):
         return None
     if "%" in name:
         from sqlalchemy.engine import make_url
