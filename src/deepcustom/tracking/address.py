@@ -13,8 +13,8 @@ from deepcustom.base.experiment import home
 ADDRESS = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
 QUOTED = "sqlite+pysqlite:///"
-"""The same with the driver's name. MLflow would take a quoted path in the first form as it is written, and make
-a folder of that name; this form it leaves to SQLAlchemy."""
+"""The same with the driver's name. MLflow would take a quoted path in the first form as it is written, and
+make a folder of that name; this form it leaves to SQLAlchemy."""
 PLAIN = re.compile(r"[\w/ .~-]+", re.ASCII)
 """A path that stands in an address as it is. For others SQLAlchemy is asked: 2.1 quotes, 2.0 does not."""
 OTHER_WORK = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_ACTIVE_MODEL_ID")
