@@ -38,12 +38,14 @@ def make_run(
         _fill(client, run_id, record, folder, restored)
 
     tags = {KEY_TAG: record.run_key}
-    return _one_run(client, experiment, tags, span(record)[0], run_name(record), fill)
+    return _one_run(
+        client, experiment, tags, span(record)[0], run_name(record.name, record.dvc_exp), fill
+    )
 
 
-def run_name(record: RunRecord) -> str:
-    """The stage's name, and the experiment's, if DVC ran it as a part of one."""
-    return f"{record.name} {record.dvc_exp}" if record.dvc_exp else record.name
+def run_name(stage: str, experiment: str | None) -> str:
+    """What a run is called: its stage, such as ``train_dgn@mnist-lrp``, and DVC's experiment, if it has one."""
+    return f"{stage} {experiment}" if experiment else stage
 
 
 def _one_run(
