@@ -44,7 +44,7 @@ def make_run(
 
 
 def run_name(stage: str, experiment: str | None) -> str:
-    """What a run is called: its stage, such as ``train_dgn@mnist-lrp``, and DVC's experiment, if it has one."""
+    """What a run is called: its stage, such as ``train_dgn@mnist-lrp``, and its experiment, if it has one."""
     return f"{stage} {experiment}" if experiment else stage
 
 
