@@ -165,6 +165,14 @@ def test_a_workspace_runs_its_own_sources_without_deepcustom_repro(tmp_path: Pat
     assert cli(root, *PREPARE, code=ROOT).stdout == "own sources\n"
 
 
+def test_a_program_that_calls_the_command_as_a_function_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = with_other_sources(tmp_path / EXPS / "tmpx")
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this process would be gone"))
+    assert call_main(root, *PREPARE) == 2
+
+
 # Where a workspace's code comes from
 
 

@@ -25,9 +25,7 @@ def measured() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_table_is_what_was_measured(
-    study: ModuleType, measured: list[dict[str, str]]
-) -> None:
+def test_the_table_is_what_was_measured(study: ModuleType, measured: list[dict[str, str]]) -> None:
     block = re.search(r"<!-- study -->\n(.*?)\n<!-- /study -->", PAGE, re.DOTALL)
     assert block
     assert block[1] == study.table(measured)

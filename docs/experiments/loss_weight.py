@@ -35,7 +35,9 @@ COLUMNS = {
 
 def main() -> None:
     """Read every experiment and write the CSV, by weight."""
-    found = sorted((read(name, rev) for name, rev in experiments()), key=lambda row: row["mse_weight"])
+    found = sorted(
+        (read(name, rev) for name, rev in experiments()), key=lambda row: row["mse_weight"]
+    )
     with FILE.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
         writer.writeheader()
@@ -87,7 +89,11 @@ def table(rows: Iterable[Mapping[str, str]]) -> str:
     lines = ["| " + " | ".join(COLUMNS.values()) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
     for row in rows:
         shares = [f"{100 * float(row[key]):.1f}" for key in list(COLUMNS)[3:]]
-        cells = [row["experiment"], f"{float(row['mse_weight']):g}", f"{float(row['root_mse']):.3f}"]
+        cells = [
+            row["experiment"],
+            f"{float(row['mse_weight']):g}",
+            f"{float(row['root_mse']):.3f}",
+        ]
         lines.append("| " + " | ".join([*cells, *shares]) + " |")
     return "\n".join(lines)
 

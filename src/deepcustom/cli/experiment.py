@@ -54,6 +54,9 @@ def run_own_sources(root: Path) -> None:
         return
     if loaded_package().resolve() == sources.resolve() or os.environ.get(AGAIN) == str(sources):
         return
+    words = sys.argv[1:]
+    if sys.orig_argv[len(sys.orig_argv) - len(words) :] != words:
+        return  # another program called this one as a function, and would be started in its place
     paths = [str(sources.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), AGAIN: str(sources)}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
