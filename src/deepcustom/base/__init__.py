@@ -2,6 +2,7 @@
 
 FOR_OTHERS = {
     "errors": "what can go wrong, a class for each kind of mistake",
+    "experiment": "which project an experiment's folder is a copy of",
     "files": "writing beside, then renaming",
     "hashes": "hashes as DVC counts them",
     "image_settings": "the models of rows of prepare",

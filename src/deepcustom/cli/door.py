@@ -18,6 +18,7 @@ from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
 from deepcustom.cli.evaluate import evaluate
+from deepcustom.cli.experiment import experiment
 from deepcustom.cli.init import init
 from deepcustom.pipeline.workspace import SPLITS
 
@@ -270,7 +271,7 @@ def trace(
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking.store import run_ids
 
-    root, project = _folder(profile, folder), _here().root
+    root, project = _folder(profile, folder), provenance.checkout(_here().root)
     if why := provenance.trouble(project):
         print(f"warning: no commit is compared: {why}", file=sys.stderr)
     found = walk(Workspace(root), what, project)
@@ -372,7 +373,7 @@ def main() -> None:
     words: list[str] = []
     try:
         words = _renewed(sys.argv[1:])
-        with heartbeat(" ".join(["deepcustom", *words])):
+        with heartbeat(" ".join(["deepcustom", *words])), experiment(Path.cwd()):
             app(words)
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)

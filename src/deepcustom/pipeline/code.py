@@ -29,6 +29,7 @@ CUT: Mapping[str, str] = {
     FACE: "a face says what lives in its room and runs nothing: a test holds it to that",
     "cli": "hands the words of the command line on to a stage",
     "base.errors": "says in one line what is wrong",
+    "base.experiment": "says which project an experiment's folder is a copy of",
     "base.settings": "refuses what is misspelt or out of range; it has no default, and changes no setting",
     "base.image_settings": "as base.settings, for rows of prepare",
     "base.files": "gives what was written its name; which bytes they are, others decide",

@@ -139,7 +139,7 @@ def _inside(root: Path, url: str) -> Path | None:
     if "://" in local:
         return None
     store = (root / local).resolve()
-    around = [root.resolve(), *filter(None, [provenance.repository(root)])]
+    around = [root.resolve(), *provenance.repositories(root)]
     return store if any(store.is_relative_to(folder) for folder in around) else None
 
 

@@ -104,7 +104,7 @@ class StageRun:
     def _commit(self) -> tuple[str | None, bool | None]:
         """The commit, and whether code or settings differ from it; says why, if git cannot be read."""
         project = provenance.checkout(self.ws.root)
-        state = provenance.git_state(project)
+        state = provenance.git_state(self.ws.root)
         if self._writes and None in state and (why := provenance.trouble(project)):
             lacks = "its commit" if state[0] is None else "whether its code was changed"
             print(f"warning: the record of this run will not say {lacks}: {why}", file=sys.stderr)
@@ -329,6 +329,7 @@ class StageRun:
             dataset=self.row.subject,
             dvc_stage=os.environ.get("DVC_STAGE"),
             dvc_exp=os.environ.get("DVC_EXP_NAME"),
+            dvc_exp_baseline=os.environ.get("DVC_EXP_BASELINE_REV"),
             repro=self._repro,
             params=self._used,
             metrics=self._metrics,

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.experiment import home
 from deepcustom.evaluation.results import CLEAN, Result, read_csv
 from deepcustom.tracking.record import TRAINING, RunRecord
 from deepcustom.tracking.runs import METRICS_PER_BATCH, chunks, fit, shown_params, span
@@ -86,18 +87,23 @@ def add_scores(run: SentRun) -> None:
 def add_versions(run: SentRun) -> None:
     """Makes a version in the registry for each network that the run made, one for each md5.
 
-    The alias ``current`` goes to the version whose weights the newest run made.
+    The alias ``current`` goes to the version whose weights the newest run made. In an experiment's copy of a
+    project it stays where it is, since the project still has other weights; the version gets the experiment's
+    name as an alias instead.
     """
-    client, experiment, _, record, _ = run
+    client, experiment, _, record, root = run
     started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
     for path, md5 in _networks(record).items():
         model = _model(client, experiment, md5)
         if model:
             name = network_name(path)
             version = _version(client, name, model, {MD5_TAG: md5, PATH_TAG: path})
+            _link(client, model, version)
+            if home(root) != root:
+                _name_after(client, name, version, record.dvc_exp)
+                continue
             if version.tags.get(STARTED_TAG, "") < started:
                 client.set_model_version_tag(name, version.version, STARTED_TAG, started)
-            _link(client, model, version)
             _move_alias(client, name)
 
 
@@ -293,6 +299,15 @@ def _move_alias(client: MlflowClient, name: str) -> None:
         if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
             return
         client.set_registered_model_alias(name, ALIAS, str(newest.version))
+
+
+def _name_after(
+    client: MlflowClient, name: str, version: ModelVersion, experiment: str | None
+) -> None:
+    """Gives a version the alias of an experiment, if MLflow takes its name as one."""
+    reserved = experiment in (ALIAS, "latest") or re.fullmatch(r"[vV]\d+", experiment or "")
+    if experiment and re.fullmatch(r"[\w-]{1,255}", experiment, re.ASCII) and not reserved:
+        client.set_registered_model_alias(name, experiment, str(version.version))
 
 
 def drop_aliases(client: MlflowClient, names: list[str]) -> list[str]:

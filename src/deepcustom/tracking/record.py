@@ -47,6 +47,8 @@ class RunRecord(BaseModel):
     Attributes:
         run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
         repro: Which ``dvc repro`` started the stage; None if it was run by hand.
+        dvc_exp: The name of DVC's experiment that ran the stage; ``dvc_exp_baseline``, the commit that it
+            began from. None for any other run, and the latter in old records.
         item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
         metrics: Final values.
         history: Curves; the value at position i belongs to step i + 1.
@@ -66,6 +68,7 @@ class RunRecord(BaseModel):
     dataset: str
     dvc_stage: str | None
     dvc_exp: str | None
+    dvc_exp_baseline: str | None = None
     repro: Key | None = None
     params: dict[str, Any]
     metrics: dict[str, float]

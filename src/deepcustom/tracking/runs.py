@@ -38,7 +38,14 @@ def make_run(
         _fill(client, run_id, record, folder, restored)
 
     tags = {KEY_TAG: record.run_key}
-    return _one_run(client, experiment, tags, span(record)[0], record.name, fill)
+    return _one_run(
+        client, experiment, tags, span(record)[0], run_name(record.name, record.dvc_exp), fill
+    )
+
+
+def run_name(stage: str, experiment: str | None) -> str:
+    """What a run is called: its stage, such as ``train_dgn@mnist-lrp``, and its experiment, if it has one."""
+    return f"{stage} {experiment}" if experiment else stage
 
 
 def _one_run(
@@ -139,25 +146,29 @@ def _fill(
 
 
 def group(
-    client: MlflowClient, experiment: str, key: str, run_id: str, begin: int, end: int
+    client: MlflowClient, experiment: str, record: RunRecord, run_id: str, begin: int, end: int
 ) -> None:
     """Puts a run below the parent run of its ``dvc repro``, and makes that run if need be.
+
+    A new parent is named after the experiment of DVC, or else after the moment when it began.
 
     Args:
         client: The store's client.
         experiment: The experiment's id.
-        key: The record's ``repro``.
+        record: The run's, which has a ``repro``.
         run_id: The run that goes below.
-        begin: Earliest known moment of the ``dvc repro``, in milliseconds; a new parent is named after it.
+        begin: Earliest known moment of the ``dvc repro``, in milliseconds.
         end: Latest known moment, likewise; the parent run ends then or later.
     """
-
-    name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
+    name = record.dvc_exp or f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
 
     def finish(parent: str) -> None:
+        for key, value in _experiment_tags(record).items():
+            client.set_tag(parent, key, value)
         client.set_terminated(parent, "FINISHED", end)
 
-    parent, _ = _one_run(client, experiment, {REPRO_TAG: key}, begin, name, finish)
+    tags = {REPRO_TAG: record.repro or ""}
+    parent, _ = _one_run(client, experiment, tags, begin, name, finish)
     if end > (client.get_run(parent).info.end_time or 0):
         finish(parent)
     client.set_tag(run_id, "mlflow.parentRunId", parent)
@@ -198,7 +209,7 @@ def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
         "deepcustom.dataset": record.dataset,
         "deepcustom.restored": json.dumps(restored),
         "dvc.stage": record.dvc_stage,
-        "dvc.exp": record.dvc_exp,
+        **_experiment_tags(record),
         "git.commit": record.git_commit,
         "git.dirty": dirty,
         "mlflow.source.git.commit": record.git_commit,
@@ -214,6 +225,12 @@ def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
     for prefix, group in groups.items():
         tags.update({f"{prefix}.{name}": value for name, value in group.items()})
     return {name: value for name, value in tags.items() if value}
+
+
+def _experiment_tags(record: RunRecord) -> dict[str, str]:
+    """The experiment of DVC and the commit that it began from, if there is one."""
+    tags = {"dvc.exp": record.dvc_exp, "dvc.exp.baseline": record.dvc_exp_baseline}
+    return {key: value for key, value in tags.items() if value}
 
 
 def shown_params(record: RunRecord) -> dict[str, str]:

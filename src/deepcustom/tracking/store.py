@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import TrackingError
+from deepcustom.base.experiment import home
+from deepcustom.tracking.address import artifact_root as artifact_root
+from deepcustom.tracking.address import default_address, sqlite_file
+from deepcustom.tracking.address import shown as shown
+from deepcustom.tracking.address import tracking_uri as tracking_uri
+from deepcustom.tracking.failures import DeletedError, cause
 from deepcustom.tracking.models import (
     VIEWED,
     SentRun,
@@ -53,22 +58,6 @@ class Sent(NamedTuple):
     name: str
     run_id: str
     new: bool
-
-
-def tracking_uri(root: Path) -> str:
-    """Where runs are sent: ``MLFLOW_TRACKING_URI``, else an SQLite file in ``root``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
-
-
-def shown(uri: str) -> str:
-    """The address without user, password and query, fit for a message."""
-    return re.sub(r"://.*@", "://", uri.split("?")[0], flags=re.DOTALL)
-
-
-def artifact_root(uri: str) -> str | None:
-    """Where a new experiment of an SQLite store keeps its files; None: the server decides."""
-    database = _sqlite_file(uri)
-    return (database.parent / "mlartifacts").as_uri() if database else None
 
 
 def send(folder: Path, root: Path, *, restored: bool = False) -> str:
@@ -121,7 +110,7 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     Raises:
         TrackingError: The store cannot be reached.
     """
-    database = _sqlite_file(tracking_uri(root))
+    database = sqlite_file(tracking_uri(root))
     if database and not database.is_file():
         return {}
     with _connection(root, "the MLflow runs cannot be looked up") as client:
@@ -148,7 +137,7 @@ def drop_current(root: Path, paths: Iterable[str]) -> list[str]:
         TrackingError: The store cannot be reached.
     """
     names = [network_name(path) for path in paths]
-    database = _sqlite_file(tracking_uri(root))
+    database = sqlite_file(tracking_uri(root))
     if not names or (database and not database.is_file()):
         return []
     with _connection(root, "the registry's aliases were not changed") as client:
@@ -194,7 +183,7 @@ def _send(
         experiment = _experiment(client, root)
         run_id, new = make_run(client, experiment, record, folder, restored)
         if record.repro:
-            below = partial(group, client, experiment, record.repro, run_id, *spans[record.repro])
+            below = partial(group, client, experiment, record, run_id, *spans[record.repro])
             once_more(below)
     return Sent(record.name, run_id, new)
 
@@ -221,26 +210,29 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
     uri = tracking_uri(root)
     try:
-        with _quiet(), _lock(uri, root), _default(uri):
+        with _quiet(), _lock(uri, root), default_address(uri):
             _probe(uri)
             yield MlflowClient(tracking_uri=uri)
     except expected as error:
-        cause = _cause(error, uri)
-        raise TrackingError(f"MLflow at {shown(uri)}: {cause}; {otherwise}") from error
+        why = cause(error, uri)
+        raise TrackingError(f"MLflow at {shown(uri)}: {why}; {otherwise}") from error
 
 
 def _experiment(client: MlflowClient, root: Path) -> str:
     from mlflow.exceptions import MlflowException
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "deepcustom"
+    uri = tracking_uri(root)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_root(tracking_uri(root)))
+            return client.create_experiment(name, artifact_root(uri))
         except MlflowException:  # on a server another process may have been quicker
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        raise DeletedError(name, found.experiment_id, uri)
     return str(found.experiment_id)
 
 
@@ -258,32 +250,12 @@ def _probe(uri: str) -> None:
         engine.dispose()
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    name = uri.removeprefix("sqlite:///").split("?")[0]
-    is_file = uri.startswith("sqlite:///") and name not in ("", ":memory:")
-    return Path(name).absolute() if is_file else None
-
-
-@contextmanager
-def _default(uri: str) -> Iterator[None]:
-    """Makes ``uri`` MLflow's default address, where the registry looks networks up."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
 @contextmanager
 def _lock(uri: str, root: Path) -> Iterator[None]:
     from filelock import FileLock
 
-    held = _sqlite_file(uri) or root / "mlflow.db"
-    held.parent.mkdir(parents=True, exist_ok=True)
+    held = sqlite_file(uri) or home(root) / "mlflow.db"
+    held.parent.stat()  # a folder that is gone is not made anew: it was some other project's
     with FileLock(f"{held}.lock", timeout=LOCK_SECONDS):
         yield
 
@@ -301,20 +273,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def _cause(error: BaseException, uri: str) -> str:
-    """One short line without a password: the system's own error if one caused ``error``."""
-    inner: BaseException | None = error
-    while inner is not None:
-        error = inner if isinstance(inner, OSError) else error
-        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    first = re.sub(r"://\S*@", "://", first)
-    secret = uri.rpartition("@")[0].partition("://")[2]
-    for part in filter(None, (*re.split(r"[/?#]", secret), secret.partition(":")[2])):
-        first = first.replace(part, "***")
-    return first[:200]

@@ -33,8 +33,9 @@ GITIGNORE = f"""__pycache__/
 # DVC hashes these and keeps no copy: `dvc repro` makes them anew.
 /data/prepared/
 /data/adversarial/
-# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
-/{OWN_IMAGES}/*
+# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes. DVC
+# would take a plain * for the folder itself, and not look for that.
+/{OWN_IMAGES}/?*
 !/{OWN_IMAGES}/*.dvc
 !/{OWN_IMAGES}/.gitignore
 /mlflow.db
