@@ -10,25 +10,33 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from deepcustom.base.errors import TrackingError
+from deepcustom.base.errors import DeepCustomError, TrackingError
+from deepcustom.tracking.data_sets import reads_sets
+from deepcustom.tracking.ended import any_mark, end_dead_runs
 from deepcustom.tracking.models import (
     VIEWED,
     SentRun,
+    add_data_sets,
     add_descriptions,
     add_networks,
+    add_program,
     add_scores,
     add_versions,
     drop_aliases,
     network_name,
+    without_program,
 )
-from deepcustom.tracking.record import RUN_FILE, RunRecord
+from deepcustom.tracking.record import RUN_FILE, TRAINING, RunRecord
 from deepcustom.tracking.runs import KEY_TAG, group, make_run, once_more, span
+from deepcustom.tracking.underway import current
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,11 +56,19 @@ PATIENCE = {
 
 
 class Sent(NamedTuple):
-    """What ``sync`` did with one ``run.json``; ``new`` is false if MLflow had the run."""
+    """What ``sync`` did with one ``run.json``.
+
+    Attributes:
+        name: Of the run.
+        run_id: MLflow's.
+        new: False if MLflow had the run.
+        absent: Paths of the run's networks that MLflow cannot load, since their files are not here.
+    """
 
     name: str
     run_id: str
     new: bool
+    absent: tuple[str, ...] = ()
 
 
 def tracking_uri(root: Path) -> str:
@@ -88,6 +104,8 @@ def send(folder: Path, root: Path, *, restored: bool = False) -> str:
     """
     if os.environ.get(LATER):
         return ""
+    if current.run:
+        current.run.hand_over(RunRecord.read(folder).run_key, _kept(folder))
     return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
 
 
@@ -99,10 +117,25 @@ def send_kept(folders: Iterable[Path], root: Path) -> None:
 def sync(runs_dir: Path, root: Path) -> list[Sent]:
     """Sends the runs below ``runs_dir`` that MLflow lacks; raises as ``send`` does.
 
-    A broken ``run.json`` is reported before anything is sent.
+    A broken ``run.json`` is reported before anything is sent. Runs whose process was killed end first.
     """
     folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
-    return _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=True)
+    records = {folder: RunRecord.read(folder) for folder in folders}
+    if any_mark(root):
+        with opened(root, "runs that were killed are not marked") as (client, _):
+            end_dead_runs(client, root, tracking_uri(root))
+    return _deliver(records, root, restored=True)
+
+
+@contextmanager
+def opened(root: Path, otherwise: str) -> Iterator[tuple[MlflowClient, str]]:
+    """A client of the store, and the id of the experiment, while no other process here uses the store.
+
+    Raises:
+        TrackingError: something fails inside; the message ends in ``otherwise``.
+    """
+    with _connection(root, otherwise) as client:
+        yield client, _experiment(client, root)
 
 
 def experiment_id(root: Path) -> str:
@@ -111,8 +144,8 @@ def experiment_id(root: Path) -> str:
     Raises:
         TrackingError: The store cannot be reached.
     """
-    with _connection(root, "runs cannot be shown") as client:
-        return _experiment(client, root)
+    with opened(root, "runs cannot be shown") as (_, experiment):
+        return experiment
 
 
 def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
@@ -162,14 +195,44 @@ def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list
     """
     spans = _spans(records.values())
     sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
-    for add in (add_networks, add_scores, add_descriptions, add_versions):
+    for add in (add_networks, add_data_sets, add_scores, add_descriptions, add_versions):
         for run, (folder, record) in zip(sent, records.items(), strict=True):
-            if record.stage in VIEWED:
+            if record.stage in VIEWED or (add is add_data_sets and reads_sets(record)):
                 with _connection(root, _kept(folder)) as client:
                     experiment = _experiment(client, root)
                     sent_run = SentRun(client, experiment, run.run_id, record, root)
                     once_more(partial(add, sent_run))
-    return sent
+    return [
+        run._replace(absent=tuple(_send_programs(run.run_id, folder, record, root)))
+        for run, (folder, record) in zip(sent, records.items(), strict=True)
+    ]
+
+
+def _send_programs(run_id: str, folder: Path, record: RunRecord, root: Path) -> Iterator[str]:
+    """Sends what MLflow loads the run's networks from; yields the paths of those that are not here.
+
+    A network that torch cannot export is named in one line, and stays without. Exporting takes seconds,
+    so other processes may use the store meanwhile.
+    """
+    if record.stage not in TRAINING:
+        return
+    with _connection(root, _kept(folder)) as client:
+        lacking = without_program(SentRun(client, _experiment(client, root), run_id, record, root))
+    if lacking:
+        from deepcustom.tracking.programs import AbsentError, write_program
+    for path, model_id in lacking.items():
+        with TemporaryDirectory() as place:
+            made = Path(place) / "model"
+            try:
+                write_program(record, path, root, made, model_id=model_id, run_id=run_id)
+            except AbsentError:
+                yield path
+                continue
+            except DeepCustomError as error:
+                print(f"note: {path} cannot be loaded from MLflow: {error}", file=sys.stderr)
+                continue
+            with _connection(root, _kept(folder)) as client:
+                add_program(client, model_id, made)
 
 
 def _spans(records: Iterable[RunRecord]) -> dict[str, tuple[int, int]]:
