@@ -81,8 +81,8 @@ def data_set(name: str, md5: str, path: str, record: RunRecord, root: Path) -> D
         md5,
         source_type=source._get_source_type(),
         source=source.to_json(),
-        schema=schema and json.dumps(schema),
-        profile=profile and json.dumps(profile),
+        schema=json.dumps(schema) if schema else None,
+        profile=json.dumps(profile) if profile else None,
     )
 
 

@@ -39,7 +39,8 @@ class Mark:
 
         self._path = root / FOLDER / f"{run_id}.json"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(_lock_of(self._path))
+        # One thread takes the lock, and another gives it free.
+        self._lock = FileLock(_lock_of(self._path), thread_local=False)
         self._lock.acquire(timeout=0)
         self._said = {"store": _digest(store), "run": run_id, "params": dict(params), "key": None}
         self._write()

@@ -241,9 +241,11 @@ class _Machine:
         from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
         self.looks = 0
-        self._monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        with suppress(Exception):  # there is no GPU, or nothing that could look at it
-            self._monitors.append(GPUMonitor())
+        kinds: list[Any] = [CPUMonitor, DiskMonitor, NetworkMonitor, GPUMonitor]
+        self._monitors: list[Any] = []
+        for kind in kinds:
+            with suppress(Exception):  # there is no GPU, or nothing that could look at it
+                self._monitors.append(kind())
         self.look()  # the first knows no time before it
         self.looks = 0
 

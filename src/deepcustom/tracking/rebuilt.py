@@ -237,8 +237,8 @@ class Routed(_Bank):
         for label, net in enumerate(self._nets):
             rows = torch.nonzero(y == label).flatten()
             count = rows.shape[0]
-            torch._check(count >= 0)
-            torch._check(count <= x.shape[0])
+            torch._check(count >= 0)  # type: ignore[no-untyped-call]
+            torch._check(count <= x.shape[0])  # type: ignore[no-untyped-call]
             # The first image goes along, so that none is shown no image: torch cannot export that.
             some = x.index_select(0, torch.cat([rows, rows.new_zeros(1)]))
             made = made.index_copy(0, rows, self._made(net, some).narrow(0, 0, count))
