@@ -284,6 +284,15 @@ def test_a_run_whose_process_was_killed_is_marked_by_whoever_comes_next(root, wh
     assert marks(root) == []
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"run": "x"}', '{"store": "another"}'])
+def test_a_damaged_mark_stops_nothing(root, text):
+    (root / FOLDER).mkdir(parents=True)
+    (root / FOLDER / "a.json").write_text(text)
+    finished(root)
+    assert [sent.new for sent in sync(root / "runs", root)] == [True]
+    assert marks(root) == []
+
+
 # Servers
 
 

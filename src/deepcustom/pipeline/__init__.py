@@ -14,6 +14,7 @@ FOR_OTHERS = {
     "load": "what several stages read",
     "profile": "whole sets of settings",
     "push": "models pushed to a remote",
+    "repro": "which dvc repro started a stage",
     "rescore": "the published networks scored again",
     "run": "one run of a stage",
     "score_inputs": "what a scoring reads",

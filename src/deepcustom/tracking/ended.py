@@ -81,12 +81,12 @@ def end_dead_runs(client: MlflowClient, root: Path, store: str) -> None:
     other becomes KILLED, at the moment when it last said something.
     """
     for path in _dead(root):
-        said = json.loads(path.read_text())
-        if said["store"] != _digest(store):
+        said = _read(path)
+        if said.get("store", "") not in (_digest(store), ""):  # of another store
             continue
-        if said["key"]:
+        if said.get("key"):
             _tell(client, said["run"], {KEY_TAG: said["key"]})
-        else:
+        elif said:
             end_run(client, said["run"], "KILLED", KILLED, said["params"], path.stat().st_mtime)
         path.unlink(missing_ok=True)
         Path(_lock_of(path)).unlink(missing_ok=True)
@@ -152,6 +152,15 @@ def _dead(root: Path) -> Iterator[Path]:
                     yield path
             finally:
                 lock.release()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a mark says; nothing if it was damaged."""
+    try:
+        said = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) and {"store", "run", "params", "key"} <= set(said) else {}
 
 
 def _lock_of(path: Path) -> str:

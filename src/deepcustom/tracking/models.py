@@ -1,7 +1,7 @@
-"""Networks in MLflow: models by the md5 of their weights, with their accuracies, and the registry.
+"""Networks in MLflow: models by the md5 of their weights, their accuracies, and the registry.
 
-No weights are sent. DVC has them; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where.
-These functions look everything up before they make it, so that it is made once.
+DVC has the weights; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where. What MLflow loads is made
+from them (see ``programs``). These functions look everything up before they make it, so that it is made once.
 """
 
 from __future__ import annotations
