@@ -1,7 +1,8 @@
 """Networks in MLflow: models by the md5 of their weights, their accuracies, and the registry.
 
-DVC has the weights; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where. What MLflow loads is made
-from them (see ``programs``). These functions look everything up before they make it, so that it is made once.
+DVC has the weights; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where. What MLflow loads is
+made from them (see ``programs``). These functions look everything up before they make it, so that it is made
+once.
 """
 
 from __future__ import annotations

@@ -117,13 +117,10 @@ def send_kept(folders: Iterable[Path], root: Path) -> None:
 def sync(runs_dir: Path, root: Path) -> list[Sent]:
     """Sends the runs below ``runs_dir`` that MLflow lacks; raises as ``send`` does.
 
-    A broken ``run.json`` is reported before anything is sent. Runs whose process was killed end first.
+    A broken ``run.json`` is reported before anything is sent.
     """
     folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
     records = {folder: RunRecord.read(folder) for folder in folders}
-    if any_mark(root):
-        with opened(root, "runs that were killed are not marked") as (client, _):
-            end_dead_runs(client, root, tracking_uri(root))
     return _deliver(records, root, restored=True)
 
 
@@ -191,8 +188,11 @@ def drop_current(root: Path, paths: Iterable[str]) -> list[str]:
 def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
     """Sends all runs first, so that a store that supports runs only still has them.
 
-    All networks come before the first accuracy, which needs them.
+    All networks come before the first accuracy, which needs them. Runs whose process was killed end first.
     """
+    if any_mark(root):
+        with opened(root, "'deepcustom runs sync' sends later what is lacking") as (client, _):
+            end_dead_runs(client, root, tracking_uri(root))
     spans = _spans(records.values())
     sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
     for add in (add_networks, add_data_sets, add_scores, add_descriptions, add_versions):
