@@ -326,13 +326,13 @@ def sync(profile: Profile = "default", folder: Folder = None) -> None:
     sent = send_missing(root / "reports/runs", root)
     for run in sent:
         print(f"{run.name}  {run.run_id}  {'sent' if run.new else 'there already'}")
-    print(f"{sum(run.new for run in sent)} sent, {sum(not run.new for run in sent)} there already")
     absent = [path for run in sent for path in run.absent]
     if absent:
         print(
             f"MLflow cannot load {len(absent)} networks, such as {absent[0]}, whose files are not here: "
             "`deepcustom pull` and this command again mend it"
         )
+    print(f"{sum(run.new for run in sent)} sent, {sum(not run.new for run in sent)} there already")
 
 
 def _folder(profile: str, folder: Path | None) -> Path:
