@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pipeline_fixtures import ROOT, call_main, own_modules
+from pipeline_fixtures import ROOT, own_modules
 from torch import nn
 from tracking_fixtures import all_models, all_runs, client, written
 
@@ -295,21 +295,6 @@ def test_other_bytes_than_the_runs_are_not_sent_and_sync_makes_up_for_it(root, c
     assert (sent.absent, loadable(root)) == ((), {"mnist-target"})
     assert len(all_runs(root)) == 1
     assert capfd.readouterr() == ("", "")
-
-
-def test_sync_says_how_many_files_are_not_here(root, capfd):
-    training(root, "train_target", lambda file: save_network(file, MnistClassifier(), {}))
-    (root / PATHS["train_target"]).unlink()
-    for name in ("dvc.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, root)
-    shutil.move(root / "runs", root / "reports/runs")
-    assert call_main(root, "runs", "sync") == 0
-    _, line, last = capfd.readouterr().out.splitlines()
-    assert line == (
-        f"MLflow cannot load 1 networks, such as {PATHS['train_target']}, whose files are not here: "
-        "`deepcustom pull` and this command again mend it"
-    )
-    assert last == "1 sent, 0 there already"
 
 
 @pytest.mark.parametrize(
