@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepcustom.base.errors import InputError
+from deepcustom.cli.following import followed
 
 if TYPE_CHECKING:
     from deepcustom.evaluation.own_network import OwnFile
@@ -115,7 +116,8 @@ def _in_project(
     elif out is not None:
         raise InputError("--out goes with --network or --n")
     else:
-        stage.run(Workspace.here(), subject)
+        with followed(stage.__name__, subject) as ws:
+            stage.run(ws, subject)
 
 
 def _alone(

@@ -17,6 +17,7 @@ FOR_OTHERS = {
     "profile": "whole sets of settings",
     "provenance": "where a result came from",
     "push": "models pushed to a remote",
+    "repro": "which dvc repro started a stage",
     "rescore": "the published networks scored again",
     "run": "one run of a stage",
     "score_inputs": "what a scoring reads",
