@@ -15,6 +15,7 @@ from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.evaluation.results import Result, pivot, read_csv
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.tracking.record import RUN_FILE, TRAINING, RunRecord
 
 PROJECTS = {"fashion-mnist": "fashion", "mnist-small": "mnist-small"}
 """Folder → subject."""
@@ -26,6 +27,12 @@ def results(folder: str) -> list[Result]:
 
 def cells(folder: str, protocol: str) -> dict[tuple[str, str], Result]:
     return pivot(results(folder), PROJECTS[folder], protocol)[2]
+
+
+def study() -> dict[tuple[str, str], Result]:
+    """The worst cases of the study's network for MNIST, hardened by madry."""
+    known = pivot(read_csv(ROOT / "reports/results/mnist.csv"), "mnist", "worst")[2]
+    return {key: cell for key, cell in known.items() if key[0] == "madry"}
 
 
 def tables(file: Path) -> dict[str, list[dict[str, str]]]:
@@ -44,7 +51,7 @@ def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
     found = tables(ROOT / f"examples/{folder}/README.md")
     assert {"worst", "transfer"} <= found.keys()
     for protocol, rows in found.items():
-        known = cells(folder, protocol)
+        known = study() if protocol == "study" else cells(folder, protocol)
         shown = {
             (row["network"], attack): text
             for row in rows
@@ -52,6 +59,37 @@ def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
             if attack != "network"
         }
         assert shown == {key: f"{100 * cell.accuracy:.1f}" for key, cell in known.items()}
+
+
+def records(folder: str) -> list[RunRecord]:
+    runs = ROOT / f"examples/{folder}/reports/runs"
+    return [RunRecord.read(file.parent) for file in sorted(runs.rglob(RUN_FILE))]
+
+
+def test_the_minutes_are_those_of_the_records() -> None:
+    text = " ".join((ROOT / "examples/fashion-mnist/README.md").read_text().split())
+    ran = records("fashion-mnist")
+    trained = sum(one.seconds for one in ran if one.stage in TRAINING) / 60
+    (evaluated,) = (one for one in ran if one.stage == "evaluate")
+    attacked = sum(evaluated.timings.values()) / 60
+    said = f"trainings together took {trained:.0f} minutes and the attacks of the evaluation {attacked:.0f},"
+    assert said in text
+    assert trained + attacked < 75
+    (hardened,) = (one for one in records("mnist-small") if one.item == "mnist-small-madry")
+    text = " ".join((ROOT / "examples/mnist-small/README.md").read_text().split())
+    assert f"Hardening by `madry` took {hardened.seconds / 60:.0f} minutes by its record" in text
+    assert hardened.seconds < 1800
+
+
+def test_the_sizes_of_the_networks_are_those_of_the_runs() -> None:
+    text = (ROOT / "examples/mnist-small/README.md").read_text()
+    folders = {
+        "reports/runs/mnist": "has {} parameters",
+        "examples/mnist-small/reports/runs/mnist-small": "has {},",
+    }
+    for folder, words in folders.items():
+        record = RunRecord.read(ROOT / folder / "train_target")
+        assert words.format(f"{record.metrics['parameters']:,.0f}") in text
 
 
 @pytest.mark.parametrize("folder", PROJECTS)
@@ -87,6 +125,6 @@ def test_what_fashion_mnist_shows() -> None:
 
 def test_a_network_that_is_not_tiny_withstands_more() -> None:
     small = cells("mnist-small", "worst")["madry", "all"]
-    study = pivot(read_csv(ROOT / "reports/results/mnist.csv"), "mnist", "worst")[2]["madry", "all"]
-    assert small.n == study.n == 1000
-    assert small.accuracy >= 0.75 > study.accuracy
+    tiny = study()["madry", "all"]
+    assert small.n == tiny.n == 1000
+    assert small.accuracy >= 0.75 > tiny.accuracy

@@ -340,6 +340,17 @@ def test_what_dvc_commit_took_over_is_said(
     assert "taken over" in shown(project, NUMBER)
 
 
+def test_the_lock_of_the_package_is_code_where_a_row_names_it(project: Project) -> None:
+    deps = project.lock["train_target@mnist"]["deps"]
+    deps.insert(0, {"path": LOCK, "md5": "a" * 32})
+    project.save_lock()
+    project.keep()
+    deps[0]["md5"] = "b" * 32
+    other_code(project)
+    assert project.broken() == []
+    assert taken_over(project) == {"train_target@mnist"}
+
+
 @pytest.mark.parametrize("files", ["outs", "deps"])
 def test_other_files_are_not_taken_over(project: Project, files: str) -> None:
     project.keep()

@@ -214,7 +214,8 @@ class _Records:
             {
                 (d["path"], d["md5"])
                 for d in entry.get("deps", [])
-                if not is_code(d["path"], record.stage) and not d["path"].startswith(ACCOUNTS)
+                if not is_code(d["path"], record.stage)
+                and not d["path"].startswith((*ACCOUNTS, LOCK))
             }
             for entry in (before, now)
         )
