@@ -152,8 +152,10 @@ def adding_project(folder: Path) -> Workspace:
     """A copy of this project's settings and examples, to add rows to."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder)
-    for name in ("examples", "profiles"):
-        shutil.copytree(ROOT / name, folder / name)
+    (folder / "examples").mkdir()
+    for file in (ROOT / "examples").glob("*.py"):
+        shutil.copy(file, folder / "examples")
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
     (folder / "src").symlink_to(ROOT / "src")
     return Workspace(folder)
 

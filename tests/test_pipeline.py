@@ -533,7 +533,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     (root / "src/package/code.py").write_text("code")
     (root / "src/package/__pycache__/code.pyc").write_text("compiled")
     (root / "data/raw").mkdir(parents=True)
+    (root / "examples/clothes/data/own").mkdir(parents=True)
+    (root / "examples/loss.py").write_text("code")
+    (root / "examples/clothes/params.yaml").write_text("seed: 1")
     return Workspace(root)
+
+
+def test_a_workspace_has_no_copy_of_a_project_among_the_examples(
+    project: Workspace, tmp_path: Path
+) -> None:
+    """Its images may be many."""
+    made = profile.workspace(project, "smoke", tmp_path / "apart")
+    assert [path.name for path in (made.root / "examples").iterdir()] == ["loss.py"]
 
 
 def test_overlay_merges_mappings_and_replaces_the_rest(ws: Workspace) -> None:
@@ -1466,7 +1477,9 @@ def test_a_network_of_the_users_own_is_scored_apart(
 
         save_file(train(ws.root, epochs=20).state_dict(), ws.root / "own.safetensors")
     # The user's file, as it lies in a project: nothing has loaded it when the stage begins.
-    shutil.copytree(ROOT / "examples", ws.root / "examples")
+    shutil.copytree(
+        ROOT / "examples", ws.root / "examples", ignore=lambda *_: ["mnist-small", "fashion-mnist"]
+    )
     for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
         monkeypatch.delitem(sys.modules, name)
     before = {path: dvc_md5(ws.root / path) for path in ("reports/results", "reports/runs")}

@@ -73,6 +73,7 @@ def main(out: Path) -> None:
     """Write all images below ``out``, or nothing."""
     if out.exists():
         raise SystemExit(f"{out} is there already: remove it first")
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".clothes-") as work:
         folder, made = Path(work), Path(work) / "made"
         with tarfile.open(fetch(folder)) as package:

@@ -170,7 +170,7 @@ def _copy(source: Path, copy: Path) -> None:
 
 
 def _left_out(folder: str, names: list[str]) -> set[str]:
-    """What Python writes beside code, and projects of their own."""
+    """What Python writes beside code, and projects of their own, whose images may be many."""
     written = shutil.ignore_patterns("__pycache__", "*.egg-info")(folder, names)
     return written | {name for name in names if (Path(folder) / name / "params.yaml").is_file()}
 
