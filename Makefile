@@ -35,7 +35,7 @@ evaluate: $(READY)  ## pull the models, make the test sets, score, compare with 
 	$(BIN)/deepcustom rescore
 
 pull: $(READY)  ## fetch the trained models from the DVC remote
-	@[ -t 2 ] || $(TELL) $(BIN)/dvc pull train_target train_dgn adversarial_train train_online
+	@[ -t 2 ] || $(TELL) $(BIN)/dvc pull
 
 push: $(READY)  ## push the trained models to the DVC remote (REMOTE=name; by default the default one)
 	@$(TELL) $(BIN)/deepcustom push $(if $(REMOTE),--remote $(REMOTE))

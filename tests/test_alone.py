@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 from pipeline_fixtures import call_main
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import overlay
 from deepcustom.data.to_score import read_test_images
@@ -217,6 +218,65 @@ def test_an_exported_program_brings_its_own_class(here: Path) -> None:
     assert call_main(here, *words, "--n", "20") == 0
     table = read_csv(here / "scores/mine/results.csv")
     assert {row.network_md5 for row in table} == {dvc_md5(here / "mine.pt2")}
+
+
+def test_results_of_other_networks_images_and_radii_stay(here: Path) -> None:
+    shutil.copytree(here, here / "copy", ignore=shutil.ignore_patterns("copy"))
+    cheap = [*WORDS, "--n", "20", "--images", "digits.npz", "--eps"]
+    assert call_main(here, *cheap, "0.1") == 0
+    first = (here / "scores/mine/results.csv").read_bytes()
+    assert call_main(here, *cheap, "0.2") == 0
+    assert (here / "scores/mine/results.csv").read_bytes() == first
+    assert (here / "scores/mine-2/results.csv").exists()
+    (here / "other").mkdir()
+    weights = load_file(here / "mine.safetensors")
+    save_file({k: 2 * v for k, v in weights.items()}, here / "other/mine.safetensors")
+    other = ["evaluate", "--network", "other/mine.safetensors", *cheap[3:]]
+    assert call_main(here, *other, "0.1") == 0
+    assert (here / "scores/mine/results.csv").read_bytes() == first
+    assert (here / "scores/mine-3/results.csv").exists()
+    assert call_main(here, *cheap, "0.1") == 0
+    assert sorted(one.name for one in (here / "scores").iterdir()) == ["mine", "mine-2", "mine-3"]
+
+
+@pytest.mark.parametrize("out", ["a_file", "a_file/below", "gone/below", "/proc/scores"])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_attack(
+    here: Path, out: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a_file").write_text("keep")
+    (here / "gone").symlink_to(here / "unmounted")
+    monkeypatch.setattr("deepcustom.library.alone.read_test_images", None)
+    words = [*WORDS, "--images", "digits.npz", "--eps", "0.1", "--out", out]
+    assert call_main(here, *words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --out {out}: ")
+    assert said.count("\n") == 1
+    assert (here / "a_file").read_text() == "keep"
+
+
+def test_tables_are_shown_although_they_cannot_be_written(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(scores: object, folder: Path) -> None:
+        raise OutputError(f"{folder}/results.csv cannot be written: No space left on device")
+
+    monkeypatch.setattr("deepcustom.library.alone.write", full)
+    words = [*WORDS, "--images", "digits.npz", "--eps", "0.1", "--n", "20"]
+    assert call_main(here, *words) == 1
+    shown = capsys.readouterr()
+    assert "digits: worst case (headline), accuracy in %" in shown.out
+    assert shown.err.endswith("results.csv cannot be written: No space left on device\n")
+
+
+def test_images_behind_a_link_keep_their_form_and_name(
+    here: Path, digits8: tuple[np.ndarray, np.ndarray]
+) -> None:
+    (here / "blobs").mkdir()
+    (here / "digits.npz").rename(here / "blobs/5eb63bbb")
+    (here / "digits.npz").symlink_to(here / "blobs/5eb63bbb")  # as caches keep files
+    words = [*WORDS, "--images", "digits.npz", "--eps", "0.1", "--n", "20"]
+    assert call_main(here, *words) == 0
+    assert {row.dataset for row in read_csv(here / "scores/mine/results.csv")} == {"digits"}
 
 
 IMAGES = ("--images", "digits.npz")

@@ -259,7 +259,9 @@ def test_dgn_attack_refuses_other_numbers_of_labels(target_net, bank, few, threa
         (np.zeros((60, 10, 1)), r"found \(60, 10, 1\)"),
         (np.array(3), r"found \(\)"),
         (np.full(60, 0.5), "whole numbers"),
-        (np.full((60, 1), np.nan), "whole numbers"),
+        (np.full((60, 1), np.nan), "finite numbers, found float64"),
+        (np.full((60, 10), np.nan), "finite numbers, found float64"),
+        (np.full(60, "0"), "finite numbers, found <U1"),
         (np.full((60, 1), 10), r"labels must lie in 0\.\.9, found 10\.\.10"),
     ],
 )
@@ -268,6 +270,22 @@ def test_dgn_attack_refuses_labels_that_pick_no_dgn(target_net, bank, few, threa
     attack = DGNAttack(estimator_of(target_net), bank, threat)
     with pytest.raises(InputError, match=message):
         attack.generate(few[0].numpy(), labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * 255, r"images have values from 0 to 255, want \[0, 1\]"),
+        (lambda x: x - 0.5, r"images have values from -0.5 to 0.5, want \[0, 1\]"),
+        (lambda x: x * np.nan, "images have values from nan to nan"),
+        (lambda x: x[0], r"images are torch.float32 of shape \(1, 28, 28\), want"),
+    ],
+)
+def test_dgn_attack_refuses_other_images(target_net, bank, few, threat, change, message):
+    """Projected to the ball and to [0, 1], they would all be of one colour."""
+    attack = DGNAttack(estimator_of(target_net), bank, threat)
+    with pytest.raises(InputError, match=message):
+        attack.generate(change(few[0].numpy()), few[1].numpy())
 
 
 def test_dgn_attack_refuses_what_is_no_classifier(bank, threat):

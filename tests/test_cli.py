@@ -497,6 +497,26 @@ def test_repro_with_a_loss_of_ones_own_gets_as_far_as_dvc(
     assert call_main(settings_only, "repro") == 7
 
 
+def test_a_folder_of_losses_may_be_a_link(
+    settings_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = settings_only.parent / "shared"
+    shared.mkdir()
+    (settings_only / "own_losses.py").rename(shared / "linked.py")
+    (settings_only / "own").mkdir()
+    (settings_only / "own/losses").symlink_to(shared)
+    own = {"loss": "own.losses.linked:Mine", "code": "own/losses/linked.py"}
+    set_params(settings_only, {"train_dgn": {"mnist-nce": own}})
+    tree = yaml.safe_load((settings_only / "params.yaml").read_text())
+    tree["train_dgn"]["mnist-nce"]["options"] = {}
+    (settings_only / "params.yaml").write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr("deepcustom.pipeline.profile.run_dvc", lambda *args, **more: 7)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] == "own"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert call_main(settings_only, "repro") == 7
+
+
 def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> None:
     shutil.copytree(ROOT / "profiles", project / "profiles")
     theirs = project / "theirs/src/mine.py"
@@ -514,7 +534,7 @@ def test_a_workspace_replaces_nothing_of_yours(project: Path, fails: Fails) -> N
 
 def cases() -> list[Any]:
     """What is removed, and a command that needs it."""
-    csv, metrics = "reports/results/mnist.csv", "reports/metrics/mnist"
+    csv = "reports/results/mnist.csv"
     analysis, robust = "data/analysis/mnist", "models/robust/mnist"
     return [
         pytest.param("data/prepared/mnist/train", "train_target"),
@@ -539,8 +559,7 @@ def cases() -> list[Any]:
         pytest.param("reports/checks/mnist.json", "report"),
         pytest.param("reports/curves/mnist.csv", "report"),
         pytest.param("reports/pairs/mnist.csv", "report"),
-        pytest.param(f"{metrics}/train_target.json", "report"),
-        pytest.param(f"{metrics}/train_dgn", "report"),
+        pytest.param("reports/training/mnist", "report"),
     ]
 
 
@@ -563,9 +582,7 @@ def test_missing_input_says_what_makes_it(
         file = project / "reports" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    metrics = project / "reports/metrics/mnist"
-    metrics.mkdir(parents=True, exist_ok=True)
-    (metrics / "train_target.json").write_text('{"history": {}, "metrics": {}}')
+    (project / "reports/training/mnist").mkdir(parents=True, exist_ok=True)
     lost = project / path
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink(missing_ok=True)
 
@@ -802,6 +819,28 @@ def test_results_prints_each_protocol_by_itself(
     assert "pgd" not in first
     assert PROTOCOLS["transfer"] in first
     assert PROTOCOLS["whitebox"] in second
+
+
+def test_results_fills_a_file_that_it_has_read_before_it_prints(
+    project: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = {"network": "lrp", "n": 200, "network_md5": "a", "set_md5": "b"}
+    made = [
+        Result.of(protocol="transfer", attack="lrp", correct=111, dataset=name, **common)
+        for name in ("mnist", "mnist-small")
+    ]
+    for one in made:
+        write_csv([one], project / f"reports/results/{one.dataset}.csv")
+    assert "--into gone.md: cannot be read" in fails(project, "results", "--into", "gone.md")
+    assert "--into gone/a.md: cannot" in fails(project, "results", "--into", "gone/a.md")
+    assert capsys.readouterr().out == ""
+    (project / "real.md").write_text(
+        "<!-- results:mnist-small:transfer -->\nold\n<!-- /results -->\n"
+    )
+    (project / "link.md").symlink_to("real.md")
+    assert call_main(project, "results", "--into", "link.md") == 0
+    assert "55.50" in (project / "real.md").read_text()
+    assert (project / "link.md").is_symlink()
 
 
 def test_results_without_a_table(project: Path, fails: Fails) -> None:

@@ -6,6 +6,7 @@ import ast
 import copy
 import importlib
 import inspect
+import json
 import re
 import shutil
 import tomllib
@@ -28,8 +29,9 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code import PREFIX, closure, closure_of
 from deepcustom.pipeline.code_lock import LOCK, write_lock
+from deepcustom.pipeline.push import PUBLISHED
 from deepcustom.pipeline.run import StageRun
-from deepcustom.pipeline.template import TEMPLATE, render
+from deepcustom.pipeline.template import CHARTS, CHARTS_HERE, TEMPLATE, render
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import TRAINING, RunRecord
 
@@ -546,17 +548,16 @@ def test_two_subjects_share_images_and_nothing_else(pipeline: Pipeline, tmp_path
 # What DVC keeps
 
 
-def test_models_are_published_and_data_are_not(pipeline: Pipeline) -> None:
+def test_what_is_published_is_cached_and_the_rest_is_hashed_alone(pipeline: Pipeline) -> None:
+    """Plain `dvc pull` fetches every cached output, and fails where one is not in the remote."""
     for one in pipeline.instances.values():
         for out in one.outs:
-            top = Path(out.def_path).parts[0]
-            assert top in {"data", "models", "reports"}, out.def_path
-            assert out.use_cache == (top != "reports"), out.def_path  # reports lie in git
-            if top != "reports":
-                assert out.can_push == (top == "models"), out.def_path
+            published = out.def_path.startswith(("models/", "data/analysis/"))
+            assert out.use_cache == published, out.def_path
+            assert out.can_push, out.def_path
 
 
-def test_the_run_cache_serves_every_stage_but_report(pipeline: Pipeline) -> None:
+def test_the_run_cache_serves_every_training_and_the_evaluation(pipeline: Pipeline) -> None:
     """A plain out that is not cached switches DVC's run cache off for its stage."""
     without = {
         one.stage
@@ -564,7 +565,28 @@ def test_the_run_cache_serves_every_stage_but_report(pipeline: Pipeline) -> None
         for out in one.outs
         if not (out.use_cache or out.is_metric or out.is_plot)
     }
-    assert without == {"report"}
+    assert without == {"prepare", "generate", "attack", "report"}
+
+
+def test_every_plot_names_a_chart_its_axes_and_a_title(pipeline: Pipeline) -> None:
+    plots = [out for one in pipeline.instances.values() for out in one.outs if out.is_plot]
+    assert len(plots) > 30
+    for out in plots:
+        assert {"template", "x", "y", "title"} <= out.plot.keys(), out.def_path
+        chart = json.loads((CHARTS / f"{out.plot['template']}.json").read_text())
+        assert chart["title"]["text"] == "<DVC_METRIC_TITLE>"
+        assert (ROOT / CHARTS_HERE / f"{out.plot['template']}.json").read_bytes() == (
+            CHARTS / f"{out.plot['template']}.json"
+        ).read_bytes()
+
+
+def test_few_columns_are_metrics(pipeline: Pipeline) -> None:
+    """`dvc exp show` has a column for each number in a file of metrics that is not a list."""
+    files = [out for one in pipeline.instances.values() for out in one.outs if out.is_metric]
+    shown = [json.loads((ROOT / out.def_path).read_text()) for out in files]
+    headlines = [one for one in shown if not isinstance(one, list)]
+    assert len(headlines) == 2
+    assert sum(len(one) - 1 + len(one["worst"]) for one in headlines) <= 40
 
 
 # The package
@@ -622,10 +644,9 @@ def test_what_a_notebook_needs_is_at_the_top(name: str) -> None:
     assert getattr(deepcustom, name).__module__ == deepcustom.HOMES[name]
 
 
-def test_make_pull_fetches_what_the_training_stages_make() -> None:
-    (line,) = re.findall(r"dvc pull (.*)", (ROOT / "Makefile").read_text())
-    assert tuple(line.split()) == TRAINING
-    assert set(TRAINING) <= set(stages.NAMES)
+def test_what_is_published_comes_from_these_stages() -> None:
+    assert set(PUBLISHED) == {*TRAINING, *ANALYSES}
+    assert set(PUBLISHED) <= set(stages.NAMES)
 
 
 def test_make_push_is_the_command_that_looks_at_sizes() -> None:

@@ -471,6 +471,27 @@ def test_batches_come_in_few_sizes_and_none_is_too_large(compute):
     assert sizes == {16, 32, 48, 50}
 
 
+def test_labels_that_are_no_whole_numbers_pick_no_dgn(compute):
+    bank = DGNBank("mnist", "none", "image", [nn.Identity(), nn.Identity()])
+    labels = torch.tensor([0.0, 0.5])
+    with pytest.raises(InputError, match=r"labels are torch.float32, want whole numbers \(N,\)"):
+        bank.generate(torch.rand(2, 1, 4, 4), labels, ThreatModel(0.3), compute=compute)
+
+
+@pytest.mark.parametrize("output", ["image", "perturbation"])
+def test_a_generator_that_gives_another_shape_is_refused(compute, output):
+    """One channel would spread over three without a word."""
+
+    class Grey(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(1, keepdim=True)
+
+    bank = DGNBank("cifar10", "none", output, [Grey()])
+    x, labels = torch.rand(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"the generator gives \(16, 1, 8, 8\) for images \(16, 3"):
+        bank.generate(x, labels, ThreatModel(0.3), compute=compute)
+
+
 def test_each_image_is_made_from_itself(compute):
     x = torch.rand(12, 1, 4, 4)
     bank = DGNBank("mnist", "none", "image", [nn.Identity(), nn.Identity()])

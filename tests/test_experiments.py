@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,8 @@ from pipeline_fixtures import ROOT
 
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import SUBJECTS, networks, row, rows
+from deepcustom.pipeline.histories import read_history
+from deepcustom.tracking.record import measured
 
 EXPERIMENTS = ROOT / "docs/experiments"
 PARAMS = read_params(ROOT / "params.yaml")
@@ -53,8 +54,8 @@ def test_what_the_docs_say_of_it(last: dict[tuple[str, int], float]) -> None:
     for epochs in (3, 6):
         assert last["lrp", epochs] < last["control", epochs] - 0.1
     assert abs(last["lrp", 6] - last["lrp optimum", 0]) < 0.1
-    nce = json.loads((ROOT / "reports/metrics/mnist/train_dgn/nce.json").read_text())
-    assert nce["metrics"]["val_target_accuracy"] < 0.02
+    nce = measured(ROOT / "reports/metrics/mnist/train_dgn/nce.json")
+    assert nce["val_target_accuracy"] < 0.02
 
 
 def test_the_budgets_are_those_of_the_docs() -> None:
@@ -107,8 +108,8 @@ def test_the_table_of_precisions_is_what_was_measured() -> None:
         for s in seeds
     ]
     assert f"by {min(weaker):.1f} to {max(weaker):.1f} points" in section
-    curves = json.loads((ROOT / "reports/metrics/cifar10/train_dgn/nce-ball.json").read_text())
-    two = [curves["history"][f"class_{k}/val_target_accuracy"] for k in (0, 1)]
+    curves = read_history(ROOT / "reports/training/cifar10/train_dgn/nce-ball.csv")
+    two = [curves[f"class_{k}/val_target_accuracy"] for k in (0, 1)]
     fourth, fifth = (50 * sum(curve[epoch - 1] for curve in two) for epoch in (4, 5))
     assert f"from {fourth:.1f} to {fifth:.1f} %" in section
 

@@ -14,7 +14,19 @@ import pytest
 from pipeline_fixtures import ROOT
 
 from deepcustom.base import files
-from deepcustom.base.files import beside, final_of, partial_of, remove, replace_file, settle
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import (
+    beside,
+    check_writable,
+    final_of,
+    partial_of,
+    remove,
+    replace_file,
+    settle,
+)
+
+FULL = Path("/dev/full")  # a device on which every write finds the disk full
+full_disk = pytest.mark.skipif(not FULL.exists(), reason="only Linux has it")
 
 
 def names(folder: Path) -> list[str]:
@@ -255,3 +267,59 @@ def test_removing_what_is_not_there_is_no_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         settle(tmp_path / "nothing", tmp_path / "a")
     assert names(tmp_path) == []
+
+
+# Places where nothing can be written
+
+
+def on_a_full_disk(path: Path) -> None:
+    with beside(path) as partial:
+        partial.symlink_to(FULL)
+        partial.write_bytes(b"new")
+
+
+@full_disk
+def test_a_full_disk_is_one_line_with_the_file_and_the_old_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    replace_file(path, b"old")
+    with pytest.raises(OutputError, match=r"a\.csv cannot be written: No space left on device$"):
+        on_a_full_disk(path)
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.csv"]
+
+
+@full_disk
+def test_a_file_in_an_unfinished_folder_is_called_by_the_name_that_it_would_get(
+    tmp_path: Path,
+) -> None:
+    outer = partial_of(tmp_path / "set")
+    with pytest.raises(OutputError) as caught:
+        on_a_full_disk(outer / "x.npy")
+    assert str(caught.value) == f"{tmp_path}/set/x.npy cannot be written: No space left on device"
+
+
+def test_an_error_of_something_else_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), beside(tmp_path / "a.csv"):
+        (tmp_path / "none").read_bytes()
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(OutputError, match=r"taken is no folder$"):
+        replace_file(tmp_path / "taken/a.csv", b"new")
+    (tmp_path / "data").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(OutputError, match=r"data is no folder$"):
+        replace_file(tmp_path / "data/a.csv", b"new")
+
+
+def test_a_folder_is_tried_before_the_work_and_nothing_is_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new/folder", "--out")
+    assert names(tmp_path) == []
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(InputError, match=r"^--out .*/below: .*/taken is a file, want a folder$"):
+        check_writable(tmp_path / "taken/below", "--out")
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(InputError, match="link is a link to nothing, want a folder"):
+        check_writable(tmp_path / "link/below", "--out")
+    with pytest.raises(InputError, match="nothing can be written in /proc"):
+        check_writable(Path("/proc/scores"), "--out")

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 from pipeline_fixtures import ROOT, call_main, environment, files, own_modules, resolve
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, networks, rows
 from deepcustom.pipeline.check import check
@@ -92,6 +92,7 @@ def test_a_project_is_complete(project: Path) -> None:
         "dvc.yaml",
         LOCK,
         ".gitignore",
+        ".gitattributes",
         ".dvcignore",
         "README.md",
         ".git",
@@ -106,6 +107,14 @@ def test_a_project_is_complete(project: Path) -> None:
     assert git(project, "status", "--porcelain") == ""
     assert len(git(project, "log", "--oneline").splitlines()) == 1
     assert not [name for name in files(project.parent) if ".partial" in name]
+
+
+def test_a_clone_has_the_same_bytes_whatever_git_does_to_line_ends(
+    project: Path, tmp_path: Path
+) -> None:
+    git(tmp_path, "-c", "core.autocrlf=true", "clone", "--quiet", str(project), "clone")
+    for name in git(project, "ls-files").splitlines():
+        assert (tmp_path / "clone" / name).read_bytes() == (project / name).read_bytes(), name
 
 
 def test_its_settings_pass_every_check(project: Path) -> None:
@@ -178,7 +187,8 @@ def test_without_an_identity_git_waits_for_the_user(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     assert call_main(tmp_path, "init", "mine", *MNIST) == 0
-    assert "git committed nothing" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search("^git committed nothing: git commit failed: .*ident", said, re.MULTILINE)
     assert "A  params.yaml" in git(tmp_path / "mine", "status", "--porcelain")
 
 
@@ -313,6 +323,18 @@ def test_a_move_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space"):
         _lay(folder)
     assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> float:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(laying, "seconds_per_image", full)
+    with pytest.raises(OutputError, match=r"mine cannot be written: No space left on device$"):
+        _lay(tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []
 
 
 def _lay(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -332,7 +333,7 @@ def test_training_goes_on_where_it_was_interrupted(
     assert "resumed after epoch 2" in capsys.readouterr().out
     for one, other in zip(whole.parameters(), rest.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert not (tmp_path / "kept").exists()
+    assert not list((tmp_path / "kept").iterdir())
 
 
 def test_the_users_random_numbers_go_on(net: Tiny) -> None:
@@ -384,9 +385,13 @@ def test_normalisation_is_put_in_front(net: Tiny, test: tuple[Tensor, Tensor]) -
     again = deepcustom.attack(Shifted(), *test, EPS, "fgsm", **arrays)
     assert torch.equal(again.x_adv, told.x_adv)
     two = {"mean": np.array([0.25, 0.25]), "std": np.array([0.5, 0.5])}
-    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+    with pytest.raises(
+        InputError, match=r"^mean and std: want 1 numbers each, std above 0, and mean"
+    ):
         deepcustom.attack(net, *test, EPS, "fgsm", **two)
-    with pytest.raises(InputError, match=r"^mean and std: want 1 numbers each, std above 0$"):
+    with pytest.raises(
+        InputError, match=r"^mean and std: want 1 numbers each, std above 0, and mean"
+    ):
         deepcustom.attack(net, *test, EPS, "fgsm", mean=[0.1, 0.2], std=[1.0, 1.0])
 
 
@@ -432,6 +437,7 @@ X, Y = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torc
         ({"y": Y[:5]}, r"labels of x: int64 of shape \(5,\), want integers of shape \(20,\)"),
         ({"y": nn.functional.one_hot(Y)}, r"want integers of shape \(20,\)"),
         ({"y": Y - 1}, r"labels of x: -1 is below 0"),
+        ({"y": Y.long() + 70000}, r"labels of x go up to 7\d+, want at most 65535"),
         ({"y": Y + 1}, r"net gives 10 logits, and labels go up to 10"),
         ({"net": "tiny"}, r"net is a str, want a torch.nn.Module"),
         ({"net": nn.Linear(3, 10)}, r"refuses (2 )?images of shape \(1, 8, 8\): RuntimeError"),
@@ -718,6 +724,39 @@ def test_a_bank_of_images_of_another_shape_is_one_line(bank: DGNBank, call: str)
     ) as e:
         calls[call]()
     assert "\n" not in str(e.value)
+
+
+def test_a_folder_for_finished_work_may_hold_other_things(
+    net: Tiny, train: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    few = train[0][:60], train[1][:60]
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "models/empty").mkdir(parents=True)
+    save_file({"w": torch.ones(3)}, tmp_path / "models/mine.safetensors")
+    (tmp_path / "network.json").write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    deepcustom.train_bank(net, *few, EPS, epochs=1, keep=tmp_path)
+    deepcustom.harden(net, *few, EPS, epochs=1, keep=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    deepcustom.evaluate(net, *few, EPS, n=20, settings=CHEAP, keep=tmp_path)
+    there = sorted(path for path in tmp_path.rglob("*") if "attacks" not in path.parts)
+    assert there == before
+    assert any((tmp_path / "attacks").rglob("*.safetensors"))
+    assert (tmp_path / "network.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("call", ["train_bank", "harden", "evaluate"])
+def test_a_folder_for_finished_work_is_tried_before_the_work(
+    net: Tiny, tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    asked: list[int] = []
+    monkeypatch.setattr(Tiny, "forward", lambda *_: asked.append(1))
+    with pytest.raises(
+        InputError, match=r"^keep .*/taken/kept: .*/taken is a file, want a folder$"
+    ):
+        getattr(deepcustom, call)(net, X, Y, EPS, keep=tmp_path / "taken/kept")
+    assert not asked
 
 
 # What an interrupted training is known by

@@ -244,6 +244,21 @@ def test_code_that_dvc_would_not_see_is_refused(
         running.check()
 
 
+def test_code_behind_a_link_is_what_dvc_hashes_there(
+    second: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path_factory.mktemp("shared")
+    (shared / "mine.py").write_text("A = 1\n")
+    (second / "code").symlink_to(shared)
+    monkeypatch.syspath_prepend(second / "code")
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    unnamed, named = (RunningCode(second, "train_dgn", more) for more in ([], ["code"]))
+    __import__("mine")
+    named.check()
+    with pytest.raises(InputError, match=r"train_dgn runs code/mine\.py, and DVC would not see"):
+        unnamed.check()
+
+
 def test_a_module_found_by_name_must_stand_in_the_row(
     second: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,6 +436,19 @@ def settle(partial, path):
 
 
 @contextmanager
+def naming(path, place):
+    yield
+
+
+def refused(path, place, error):
+    return None
+
+
+def check_writable(folder, what):
+    pass
+
+
+@contextmanager
 def beside(path):
     yield partial_of(path)
     if partial_of(path).exists():
@@ -454,6 +482,10 @@ def checkout(root):
 
 def git_state(folder):
     return None, None
+
+
+def trouble(folder):
+    return None
 """
 UNCHECKED = """
 class RunningCode:

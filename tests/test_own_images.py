@@ -6,7 +6,8 @@ import io
 import json
 import shutil
 import tracemalloc
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import pytest
 from PIL import Image
 from pipeline_fixtures import files, make_project, merged, own_modules, set_params, write_params
 
-from deepcustom.base.errors import ParamsError, UserError
+from deepcustom.base.errors import InputError, ParamsError, UserError
 from deepcustom.base.params import read_params
 from deepcustom.base.progress import silent
 from deepcustom.base.rows import row
 from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import DatasetSpec, load_spec
+from deepcustom.data.own.array_files import find_in_arrays
 from deepcustom.data.own.gather import gather
 from deepcustom.data.own.pixels import Form, from_array, from_file
 from deepcustom.data.own.source import Images, Item
@@ -750,3 +752,22 @@ def test_own_code_that_dvc_yaml_does_not_list_is_refused(ws: Workspace) -> None:
         UserError, match=r"dvc\.yaml does not list the code that prepare runs, own/data"
     ):
         run(ws, CALLED)
+
+
+def test_what_stands_twice_is_refused(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    np.save(content, np.zeros((2, 8, 8), np.uint8))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", content.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("x.npy", content.getvalue())
+    with pytest.raises(InputError, match=r"^a.npz: x.npy is in it twice$"):
+        find_in_arrays(tmp_path, "a.npz", None)
+
+    def items() -> Iterator[Item]:
+        pixels = np.zeros((1, 8, 8), np.uint8)
+        return (Item(str(n), "all", n, lambda _: pixels) for n in range(3))
+
+    images = Images("a.parquet", items, ("bee", "ant", "bee"), 3, False)
+    with pytest.raises(InputError, match=r"^a.parquet: two classes are called bee$"):
+        gather(images, Form(None, None), tmp_path, silent)

@@ -382,6 +382,11 @@ BROKEN: dict[str, Case] = {
         own("Net", mean=[0.5], std=[0.5]),
         f"{NETWORK}.mean must have one number for each of 3 channels, found 1",
     ),
+    "mean in units of 0..255": (
+        as_it_is,
+        own("Net", mean=[123.7] * 3, std=[58.4] * 3),
+        "network.mean: should lie in the range [0, 1] of the images",
+    ),
     "std of 0": (as_it_is, own("Net", mean=[0.5] * 3, std=[1, 1, 0]), "std above 0"),
     "mean alone": (as_it_is, own("Net", mean=[0.5] * 3), f"{NETWORK}: mean and std should have "),
     "no such layer": (

@@ -142,12 +142,18 @@ def test_normalisation_is_put_in_front(here: Path) -> None:
     torch.testing.assert_close(net(images()), plain((images() - 0.5) / 0.25))
 
 
+NAN, INF = float("nan"), float("inf")
+ODD = [([NAN], [1.0]), ([0.5], [NAN]), ([0.5], [INF]), ([123.7], [58.4]), ([-0.5], [1.0])]
+
+
 @pytest.mark.parametrize(
-    ("mean", "std"), [([0.5], []), ([0.1, 0.2], [1.0, 1.0]), ([0.5], [0.0]), ([], [1.0])]
+    ("mean", "std"), [([0.5], []), ([0.1, 0.2], [1.0, 1.0]), ([0.5], [0.0]), ([], [1.0]), *ODD]
 )
 def test_a_normalisation_that_does_not_fit(here: Path, mean: list[float], std: list[float]) -> None:
     path = weights(here / "mine.safetensors")
-    with pytest.raises(InputError, match=r"^--mean and --std: want 1 numbers each, std above 0$"):
+    with pytest.raises(
+        InputError, match=r"^--mean and --std: want 1 numbers each, std above 0, and mean"
+    ):
         load(path, architecture="my_nets:Mine", mean=mean, std=std)
 
 

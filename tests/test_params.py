@@ -588,6 +588,22 @@ ROW = {"subject": "mnist", "dataset": "mnist", "recipe": "mnist-pgd", "split": "
         ),
         (("attack", "mnist-nce-test"), ROW | {"attack": "nce"}, "a bank is called so already"),
         (
+            ("attack", "mnist-PGD-test"),
+            ROW | {"attack": "PGD"},
+            r"mnist-PGD-test and attack\.mnist-pgd-test would write the same file, data/adversarial/mnist/"
+            "test/PGD, where a file system takes capital letters for small ones: choose another name",
+        ),
+        (
+            ("attack", "mnist-pgd-unclipped-test"),
+            ROW | {"attack": "pgd-unclipped"},
+            "no adversarial set called pgd-unclipped: the tables call pgd so, if its images leave",
+        ),
+        (
+            ("evaluate", "mnist", "whitebox", "clean"),
+            {"method": "fgsm", "batch_size": 10},
+            r"evaluate\.mnist\.whitebox: should not name an attack clean",
+        ),
+        (
             ("attack", "mnist-a/b-test"),
             ROW | {"attack": "a/b"},
             r"names files: it must begin with a",

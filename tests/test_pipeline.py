@@ -45,6 +45,7 @@ from pipeline_fixtures import (
     run_instance,
     set_params,
     tiny_params,
+    told_anew,
 )
 
 from deepcustom.attacks.conditional import ConditionalDGN
@@ -53,6 +54,7 @@ from deepcustom.base import rows
 from deepcustom.base.errors import (
     DeepCustomError,
     InputError,
+    OutputError,
     ParamsError,
     UnknownNameError,
     UserError,
@@ -81,7 +83,7 @@ from deepcustom.pipeline.score_inputs import score_inputs
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import page
 from deepcustom.tracking import store as tracking
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.record import RunRecord, measured
 from deepcustom.training.checkpoint import Checkpoint
 
 SPEC = find_source(DATASET).spec
@@ -140,6 +142,19 @@ def test_md5_is_dvcs_own(tmp_path: Path) -> None:
         (out,) = yaml.safe_load((tmp_path / f"{name}.dvc").read_text())["outs"]
         assert dvc_md5(tmp_path / name) == out["md5"]
     assert dvc_md5(folder).endswith(".dir")
+
+
+def test_a_folder_behind_a_link_in_a_folder_is_refused_since_dvc_does_not_hash_it(
+    tmp_path: Path,
+) -> None:
+    folder = tree(tmp_path)
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "linked.txt").symlink_to(folder / "Z")
+    assert dvc_md5(tmp_path / "linked") == dvc_md5(folder)  # as caches and moved folders are
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="folder/more is a link to a folder, and DVC would see no"):
+        dvc_md5(folder)
 
 
 def test_md5_sees_content_and_names(tmp_path: Path) -> None:
@@ -209,8 +224,48 @@ def test_no_commit_outside_a_repository_or_without_git(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state(tmp_path) == (None, None)
+    assert provenance.trouble(tmp_path) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_state(repository) == (None, None)
+    assert provenance.trouble(repository) == "git cannot be run: No such file or directory"
+    assert provenance.trouble(tmp_path) is None
+
+
+def test_git_that_fails_is_not_taken_for_a_folder_without_a_repository(
+    tmp_path: Path, repository: Path
+) -> None:
+    assert provenance.trouble(repository) is None
+    (repository / ".git/index").write_bytes(b"broken")
+    commit, dirty = git_state(repository)
+    assert commit is not None
+    assert dirty is None  # not False: nobody looked
+    assert "index" in str(provenance.trouble(repository))
+    moved = tmp_path / "worktree"
+    moved.mkdir()
+    (moved / ".git").write_text("gitdir: /moved/away/.git/worktrees/one\n")
+    assert "/moved/away/.git/worktrees/one" in str(provenance.trouble(moved))
+    assert provenance.repository(moved) == moved
+
+
+def test_a_folder_before_its_first_commit_is_no_trouble(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    assert git_state(tmp_path) == (None, None)
+    assert provenance.trouble(tmp_path) is None
+
+
+@pytest.mark.usefixtures("unsent")
+def test_a_run_whose_commit_cannot_be_read_says_so(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = ws.root.parent / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with StageRun(ws, "prepare", DATASET):
+        pass
+    said = "the record of this run will not say its commit: detected dubious ownership"
+    assert capsys.readouterr().err == f"warning: {said}\n"
 
 
 # One run of a stage
@@ -255,6 +310,35 @@ def test_outputs_replace_older_ones_and_a_failure_leaves_those(ws: Workspace) ->
     with pytest.raises(InputError, match="something"):
         run("three", fail=True)
     assert files(ws.root) == before
+
+
+@pytest.mark.parametrize("inside", ["", "/x.npy"])
+def test_an_input_that_is_a_link_to_nothing_says_so(ws: Workspace, inside: str) -> None:
+    """The project was moved, and DVC had linked to its cache."""
+    place = ws.root / f"data/a{inside}"
+    place.parent.mkdir(parents=True)
+    place.symlink_to("/moved/away/.dvc/cache/files/md5/ab/cd")
+    said = rf"data/a{inside} is a link to /moved/away/\S+, which is not there: `dvc checkout` makes links"
+    with (
+        StageRun(ws, "prepare", DATASET, writes=False) as stage,
+        pytest.raises(InputError, match=said),
+    ):
+        stage.read("data/a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+@pytest.mark.usefixtures("unsent")
+def test_an_output_that_the_disk_has_no_room_for_is_named(ws: Workspace) -> None:
+    def run() -> None:
+        with StageRun(ws, "prepare", DATASET) as stage:
+            stage.write("models/a.bin").write_text("one")
+            place = stage.write("reports/b.csv")
+            place.symlink_to("/dev/full")
+            place.write_text("two")
+
+    with pytest.raises(OutputError, match=r"^reports/b.csv cannot be written: No space left"):
+        run()
+    assert not [path for path in files(ws.root) if "a.bin" in path or "b.csv" in path]
 
 
 @pytest.mark.usefixtures("unsent")
@@ -329,7 +413,7 @@ def test_metrics_are_the_same_bytes_and_the_record_holds_the_rest(ws: Workspace)
 
     (first, one), (second, two) = run(), run()
     assert first == second
-    assert json.loads(first) == {"history": {"c": [1.0, 0.25]}, "metrics": {"a": 0.5, "b": 1 / 3}}
+    assert json.loads(first) == [{"metrics": {"a": 0.5, "b": 1 / 3}, "outputs": {}}]
     assert (one.metrics, one.history) == ({"a": 0.5, "b": 1 / 3}, {"c": [1.0, 0.25]})
     assert one.run_key != two.run_key
     assert one.seconds > 0
@@ -503,7 +587,7 @@ def test_workspace_of_a_profile_is_a_folder_of_its_own(project: Workspace) -> No
     assert root == project.root / "workspaces/smoke"
     assert yaml.safe_load((root / "params.yaml").read_text()) == profile.settings(project, "smoke")
     assert (root / "dvc.yaml").read_bytes() == (project.root / "dvc.yaml").read_bytes()
-    assert "no_scm = True" in (root / ".dvc/config").read_text()
+    assert (root / ".dvc/config").is_file()
     assert not (project.root / ".dvc").exists()
     assert not (root / "profiles").exists()
     assert sorted((root / "src").rglob("*")) == [
@@ -522,6 +606,17 @@ def test_workspace_of_a_profile_is_a_folder_of_its_own(project: Workspace) -> No
     assert [file.name for file in (root / "src/package").iterdir()] == ["code.py"]
     assert (root / "src/package/code.py").read_text() == "newer code"
     assert (root / "models/kept").read_text() == "kept"
+
+
+def test_a_workspace_of_a_project_that_was_moved_reads_what_lies_there_now(
+    project: Workspace, tmp_path: Path
+) -> None:
+    made = profile.workspace(project, "smoke")
+    for old in (tmp_path / "gone", tmp_path):  # moved, and copied
+        (made.root / "data/raw").unlink()
+        (made.root / "data/raw").symlink_to(old)
+        profile.workspace(project, "smoke")
+        assert (made.root / "data/raw").resolve() == project.root / "data/raw"
 
 
 def test_where_profiles_run(project: Workspace, tmp_path: Path) -> None:
@@ -618,6 +713,9 @@ def test_every_stage_reads_what_dvc_yaml_says(done: Done) -> None:
         data = {dep for dep in one.deps if not dep.startswith(("src/", "examples/"))}
         used = set()
         for path in record.inputs:
+            if one.stage in workspace.READ_ALL:  # DVC watches the account of the run that made it
+                told = [place for place in workspace.metrics_of(path) if place in record.inputs]
+                path = told[0] if told else path
             around = [dep for dep in data if path == dep or Path(dep) in Path(path).parents]
             assert around, f"{one.name} reads {path}, which dvc.yaml does not say"
             used.update(around)
@@ -676,10 +774,11 @@ def test_every_run_has_the_name_of_its_dvc_stage_and_is_in_mlflow(done: Done) ->
 def test_metrics_say_the_same_as_the_record(done: Done) -> None:
     ws, pipeline = done
     for one in ran(pipeline):
-        (path,) = (out.def_path for out in one.outs if out.is_metric)
-        kept = json.loads((ws.root / path).read_text())
+        (path,) = (path for path in one.paths if path.startswith("reports/metrics/"))
+        (kept,) = json.loads((ws.root / path).read_text())
         record = record_of(ws, one)
-        assert kept == {"metrics": record.metrics, "history": record.history}
+        made = {p: md5 for p, md5 in record.outputs.items() if p.startswith(("data/", "models/"))}
+        assert kept == {"metrics": record.metrics, "outputs": made}
         assert record.metrics, one.name
         trains = one.stage in ("train_target", "train_dgn", "adversarial_train", "train_online")
         assert bool(record.history) == trains
@@ -1341,6 +1440,7 @@ def test_a_new_network_is_attacked_alone_and_a_new_set_costs_predictions(
     before = scored(ws)
     attacked.clear()
     load_set(ws, "test", "fgsm").save(ws.root / workspace.adversarial(DATASET, "test", "lrp"))
+    told_anew(ws, workspace.adversarial(DATASET, "test", "lrp"))
     assert call_main(ws.root, *EVALUATE) == 0
     assert attacked == []
     assert scored(ws)[workspace.results(DATASET)] != before[workspace.results(DATASET)]
@@ -1350,7 +1450,12 @@ def test_a_set_of_another_test_split_is_refused(
     copied: Done, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ws, _ = copied
-    load_set(ws, "train", "lrp").save(ws.root / workspace.adversarial(DATASET, "test", "lrp"))
+    path = workspace.adversarial(DATASET, "test", "lrp")
+    load_set(ws, "train", "lrp").save(ws.root / path)
+    assert call_main(ws.root, "evaluate", "--subject", DATASET) == 2
+    message = f"error: {path} is not what its run made: its hash is {dvc_md5(ws.root / path)}, and "
+    assert message in capsys.readouterr().err
+    told_anew(ws, path)
     assert call_main(ws.root, "evaluate", "--subject", DATASET) == 2
     message = "error: the adversarial set 'lrp' was made from another test split\n"
     assert capsys.readouterr().err.endswith(message)
@@ -1449,7 +1554,10 @@ def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
 
 
 def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
-    copied: Done, attacked: list[tuple[str, str]], capsys: pytest.CaptureFixture[str]
+    copied: Done,
+    attacked: list[tuple[str, str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No other network, set, DGN or train split is there; what is left out is said; nothing is made twice."""
     ws, _ = copied
@@ -1458,7 +1566,24 @@ def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
     for gone in ("models", "data/adversarial", workspace.split(DATASET, "train")):
         shutil.rmtree(ws.root / gone)
     words = ["evaluate", "--subject", DATASET, "--network"]
+    (ws.root / "a_file").write_text("keep")
+    for place in ("a_file", "a_file/below", "/proc/scores"):
+        assert call_main(ws.root, *words, "mine.safetensors", "--out", place) == 2
+        assert f"error: --out {place}: " in capsys.readouterr().err
+    assert not attacked
+
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path} cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deepcustom.stages.evaluate.replace_file", full)
+        assert call_main(ws.root, *words, "mine.safetensors") == 1
+    shown = capsys.readouterr()
+    assert "worst case (headline)" in shown.out
+    assert shown.err.endswith("results.csv cannot be written: No space left on device\n")
+    attacked.clear()
     assert call_main(ws.root, *words, "mine.safetensors") == 0
+    assert not attacked  # what was found is kept
     out = capsys.readouterr().out
     (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
     assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]
@@ -1499,6 +1624,7 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
     empty = load_set(ws, "train", "lrp").take(np.arange(0))
     for split in ("train", "test"):
         empty.save(ws.root / workspace.adversarial(DATASET, split, "lrp"))
+        told_anew(ws, workspace.adversarial(DATASET, split, "lrp"))
     code = call_main(ws.root, *pipeline.instances["adversarial_train@mnist-lrp"].words[1:])
     assert code == 2
     message = "error: the adversarial set 'lrp' is empty: there is nothing to train on\n"
@@ -1506,7 +1632,7 @@ def test_a_set_from_which_nothing_is_left_is_told_apart(
 
     keep_rows(ws.root, ("target", "lrp"), ("lrp", "fgsm"))
     for stage in ("train_dgn", "adversarial_train"):
-        for file in (ws.root / workspace.metrics_folder(DATASET, stage)).glob("[!l]*.json"):
+        for file in (ws.root / workspace.training_folder(DATASET) / stage).glob("[!l]*.csv"):
             file.unlink()
     evaluate, report = (pipeline.instances[f"{name}@mnist"] for name in ("evaluate", "report"))
     run_instance(ws, evaluate)
@@ -1580,6 +1706,9 @@ def test_what_was_attacked_once_is_not_attacked_again(two_processes: Workspace) 
     # A network's attacks are forgotten when its weights are others.
     target, nce = (ws.root / workspace.network(DATASET, name) for name in ("target", "nce"))
     shutil.copy(target, nce)
+    with pytest.raises(UserError, match=r"nce.safetensors is not what its run made: its hash is"):
+        remade(ws, {})
+    told_anew(ws, workspace.network(DATASET, "nce"))
     remade(ws, {})
     after = set(ws.scores(DATASET).rglob("*.safetensors"))
     assert len(after) == len(before)
@@ -1735,8 +1864,9 @@ def test_a_bank_that_is_told_the_label_goes_all_the_way(copied: Done) -> None:
     path = ws.root / workspace.bank(DATASET, "nce")
     dgn = ConditionalDGN.load(path, CONDITIONAL[DATASET], DATASET, 10, torch.device("cpu"))
     assert (dgn.loss, dgn.per_class) == ("nce", False)
-    history = json.loads((ws.root / workspace.metrics(DATASET, "train_dgn", "nce")).read_text())
-    assert "val_target_accuracy" in history["metrics"]
+    assert "val_target_accuracy" in measured(
+        ws.root / workspace.metrics(DATASET, "train_dgn", "nce")
+    )
     first = path.read_bytes()
     run_instance(ws, one)
     assert path.read_bytes() == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_a_store_beside_the_project_in_its_git_repository_is_inside(root: Path) 
         push(root)
 
 
+def test_a_repository_that_git_refuses_to_read_is_one_all_the_same(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(root, "../../store")
+    subprocess.run(["git", "init", "--quiet"], cwd=root.parent, check=True)
+    fake = tmp_path / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho 'fatal: detected dubious ownership' >&2\nexit 128\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=BIG):
+        push(root)
+
+
 @pytest.mark.parametrize("form", ["{}", "file://{}"])
 def test_an_absolute_path_or_a_link_leads_inside_too(root: Path, tmp_path: Path, form: str) -> None:
     (tmp_path / "link").symlink_to(root)
@@ -145,7 +160,7 @@ def test_images_that_dvc_keeps_go_with_the_models(root: Path, told: list[list[st
     configure(root, "s3://bucket/a")
     assert call_main(root, "push") == 0
     assert call_main(root, "pull") == 0
-    assert told == [[*PUSHED[0], images], ["pull", *PUSHED[0][1:], images]]
+    assert told == [[*PUSHED[0], images], ["pull", "--remote", "own"]]
     (root / images).write_text("outs: []\n")
     with pytest.raises(InputError, match=r"data/own/a\.dvc is not as `dvc add` writes it"):
         push(root)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -195,6 +197,23 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert goal.resolve().is_relative_to(ROOT), link
         if anchor and goal.suffix == ".md":
             assert anchor in anchors(goal.read_text()), link
+
+
+def test_a_clone_has_the_same_bytes_whatever_git_does_to_line_ends(tmp_path: Path) -> None:
+    """What DVC hashes: code, settings, tables; and what lies in the store."""
+    source = tmp_path / "source"
+    names = ["src/code.py", "params.yaml", "reports/results/mnist.csv", "dvc-store/files/md5/ab/cd"]
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"one\ntwo\r\n")
+    shutil.copy(ROOT / ".gitattributes", source)
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "core.autocrlf=true")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+        subprocess.run(["git", *identity, *words], cwd=source, check=True)
+    words = ["git", *identity, "clone", "-q", str(source), str(tmp_path / "clone")]
+    subprocess.run(words, check=True)
+    for name in names:
+        assert (tmp_path / "clone" / name).read_bytes() == b"one\ntwo\r\n"
 
 
 def test_the_readme_names_commands_and_links() -> None:

@@ -15,7 +15,13 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
-from deepcustom.base.errors import DeepCustomError, InputError, ParamsError, TrackingError
+from deepcustom.base.errors import (
+    DeepCustomError,
+    InputError,
+    OutputError,
+    ParamsError,
+    TrackingError,
+)
 from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.base.rows import row as row_of
 from deepcustom.cli.door import run_words
@@ -122,6 +128,19 @@ def test_only_test_sets_are_made_and_nothing_is_trained(ws: Workspace, told: Tol
     assert found == [row(90)]
     assert (compared.dataset, compared.equal, compared.alike) == ("mnist", 1, True)
     assert told == [ORDER, ["keep", *ORDER]]
+
+
+def test_numbers_are_shown_although_the_cache_is_full(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OutputError("DVC's cache cannot be written: OSError: No space left on device")
+
+    monkeypatch.setattr(dvc, "keep_outputs", full)
+    said: list[str] = []
+    found, _ = rescored(ws, said.append)
+    assert found == [row(90)]
+    assert said == ["warning: DVC's cache cannot be written: OSError: No space left on device"]
 
 
 def test_mlflow_gets_the_runs_of_all_stages_at_once(
@@ -365,6 +384,20 @@ def test_a_table_that_was_never_committed_is_named_first(ws: Workspace, told: To
     assert told == []
 
 
+def test_a_commit_that_git_does_not_show_is_not_called_empty(
+    ws: Workspace, told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    why = "dubious ownership in repository at '/p'"
+    fake = tmp_path / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "fatal: {why}" >&2\nexit 128\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with pytest.raises(InputError, match=f"{TABLE} is compared with, cannot be read: {why}$"):
+        rescored(ws)
+    assert told == []
+
+
 # DVC itself
 
 
@@ -409,6 +442,22 @@ def test_outputs_made_without_dvc_are_kept_where_they_are_those_of_the_lock(
     dvc.keep_outputs(real, ["two"])
     assert dvc.status(real)["two"] == [{"changed outs": {"two": "modified"}}]
     assert (real / "dvc.lock").read_bytes() == before
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(
+    real: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.output import Output
+
+    def full(*given: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Output, "save", full)
+    with pytest.raises(
+        OutputError, match=r"^DVC's cache cannot be written: OSError: .*No space"
+    ) as e:
+        dvc.keep_outputs(real, dvc.stage_names(real))
+    assert "\n" not in str(e.value)
 
 
 def test_dvc_waits_for_its_lock(real: Path, capfd: pytest.CaptureFixture[str]) -> None:

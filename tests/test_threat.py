@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.errors import InputError, ThreatModelError
 from deepcustom.data.arrays import images
 
 RADII = [0.3, 8 / 255, 0.0313, 1.0, 1e-3, 0.5, 0.1, 1 / 3, 1e-6, 1e-8]
@@ -35,6 +35,12 @@ def test_uint8_pixels_become_the_same_floats_as_in_numpy():
     assert every_pixel().numpy().tobytes() == expected.tobytes()
     for value, pixel in zip(PIXELS.ravel(), every_pixel().flatten(), strict=True):
         assert pixel.numpy() == np.float32(value) / np.float32(255)
+
+
+@pytest.mark.parametrize("eps", [8, 1.01, -0.1, float("nan")])
+def test_a_radius_that_no_ball_of_pixels_has_is_refused(eps):
+    with pytest.raises(InputError, match=f"eps is {eps}, want 0 to 1"):
+        ThreatModel(eps)
 
 
 @pytest.mark.parametrize("eps", RADII)

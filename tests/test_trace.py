@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import DatasetSpec, SplitFacts, load_spec, save_spec
 from deepcustom.data.sources import source_names
 from deepcustom.evaluation.results import Result, write_csv
-from deepcustom.pipeline import workspace
+from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.code import code_digest
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.trace import view as lineage_view
@@ -425,6 +427,113 @@ def test_code_of_an_unknown_commit_or_a_changed_tree_is_not_vouched_for(project:
         found = {(where, link.name): link.verdict for where, link in links}
         assert found["train_target@mnist", "code"] == "absent"
         assert found["prepare@mnist", "code"] == "ok"
+
+
+def no_git(monkeypatch: pytest.MonkeyPatch, folder: Path, why: str) -> None:
+    """A ``git`` that fails, as it does in a folder of another user."""
+    fake = folder / "bin/git"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\necho "fatal: {why}" >&2\nexit 128\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+
+
+DUBIOUS = (
+    "detected dubious ownership in repository at '/project'\nTo add an exception for this directory, call:\n"
+    "\n\tgit config --global --add safe.directory /project"
+)
+REMEDY = "git config --global --add safe.directory /project"
+
+
+def test_a_repository_of_another_user_is_no_repository_without_the_commit(
+    project: Project,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    no_git(monkeypatch, tmp_path_factory.mktemp("path"), DUBIOUS)
+    links = trace(project.ws, TARGET, project.ws.root).all_links()
+    said = {link.detail for _, link in links if link.name == "code"}
+    begins = f"commit {project.commit[:7]}: git cannot be read: "
+    assert all(one.startswith(begins) for one in said)
+    assert all(one.endswith(REMEDY) for one in said)
+    monkeypatch.chdir(project.ws.root)
+    call_main(project.ws.root, "trace", TARGET)
+    assert (
+        capsys.readouterr().err == f"warning: no commit is compared: {' '.join(DUBIOUS.split())}\n"
+    )
+
+
+def test_a_commit_that_a_shallow_clone_lacks_is_said_to_be_fetched(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    project.keep()
+    top = provenance.repository(project.ws.root)
+    copy = tmp_path_factory.mktemp("clone") / "copy"
+    git(copy.parent, "clone", "-q", "--depth", "1", f"file://{top}", str(copy))
+    shutil.copytree(
+        project.ws.root,
+        copy / project.ws.root.relative_to(str(top)),
+        dirs_exist_ok=True,
+        ignore=lambda *_: [".git"],
+    )
+    here = copy / project.ws.root.relative_to(str(top))
+    links = trace(Workspace(here), TARGET, here).all_links()
+    said = {link.detail for _, link in links if link.name == "code"}
+    assert said == {
+        f"commit {project.commit[:7]}: this is a shallow clone: `git fetch --unshallow` fetches the rest"
+    }
+
+
+def test_without_a_repository_that_is_said(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    here = tmp_path_factory.mktemp("copied") / "project"
+    shutil.copytree(project.ws.root, here, ignore=lambda *_: [".git"])
+    links = trace(Workspace(here), TARGET, here).all_links()
+    said = {link.detail for _, link in links if link.name == "code"}
+    assert said == {f"commit {project.commit[:7]}: the project lies in no git repository"}
+
+
+def test_what_only_an_earlier_lock_could_tell_is_not_called_broken(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dvc commit` took over today's code; the lock of the commit that brought the run said what ran."""
+    project.keep()
+    entry = project.lock["train_target@mnist"]
+    entry["params"]["params.yaml"]["train_target.mnist"]["given"] = 9
+    for dep in entry["deps"]:
+        if dep["path"] == CODE:
+            dep["md5"] = "c" * 32
+    project.save_lock()
+    assert not project.broken(TARGET)
+    no_git(monkeypatch, tmp_path_factory.mktemp("path"), DUBIOUS)
+    found = trace(project.ws, TARGET, project.ws.root)
+    assert not found.broken()
+    details = [
+        link.detail for _, link in found.all_links() if link.name in ("params", "code that ran")
+    ]
+    assert len([one for one in details if one.endswith(REMEDY)]) == 2
+    entry["deps"][0]["md5"] = "d" * 32  # other images: no commit could mend that
+    project.save_lock()
+    assert project.broken(TARGET)
+
+
+def test_links_of_dvc_s_cache_and_folders_elsewhere_lead_back(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere, root = tmp_path_factory.mktemp("cache"), project.ws.root
+    (root / TARGET).rename(elsewhere / "d41d8cd9")
+    (root / TARGET).symlink_to(elsewhere / "d41d8cd9")
+    (root / "data").rename(elsewhere / "data")
+    (root / "data").symlink_to(elsewhere / "data")
+    link = elsewhere / "project"
+    link.symlink_to(root)
+    for what in (TARGET, f"./{TARGET}", str(root / TARGET), str(link / TARGET), f"{SET}/x.npy"):
+        found = trace(project.ws, what, root)
+        assert found.file.path == (SET if "data" in what else TARGET)
+        assert not found.broken()
+    assert not project.broken()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,7 +40,7 @@ def test_run_shows_what_the_file_says(root, capfd):
     run_id = send(folder, root)
     run = client(root).get_run(run_id)
     begin = int(STARTED.timestamp() * 1000)
-    assert (run.info.run_name, run.info.status) == ("train_dgn@mnist-lrp", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("train_dgn@mnist-lrp bold-tit", "FINISHED")
     assert (run.info.start_time, run.info.end_time) == (begin, begin + 12_500)
     params = {"optimizer.lr": "0.1", "optimizer.name": "adam", "sizes": "[1, 2]", "note": "null"}
     assert run.data.params == params
@@ -298,8 +299,11 @@ def test_taken_ports_are_passed_over(tmp_path):
             serve_ui(tmp_path, port=port)
 
 
-def test_served_page_takes_runs_and_ends_on_request(root, monkeypatch):
+def test_served_page_takes_runs_and_ends_on_request(tmp_path, empty_store, monkeypatch):
     """Starts the server, sends a run through it by HTTP, and ends it as Ctrl-C does."""
+    root = tmp_path / "feature%2Flogin #1?"
+    root.mkdir()
+    shutil.copy(empty_store, root / "mlflow.db")
     code = "import sys; from pathlib import Path; from deepcustom.tracking.ui import serve_ui;"
     code += "serve_ui(Path(sys.argv[1]), say=lambda line: print(line, flush=True))"
     process = subprocess.Popen(

@@ -188,7 +188,7 @@ def test_sets_and_networks_are_inputs_of_the_evaluation(root):
     sync(root / "runs", root)
     inputs = client(root).get_run(send(folder, root)).inputs
     sets = {
-        (one.dataset.name, one.dataset.digest, json.loads(one.dataset.source)["uri"])
+        (one.dataset.name, one.dataset.digest, json.loads(one.dataset.source)["path"])
         for one in inputs.dataset_inputs
     }
     assert sets == {

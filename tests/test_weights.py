@@ -50,6 +50,31 @@ def test_tensors_and_metadata_come_back(path):
         assert torch.equal(found[name], tensor)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "says"),
+    [
+        ("0.weight", torch.int8, "0.weight holds torch.int8, expected torch.float32"),
+        ("1.num_batches_tracked", torch.float32, "holds torch.float32, expected torch.int64"),
+    ],
+)
+def test_whole_numbers_are_no_weights_and_others_no_counts(path, name, dtype, says):
+    """Weights of 8 bits come with a scale that a class of plain layers does not know."""
+    tensors = small().state_dict()
+    save_tensors(path, {**tensors, name: tensors[name].to(dtype)}, {})
+    with pytest.raises(InputError, match=says):
+        load_network(path, small())
+
+
+def test_weights_in_eight_bits_of_floating_point_are_read(path):
+    tensors = {
+        k: t.to(torch.float8_e4m3fn) if "0." in k else t for k, t in small().state_dict().items()
+    }
+    save_tensors(path, tensors, {})
+    net = small()
+    load_network(path, net)
+    assert torch.equal(net[0].weight, tensors["0.weight"].float())
+
+
 def test_same_input_same_bytes(tmp_path):
     tensors = {"b": torch.arange(4.0), "a": torch.arange(6).view(2, 3)}
     first, second = tmp_path / "first", tmp_path / "second"
@@ -151,10 +176,23 @@ def test_files_are_plain_safetensors(path):
     assert set(load_file(path)) == set(small().state_dict())
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_that_names_the_file_and_the_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = partial_of(tmp_path / "nce.safetensors")
-    place.symlink_to("/dev/full")
+    save_tensors(tmp_path / "mine.safetensors", {"weight": torch.ones(2)}, {})
+    before = (tmp_path / "mine.safetensors").read_bytes()
+
+    def full(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:5])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"mine.safetensors cannot be written: No space left"):
+        save_tensors(tmp_path / "mine.safetensors", {"weight": torch.zeros(2)}, {})
+    assert (tmp_path / "mine.safetensors").read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.safetensors"]
     with pytest.raises(OutputError) as caught:
         save_tensors(place, {"weight": torch.zeros(2)}, {})
     why = "No space left on device"

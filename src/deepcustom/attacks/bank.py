@@ -32,8 +32,11 @@ def propose(net: nn.Module, x: Tensor, output: Output, threat: ThreatModel) -> T
 
     Returns:
         Images like ``x`` in [0, 1].
+
+    Raises:
+        InputError: the generator gives another shape.
     """
-    s: Tensor = net(x).float()
+    s = threat.fits(net(x).float(), x)
     return s if output == "image" else threat.spread(s, x)
 
 

@@ -59,8 +59,11 @@ def perturbed(generator: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -
 
     Returns:
         What :meth:`~deepcustom.attacks.threat.ThreatModel.spread` makes of s.
+
+    Raises:
+        InputError: the generator gives another shape.
     """
-    return threat.spread(generator(x, y), x)
+    return threat.spread(threat.fits(generator(x, y), x), x)
 
 
 def _exact(tensor: Tensor) -> Tensor:

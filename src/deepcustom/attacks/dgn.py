@@ -46,8 +46,12 @@ class DGN(ABC):
             (N, C, H, W) float32 on ``x``'s device, inside the threat model.
 
         Raises:
-            InputError: a label is not a class, or there are not as many labels as images.
+            InputError: the images have another form or range; a label is not a class, or there are not as
+                many labels as images.
         """
+        _check_images(x)
+        if labels.is_floating_point() or labels.is_complex():
+            raise InputError(f"labels are {labels.dtype}, want whole numbers (N,)")
         if labels.shape != (len(x),):
             raise InputError(f"{len(x)} images need as many labels, found {tuple(labels.shape)}")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
@@ -60,6 +64,17 @@ class DGN(ABC):
         self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:
         """As :meth:`generate`, for labels that were checked."""
+
+
+def _check_images(x: Tensor) -> None:
+    if x.dim() != 4 or not x.is_floating_point():
+        raise InputError(
+            f"images are {x.dtype} of shape {tuple(x.shape)}, want floating point (N, C, H, W) in [0, 1]"
+        )
+    if x.numel():
+        low, high = (float(value) for value in x.aminmax())
+        if not (low >= 0 and high <= 1):  # so that nan fails as well
+            raise InputError(f"images have values from {low:.3g} to {high:.3g}, want [0, 1]")
 
 
 def read_dgn(path: Path, kind: str, dataset: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -72,7 +72,8 @@ class DGNAttack(EvasionAttack):  # type: ignore[misc]  # ART has no types
             (N, C, H, W) float32, inside the threat model.
 
         Raises:
-            InputError: ``y`` has another shape, is not whole numbers, or names a class without a DGN.
+            InputError: ``y`` has another shape, is not whole numbers, or names a class without a DGN; or
+                ``x`` has another shape, or values outside [0, 1].
         """
         given = self.estimator.predict(x) if y is None else np.asarray(y)
         images = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
@@ -96,6 +97,8 @@ def _indices(labels: np.ndarray, num_classes: int) -> np.ndarray:
     ART's own ``check_and_transform_label_format`` takes the argmax over a second axis of any length, so
     labels for another number of classes would pass.
     """
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all():
+        raise InputError(f"labels must be finite numbers, found {labels.dtype}")
     if labels.ndim == 2 and labels.shape[1] == num_classes > 1:
         labels = labels.argmax(axis=1)
     if labels.ndim == 2 and labels.shape[1] == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.base.errors import ThreatModelError
+from deepcustom.base.errors import InputError, ThreatModelError
 from deepcustom.base.settings import ThreatParams
 
 # A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
@@ -21,12 +21,34 @@ class ThreatModel:
     """L-infinity ball of radius ``eps`` around each image, and pixels in [0, 1].
 
     Attributes:
-        eps: radius in units of the pixel range, in (0, 1].
+        eps: radius in units of the pixel range, 0 to 1.
         clip: whether the ball applies; [0, 1] always does.
     """
 
     eps: float
     clip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a radius that no ball of pixels in [0, 1] has, such as 8 in place of 8/255.
+
+        Raises:
+            InputError: it is below 0 or above 1, or not a number.
+        """
+        if not 0 <= self.eps <= 1:
+            raise InputError(f"eps is {self.eps}, want 0 to 1, in units of the pixel range [0, 1]")
+
+    def fits(self, s: Tensor, x: Tensor) -> Tensor:
+        """A generator's output ``s``, after a check that it has the shape of the images ``x``.
+
+        Raises:
+            InputError: it has another, which might spread over the images without a word.
+        """
+        if s.shape != x.shape:
+            found, wanted = tuple(s.shape), tuple(x.shape)
+            raise InputError(
+                f"the generator gives {found} for images {wanted}, want the images' shape"
+            )
+        return s
 
     def spread(self, s: Tensor, x: Tensor) -> Tensor:
         """The images that a generator of perturbations proposes; differentiable.

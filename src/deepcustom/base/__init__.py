@@ -2,10 +2,12 @@
 
 FOR_OTHERS = {
     "errors": "what can go wrong, a class for each kind of mistake",
+    "experiment": "which project an experiment's folder is a copy of",
     "files": "writing beside, then renaming",
     "hashes": "hashes as DVC counts them",
     "image_settings": "the models of rows of prepare",
     "names": "package.module:Class",
+    "once": "YAML and JSON in which no key stands twice",
     "params": "reading and checking settings",
     "progress": "saying how far long work is",
     "rows": "the layout of params.yaml",

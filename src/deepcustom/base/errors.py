@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class DeepCustomError(Exception):
@@ -57,3 +57,14 @@ class ThreatModelError(DeepCustomError):
 
 class TrackingError(DeepCustomError):
     """The tracking server could not be reached; the data that were to be sent stay on disk."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error of somebody else's code in one line, and whole: its remedy often stands at the end."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"

@@ -14,11 +14,14 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from deepcustom.base.errors import InputError, OutputError
 
 STALE_SECONDS = 24 * 3600.0
 """A leftover whose process cannot be checked is removed after this long without a change."""
@@ -28,6 +31,7 @@ _NAME = re.compile(
 )
 _COUNT = itertools.count()
 _TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -43,19 +47,93 @@ def beside(path: Path) -> Iterator[Path]:
     Yields:
         An unused path beside ``path``, to write to. If the context raises, what was written there is
         removed, and ``path`` stays as it was.
+
+    Raises:
+        OutputError: it cannot be written, for example because the disk is full.
     """
     partial = partial_of(path)
     try:
-        yield partial
-        settle(partial, path)
+        with naming(path, partial):
+            yield partial
+            settle(partial, path)
     finally:
         remove(partial)
 
 
+@contextmanager
+def naming(path: Path, place: Path) -> Iterator[None]:
+    """A context in which ``path`` is written at ``place``: what the system refuses is told in one line.
+
+    The system names no file where a disk is full.
+
+    Raises:
+        OutputError: ``place``, or something below it, cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = refused(path, place, error)
+        if found is None:
+            raise
+        raise found from error
+
+
+def refused(path: Path, place: Path, error: OSError) -> OutputError | None:
+    """``error`` as one line that names ``path``, if it comes of writing ``place``; else None."""
+    if error.filename is None:
+        ours = error.errno in _NO_ROOM
+    else:
+        ours = Path(os.fsdecode(error.filename)).is_relative_to(place)
+    shown = Path(*(final_of(Path(part)) for part in path.parts))
+    return OutputError(f"{shown} cannot be written: {error.strerror or error}") if ours else None
+
+
+def named(path: Path) -> Path:
+    """A path in full, whose last part is the name that the user knows: links are not followed.
+
+    A cache or a hub keeps a file under another name, without a suffix, and puts a link in its place.
+    """
+    return Path(os.path.normpath(path.absolute()))
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Refuse a folder in which nothing can be written, before hours of work go into what is to lie there.
+
+    Args:
+        folder: it need not exist yet; nothing is made.
+        what: what to call it, such as ``--out``.
+
+    Raises:
+        InputError: in one line: it is a file, or cannot be made, or nothing can be written there.
+    """
+    there = folder
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        how = "is a file" if there.exists() else "is a link to nothing"
+        raise InputError(f"{what} {folder}: {there} {how}, want a folder")
+    try:
+        with tempfile.TemporaryFile(dir=there) as probe:
+            probe.write(b"x")
+            probe.flush()
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{what} {folder}: nothing can be written in {there}: {why}") from None
+
+
 def partial_of(path: Path) -> Path:
-    """A path beside ``path`` for this call alone; leftovers of ended processes are removed first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(path)
+    """A path beside ``path`` for this call alone; leftovers of ended processes are removed first.
+
+    Raises:
+        OutputError: the folder of ``path`` cannot be made or read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{path} cannot be written: {error.filename} is no folder") from error
+    except PermissionError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
     who = f"{_machine()}-{os.getpid()}-{next(_COUNT)}"
     return path.with_name(f".{path.name}.{who}.partial")
 

@@ -7,15 +7,28 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from deepcustom.base.errors import InputError
+
 
 def dvc_md5(path: Path) -> str:
     """The hash that DVC gives a file or a folder; files in ``__pycache__`` are left out.
 
     Returns:
         32 hexadecimal digits; for a folder, those of its sorted list of files, followed by ``.dir``.
+
+    Raises:
+        InputError: a link in the folder leads to another folder: DVC leaves out what lies there, and would
+            see no change of it.
     """
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file() and not _kept(file)]
+        below = list(path.rglob("*"))
+        linked = next((one for one in below if one.is_symlink() and one.is_dir()), None)
+        if linked is not None:
+            raise InputError(
+                f"{linked} is a link to a folder, and DVC would see no change of what lies there: put the "
+                "files themselves here, or link to the whole folder where the project names it"
+            )
+        files = [file for file in below if file.is_file() and not _kept(file)]
         return listing_md5({file.relative_to(path).as_posix(): file_md5(file) for file in files})
     return file_md5(path)
 

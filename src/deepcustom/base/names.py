@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deepcustom.base.errors import UserError
+from deepcustom.base.errors import UserError, one_line
 
 
 def load_object(name: str, what: str, error: type[UserError]) -> Any:
@@ -31,7 +31,7 @@ def load_object(name: str, what: str, error: type[UserError]) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as problem:  # the user's own file may raise anything
-        why = " ".join(f"{type(problem).__name__}: {problem}".split())
+        why = one_line(problem)
         raise error(f"{what} {name!r}: importing {module_name!r} failed: {why}") from problem
     if not hasattr(module, object_name):
         own = [key for key, one in vars(module).items() if _is_of(one, module_name)]

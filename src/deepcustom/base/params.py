@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from deepcustom.base.errors import ParamsError
+from deepcustom.base.once import read_yaml
 
 
 class Params(BaseModel):
@@ -40,6 +41,9 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+
+SHOWN = 3
+"""So many faults of a row are told at once."""
 
 _FRACTION = re.compile(r" *([0-9]+(?:\.[0-9]+)?) */ *([0-9]+(?:\.[0-9]+)?) *")
 
@@ -87,7 +91,7 @@ def read_params(path: Path) -> dict[str, Any]:
         ParamsError: the file is missing or is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = read_yaml(path.read_bytes())
     except FileNotFoundError:
         raise ParamsError(f"{path} is missing: run this from the project's top folder") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -147,8 +151,9 @@ def validate(model: type[P], values: Any, where: str) -> P:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_in_words(model, error.errors(), where)[:3])
-        raise ParamsError(f"params.yaml: {faults}") from None
+        faults = _in_words(model, error.errors(), where)
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise ParamsError(f"params.yaml: {'; '.join(faults[:SHOWN])}{more}") from None
 
 
 def _in_words(model: type[Params], faults: Sequence[Any], where: str) -> list[str]:

@@ -80,6 +80,13 @@ class NetworkParams(ArchitectureParams):
     std: tuple[float, ...] = ()
     layers: tuple[str, ...] = ()
 
+    @field_validator("mean")
+    @classmethod
+    def _of_images(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 <= value <= 1 for value in values):
+            raise ValueError("should lie in the range [0, 1] of the images")
+        return values
+
     @model_validator(mode="after")
     def _a_pair(self) -> NetworkParams:
         if len(self.mean) != len(self.std) or any(value <= 0 for value in self.std):
@@ -298,6 +305,10 @@ class CurveParams(Params):
         return values
 
 
+TAKEN = {"clean", "all", "apgd-ce", "apgd-t"}
+"""Names that the tables give themselves beside those of attacks by FGSM and PGD."""
+
+
 class EvaluateParams(Params):
     """How the networks of a subject are attacked.
 
@@ -318,6 +329,8 @@ class EvaluateParams(Params):
     def _pgd_is_there(cls, attacks: dict[str, AttackParams]) -> dict[str, AttackParams]:
         if "pgd" not in attacks or attacks["pgd"].method != "pgd":
             raise ValueError("should have a pgd of method pgd")
+        if taken := sorted({*attacks} & TAKEN):
+            raise ValueError(f"should not name an attack {taken[0]}: the tables use that name")
         return attacks
 
     @field_validator("surrogate")

@@ -197,8 +197,12 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
     from deepcustom.base.rows import overlay
 
     found: dict[str, Any] = {}
+    seen: set[str] = set()
     for word in given or []:
         key, equals, text = word.partition("=")
+        if key in seen:
+            raise InputError(f"--set {word!r}: {key} is set twice")
+        seen.add(key)
         if not (all(key.split(".")) and equals and word.isprintable()):
             raise InputError(f"--set {word!r}: want KEY=VALUE, such as training.epochs=5")
         value = _value(f"--set {word!r}", text)

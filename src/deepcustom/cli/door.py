@@ -13,10 +13,13 @@ import typer
 
 from deepcustom import stages
 from deepcustom.base.errors import DeepCustomError, InputError, TrackingError, UnknownNameError
+from deepcustom.base.files import check_writable, replace_file
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
 from deepcustom.cli.evaluate import evaluate
+from deepcustom.cli.experiment import experiment
+from deepcustom.cli.following import followed
 from deepcustom.cli.init import init
 from deepcustom.pipeline.workspace import SPLITS
 
@@ -72,7 +75,8 @@ def prepare(dataset: Dataset) -> None:
     """Fetch and verify a data set; carve train, val and test."""
     from deepcustom.stages import prepare as stage
 
-    stage.run(_here(), dataset)
+    with followed(stage.__name__, dataset) as ws:
+        stage.run(ws, dataset)
 
 
 @app.command("train_target", rich_help_panel=STAGES)
@@ -80,7 +84,8 @@ def train_target(subject: Subject) -> None:
     """Train the network under attack."""
     from deepcustom.stages import train_target as stage
 
-    stage.run(_here(), subject)
+    with followed(stage.__name__, subject) as ws:
+        stage.run(ws, subject)
 
 
 @app.command("relevance", rich_help_panel=STAGES)
@@ -88,7 +93,8 @@ def relevance(subject: Subject) -> None:
     """Find each class's most relevant pixels (LRP, or gradients)."""
     from deepcustom.stages import relevance as stage
 
-    stage.run(_here(), subject)
+    with followed(stage.__name__, subject) as ws:
+        stage.run(ws, subject)
 
 
 @app.command("suspiciousness", rich_help_panel=STAGES)
@@ -96,7 +102,8 @@ def suspiciousness(subject: Subject) -> None:
     """Find each class's most suspicious units (hit spectra)."""
     from deepcustom.stages import suspiciousness as stage
 
-    stage.run(_here(), subject)
+    with followed(stage.__name__, subject) as ws:
+        stage.run(ws, subject)
 
 
 @app.command("train_dgn", rich_help_panel=STAGES)
@@ -104,7 +111,8 @@ def train_dgn(subject: Subject, bank: Bank) -> None:
     """Train one bank of DGNs: a generator per class, or one that is told the label."""
     from deepcustom.stages import train_dgn as stage
 
-    stage.run(_here(), subject, bank)
+    with followed(stage.__name__, subject, bank) as ws:
+        stage.run(ws, subject, bank)
 
 
 @app.command("generate", rich_help_panel=STAGES)
@@ -112,7 +120,8 @@ def generate(subject: Subject, bank: Bank, split: Split) -> None:
     """Make an adversarial set with a bank of DGNs."""
     from deepcustom.stages import generate as stage
 
-    stage.run(_here(), subject, bank, split)
+    with followed(stage.__name__, subject, bank, split) as ws:
+        stage.run(ws, subject, bank, split)
 
 
 @app.command("attack", rich_help_panel=STAGES)
@@ -120,7 +129,8 @@ def attack(subject: Subject, attack: Attack, split: Split) -> None:
     """Make an adversarial set with ART's FGSM or PGD."""
     from deepcustom.stages import attack as stage
 
-    stage.run(_here(), subject, attack, split)
+    with followed(stage.__name__, subject, attack, split) as ws:
+        stage.run(ws, subject, attack, split)
 
 
 @app.command("adversarial_train", rich_help_panel=STAGES)
@@ -130,7 +140,8 @@ def adversarial_train(subject: Subject, network: Network) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     from deepcustom.stages import adversarial_train as stage
 
-    stage.run(_here(), subject, network)
+    with followed(stage.__name__, subject, network) as ws:
+        stage.run(ws, subject, network)
 
 
 @app.command("train_online", rich_help_panel=STAGES)
@@ -138,7 +149,8 @@ def train_online(subject: Subject, network: Network) -> None:
     """Train a robust network and a generator against each other."""
     from deepcustom.stages import train_online as stage
 
-    stage.run(_here(), subject, network)
+    with followed(stage.__name__, subject, network) as ws:
+        stage.run(ws, subject, network)
 
 
 app.command("evaluate", rich_help_panel=STAGES)(evaluate)
@@ -149,7 +161,8 @@ def report(subject: Subject) -> None:
     """Write the page and its figures."""
     from deepcustom.stages import report as stage
 
-    stage.run(_here(), subject)
+    with followed(stage.__name__, subject) as ws:
+        stage.run(ws, subject)
 
 
 app.command("init", rich_help_panel=HELPERS)(init)
@@ -188,9 +201,24 @@ def results(
     if not files:
         raise InputError("no results in reports/results: `deepcustom repro evaluate` makes them")
     found = [result for file in files for result in read_csv(file)]
+    filled = fill_tables(_text_of(into), found) if into else ""
     print_tables(found, hardened_networks(read_params(root / "params.yaml")))
     if into:
-        into.write_text(fill_tables(into.read_text(), found))
+        replace_file(into.resolve(), filled.encode())
+
+
+def _text_of(into: Path) -> str:
+    """The file whose tables are brought up to date, before anything is printed.
+
+    Raises:
+        InputError: it cannot be read, or its folder not be written.
+    """
+    check_writable(into.resolve().parent, "--into: the folder")
+    try:
+        return into.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"--into {into}: cannot be read: {why}") from None
 
 
 def run_words(words: Sequence[str]) -> None:
@@ -248,13 +276,16 @@ def trace(
     """Show where a number or file comes from, back to the raw data; verify every hash."""
     from rich.console import Console
 
+    from deepcustom.pipeline import provenance
     from deepcustom.pipeline.trace import view as lineage_view
     from deepcustom.pipeline.trace.walk import trace as walk
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking.store import run_ids
 
-    root = _folder(profile, folder)
-    found = walk(Workspace(root), what, _here().root)
+    root, project = _folder(profile, folder), provenance.checkout(_here().root)
+    if why := provenance.trouble(project):
+        print(f"warning: no commit is compared: {why}", file=sys.stderr)
+    found = walk(Workspace(root), what, project)
     try:
         known = run_ids(root, found.run_keys())
     except TrackingError as error:
@@ -315,6 +346,12 @@ def sync(profile: Profile = "default", folder: Folder = None) -> None:
     sent = send_missing(root / "reports/runs", root)
     for run in sent:
         print(f"{run.name}  {run.run_id}  {'sent' if run.new else 'there already'}")
+    absent = [path for run in sent for path in run.absent]
+    if absent:
+        print(
+            f"MLflow cannot load {len(absent)} networks, such as {absent[0]}, whose files are not here: "
+            "`deepcustom pull` and this command again mend it"
+        )
     print(f"{sum(run.new for run in sent)} sent, {sum(not run.new for run in sent)} there already")
 
 
@@ -353,7 +390,7 @@ def main() -> None:
     words: list[str] = []
     try:
         words = _renewed(sys.argv[1:])
-        with heartbeat(" ".join(["deepcustom", *words])):
+        with heartbeat(" ".join(["deepcustom", *words])), experiment(Path.cwd()):
             app(words)
     except DeepCustomError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepcustom.base.errors import InputError
+from deepcustom.cli.following import followed
 
 if TYPE_CHECKING:
     from deepcustom.evaluation.own_network import OwnFile
@@ -115,7 +116,8 @@ def _in_project(
     elif out is not None:
         raise InputError("--out goes with --network or --n")
     else:
-        stage.run(Workspace.here(), subject)
+        with followed(stage.__name__, subject) as ws:
+            stage.run(ws, subject)
 
 
 def _alone(
@@ -137,10 +139,10 @@ def _alone(
         raise InputError(
             f"--network {brought.path}: its name names no folder: want another, or --out"
         )
-    folder = out or Path("scores") / brought.path.stem
-    found, dataset = score_alone(brought, images, eps, folder=folder, size=size, n=n)
-    print_scores(found, dataset, {})
-    print(f"saved in {folder}")
+    found = score_alone(brought, images, eps, out=out, size=size, n=n)
+    print_scores(found.scores, found.dataset, {})
+    found.save()
+    print(f"saved in {found.folder}")
 
 
 def _numbers(option: str, text: str) -> list[float]:

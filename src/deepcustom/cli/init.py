@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import named
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.start.images import Images
@@ -65,7 +66,7 @@ def init(
     refuse_occupied(folder)
     images, dataset = _source(images, dataset)
     found = _found(images, dataset)
-    called = _name(name or dataset or (images.resolve().stem if images else ""))
+    called = _name(name or dataset or (named(images).stem if images else ""))
     classes, brought = _network(network, dataset)
     answers = _answers(called, images, dataset, classes, _eps(eps, dataset), epochs, size, found)
     text = params_text(answers, found)
@@ -199,10 +200,11 @@ def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
         f"the first run will take roughly {_in_words(whole)}: an estimate from a few steps of training"
     )
     if laid.git == "staged":
+        print(f"git committed nothing: {laid.why}")
         print(
-            "git committed nothing: `git config user.name NAME` and `git config user.email ADDRESS`"
+            "if it does not know you: `git config user.name NAME` and `git config user.email ADDRESS` "
+            'there; then `git commit -m "A new project"`'
         )
-        print('there, if git does not know you, then `git commit -m "A new project"`')
     if laid.git == "inside":
         print(f"it is a part of the git repository around it: `git add {folder}`, and commit")
     if laid.git == "missing":

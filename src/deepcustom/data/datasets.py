@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_vali
 from pydantic.dataclasses import dataclass
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.once import read_json
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=1)]
@@ -81,7 +82,10 @@ def load_spec(path: Path) -> DatasetSpec:
         InputError: in one line: there is no such file, or it does not describe a data set.
     """
     try:
-        return _SPEC.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        found = _SPEC.validate_json(content)
+        read_json(content)  # which refuses a key that stands twice
+        return found
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except ValidationError as error:
@@ -89,3 +93,5 @@ def load_spec(path: Path) -> DatasetSpec:
         where = "".join(f"{part}: " for part in fault["loc"])
         problem = " ".join(f"{where}{fault['msg'].removeprefix('Value error, ')}".split())
         raise InputError(f"{path} does not describe a data set: {problem}") from error
+    except ValueError as error:
+        raise InputError(f"{path} does not describe a data set: {error}") from error

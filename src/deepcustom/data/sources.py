@@ -234,7 +234,7 @@ def _npm_problem(stderr: str) -> str:
     """The lines that npm itself marks as errors, without its warnings; if there are none, its last line."""
     lines = stderr.splitlines()
     errors = [line for line in lines if line.lower().startswith("npm err")]
-    return _one_line(" ".join(errors[:3] or lines[-1:]))[:300]
+    return _one_line(" ".join(errors or lines[-1:]))
 
 
 def _one_line(text: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import named
 from deepcustom.base.progress import silent
 from deepcustom.data.arrays import Array
 from deepcustom.data.own.array_files import find_in_arrays
@@ -51,7 +52,7 @@ def read_test_images(path: Path, size: tuple[int, int] | None, place: Path) -> T
         raise InputError(f"--images {path}: there is no such file or folder")
     if not (path.is_dir() or path.suffix in (".npz", ".parquet")):
         raise InputError(f"--images {path}: want {FORMS}")
-    found = _find(path.resolve())
+    found = _find(named(path))
     if found.halves:
         found = replace(found, items=_tests_of(found))
     parts, classes = gather(found, Form(size, None), place, silent, every_class=False)

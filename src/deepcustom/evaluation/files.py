@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.once import read_json
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.statistics import PairedTest
@@ -32,7 +33,7 @@ def read_checks(path: Path) -> list[Check]:
         InputError: the file is missing, or does not hold checks.
     """
     try:
-        rows = json.loads(path.read_text())["checks"]
+        rows = read_json(path.read_bytes())["checks"]
         found = [Check(**{**row, "figures": _figures(row["figures"])}) for row in rows]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: cannot read checks: {error}") from error
@@ -75,24 +76,50 @@ def read_points(path: Path) -> list[tuple[str, Point]]:
         InputError: the file is missing or malformed.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        rows = _rows(path, ["network", *(field.name for field in fields(Point))])
         return [(row["network"], _point(row)) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot read curves: {error}") from error
 
 
-def _point(row: dict[Any, Any]) -> Point:
-    if None in row or None in row.values():
-        raise ValueError(f"a line has more or fewer cells than the head: {list(row.values())}")
+def _rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """The lines of a CSV file with these columns, in this order."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+        head = list(reader.fieldnames or [])
+    if head and head != list(names):
+        raise ValueError(f"the columns are {','.join(head)}: want {','.join(names)}")
+    for row in rows:
+        if None in row or None in row.values():
+            found = list(row.values())
+            raise ValueError(f"a line has more or fewer cells than the head: {found}")
+    return rows
+
+
+def _point(row: Mapping[str, str]) -> Point:
     return Point(
         row["curve"],
-        float(row["eps"]),
-        int(row["steps"]),
-        float(row["accuracy"] or "nan"),
+        _share("eps", row["eps"]),
+        _count("steps", row["steps"]),
+        _share("accuracy", row["accuracy"] or "nan"),
         float(row["loss"] or "nan"),
-        float(row["risen"] or "nan"),
+        _share("risen", row["risen"] or "nan"),
     )
+
+
+def _share(name: str, text: str) -> float:
+    value = float(text)
+    if value < 0 or value > 1:  # nan stands for what was not measured
+        raise ValueError(f"{name} is {text}: want a number from 0 to 1")
+    return value
+
+
+def _count(name: str, text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError(f"{name} is {text}: want a whole number, 0 or more")
+    return value
 
 
 def read_pairs(path: Path) -> list[PairedTest]:
@@ -102,16 +129,21 @@ def read_pairs(path: Path) -> list[PairedTest]:
         InputError: the file is missing or malformed.
     """
     try:
-        with path.open(newline="") as file:
-            return [
-                PairedTest(
-                    row["first"],
-                    row["second"],
-                    int(row["only_first"]),
-                    int(row["only_second"]),
-                    float(row["p"]),
-                )
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = [_pair(row) for row in _rows(path, [field.name for field in fields(PairedTest)])]
+        known = [(one.first, one.second) for one in found]
+        again = next((one for one in known if known.count(one) > 1), None)
+        if again:
+            raise ValueError(f"{again[0]} and {again[1]} are compared twice")
+        return found
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot read paired tests: {error}") from error
+
+
+def _pair(row: Mapping[str, str]) -> PairedTest:
+    return PairedTest(
+        row["first"],
+        row["second"],
+        _count("only_first", row["only_first"]),
+        _count("only_second", row["only_second"]),
+        _share("p", row["p"]),
+    )

@@ -17,7 +17,7 @@ from deepcustom.data.datasets import DatasetSpec
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import build
 from deepcustom.training.nets.exported import load_exported
-from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.foreign import Foreign, check_normalisation
 from deepcustom.training.weights import has_weights, load_weights
 
 
@@ -66,9 +66,7 @@ def load_own(
     """
     net = read_own(path, default, architecture)
     if mean or std:
-        channels = spec.shape[0]
-        if len(mean) != channels or len(std) != channels or min(std) <= 0:
-            raise InputError(f"--mean and --std: want {channels} numbers each, std above 0")
+        check_normalisation(mean, std, spec.shape[0], "--mean and --std")
         net = Foreign(net, mean=mean, std=std)
     return compute.place(net).eval().requires_grad_(False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -10,10 +11,12 @@ from typing import NoReturn
 from torch import nn
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import check_writable, named
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.names import load_object
 from deepcustom.data.to_score import read_test_images
 from deepcustom.evaluation.own_network import OwnFile, own_source, read_own
+from deepcustom.evaluation.scored_files import free_folder
 from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
@@ -31,32 +34,53 @@ from deepcustom.library.starting import SEED, radius
 from deepcustom.library.trying import at_least, classes_of
 from deepcustom.training.compute import Compute
 
-KEPT = "attacks"
-"""The folder, beside the tables, of finished attacks."""
+SCORES = Path("scores")
+"""Where scores go by default, in a folder for each network."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What :func:`score_alone` found.
+
+    Attributes:
+        scores: the scores.
+        dataset: what tables call the images.
+        folder: where they are to be written.
+    """
+
+    scores: Scores
+    dataset: str
+    folder: Path
+
+    def save(self) -> None:
+        """Write tables, checks and curves."""
+        write(self.scores, self.folder)
 
 
 def score_alone(
-    brought: OwnFile, images: Path, eps: str, *, folder: Path, size: int | None, n: int | None
-) -> tuple[Scores, str]:
-    """Score a network on test images by every protocol that needs nothing else, and write what is found.
+    brought: OwnFile, images: Path, eps: str, *, out: Path | None, size: int | None, n: int | None
+) -> Alone:
+    """Score a network on test images by every protocol that needs nothing else.
 
     Args:
         brought: the network.
         images: a folder, ``.npz`` or parquet; if it has a test part, that part counts.
         eps: radius of the ball, as text.
-        folder: where tables, checks and curves go, and where finished attacks are kept meanwhile.
+        out: where tables, checks and curves are to go, and where finished attacks are kept meanwhile; None:
+            a folder below ``scores`` that is called as the network and holds no other scores.
         size: pixels a side that images are brought to; None: they have one size already.
         n: how many images are attacked; None: 500, or all if there are fewer.
 
-    Returns:
-        What was found, and what tables call the images.
-
     Raises:
-        InputError: in one line: the network, the images or ``eps`` cannot be used.
+        InputError: in one line: the network, the images, ``eps`` or ``out`` cannot be used.
     """
     value = radius(eps, "--eps")
     if not brought.path.is_file():
         raise InputError(f"{brought.path} is missing")
+    dataset = re.sub(r"[^\w.-]+", "_", named(images).stem)
+    md5 = dvc_md5(brought.path)
+    folder = out or free_folder(SCORES / brought.path.stem, dataset, md5, value)
+    check_writable(folder, "--out" if out else "the folder")
     if brought.architecture is None and brought.path.suffix == ".safetensors":
         _nothing(brought)  # before all images are read, and so is the next
     if brought.architecture is not None:
@@ -71,15 +95,13 @@ def score_alone(
                 f"{images} has {len(names)} classes, and {brought.path} gives {classes} logits"
             )
         labels = names or tuple(map(str, range(classes)))
-        dataset = re.sub(r"[^\w.-]+", "_", images.resolve().stem)
         question = Question(data, labels, value, Attackers(), n, {}, SEED, dataset)
         source = own_source(brought.architecture, brought.mean, brought.std)
-        network = Network(brought.path.stem, dvc_md5(brought.path), net, source)
+        network = Network(brought.path.stem, md5, net, source)
         with dice_kept():
             inputs = tried_first(question.inputs(network, compute))
-            found = score(inputs, kept.store(folder / KEPT, inputs.own or network, compute))
-    write(found, folder)
-    return found, dataset
+            found = score(inputs, kept.store(folder, inputs.own or network, compute))
+    return Alone(found, dataset, folder)
 
 
 def _loaded(

@@ -108,6 +108,8 @@ def attack(
         images, labels = data.on(compute)
         shown = min(BATCH, len(labels))
         if isinstance(method, DGNs):
+            if method.classes != classes:
+                raise InputError(f"the DGNs have {method.classes} classes, and net gives {classes}")
             whole = usable(whole, data, classes, compute, sizes=[shown])
             x_adv = by_dgns(method, images, labels, threat, compute)
             right, still = (gets_right(predict(whole, one), labels) for one in (images, x_adv))

@@ -39,7 +39,7 @@ from deepcustom.library.given import (
     pair,
     plainly,
 )
-from deepcustom.library.kept import checkpoint, sources
+from deepcustom.library.kept import check_keep, checkpoint, sources
 from deepcustom.library.starting import (
     CONDITIONAL,
     GENERATOR,
@@ -108,6 +108,7 @@ def train_bank(
     Raises:
         InputError, LossError, UnknownNameError: in one line: something that was handed over cannot be used.
     """
+    check_keep(keep)
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     whole = classifier(as_module(net), data.shape, mean, std)
     with dice_kept(), borrowed(whole, compute), plainly():
@@ -167,8 +168,10 @@ def load_bank(
         labels = load_tensors(place)[0].get("label.weight", torch.empty(0))
         told = Architecture(CONDITIONAL, facts={"shape": shape})
         return ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
-    each = Architecture(GENERATOR, facts={"shape": shape})
-    return DGNBank.load(place, each, DATASET, int(about.get("classes", 0)), compute.device)
+    each, classes = Architecture(GENERATOR, facts={"shape": shape}), about.get("classes")
+    if not isinstance(classes, int):
+        raise InputError(f"{place} does not say how many DGNs it holds")
+    return DGNBank.load(place, each, DATASET, classes, compute.device)
 
 
 def _params(

@@ -94,6 +94,7 @@ def evaluate(
     Raises:
         InputError: in one line: the network, images, labels, ``eps`` or a setting cannot be used.
     """
+    kept.check_keep(keep)
     data, compute = gathered(x, y), compute_on(device)
     others = _named(against, name)
     with ExitStack() as stack:

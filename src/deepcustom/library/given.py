@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError, one_line
 from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams
 from deepcustom.data.arrays import Array, Split, label_dtype, labels
@@ -21,7 +21,7 @@ from deepcustom.library.starting import COMPUTE
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.exported import Exported
-from deepcustom.training.nets.foreign import Foreign
+from deepcustom.training.nets.foreign import Foreign, check_normalisation
 from deepcustom.training.rows import LabelledImages
 from deepcustom.training.weights import has_weights
 
@@ -30,6 +30,8 @@ Images = Tensor | Array | DataLoader[Any] | Dataset[Any]
 Labels = Tensor | Array | Sequence[int]
 Pair = tuple[Images, Labels] | DataLoader[Any] | Dataset[Any]
 """Images with their labels."""
+MOST = 65535
+"""The largest label: labels are kept in two bytes at most."""
 _LOADED = 500  # images of a data set that are read at a time
 
 
@@ -89,6 +91,8 @@ def gathered(x: Images, y: Labels | None = None, name: str = "x") -> Gathered:
         )
     if truth.min() < 0:
         raise InputError(f"labels of {name}: {truth.min()} is below 0")
+    if truth.max() > MOST:
+        raise InputError(f"labels of {name} go up to {truth.max()}, want at most {MOST}")
     return Gathered(images, truth.astype(np.int64))
 
 
@@ -157,7 +161,7 @@ def _batches(loader: Iterable[Any], name: str) -> Iterator[Any]:
 
 def reason(error: Exception) -> str:
     """An error of something that was handed over, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return one_line(error)
 
 
 def _array(values: Any, name: str) -> Array:
@@ -243,8 +247,8 @@ def classifier(
     mean, std = _numbers(mean, "mean"), _numbers(std, "std")
     if isinstance(net, Classifier) and not (mean or std):
         return net
-    if (mean or std) and (len(mean) != shape[0] or len(std) != shape[0] or min(std) <= 0):
-        raise InputError(f"mean and std: want {shape[0]} numbers each, std above 0")
+    if mean or std:
+        check_normalisation(mean, std, shape[0], "mean and std")
     return Foreign(net, mean=mean, std=std)
 
 

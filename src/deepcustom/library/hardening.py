@@ -38,7 +38,7 @@ from deepcustom.library.given import (
     plainly,
     reason,
 )
-from deepcustom.library.kept import checkpoint
+from deepcustom.library.kept import check_keep, checkpoint
 from deepcustom.library.starting import CONDITIONAL, SEED, Start, radius
 from deepcustom.library.trying import at_least, classes_of, trainable
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
@@ -117,6 +117,7 @@ def harden(
         raise InputError(f"way {way} {'needs a bank' if bank is None else 'takes no bank'}")
     if bank is not None and not isinstance(bank, DGNBank | ConditionalDGN):
         raise InputError("bank: want DGNs, as train_bank makes them")
+    check_keep(keep)
     data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
     mine = _copied(as_module(net))
     place = next((weight.device for weight in mine.parameters()), torch.device("cpu"))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import deepcustom
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN
+from deepcustom.base.files import check_writable
 from deepcustom.evaluation.score_store import ScoreStore
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.victim import Counted
@@ -30,6 +31,8 @@ from deepcustom.training.compute import Compute
 ROOMS = ("base", "data", "training", "attacks", "hardening", "evaluation", "library")
 """Where the code lies that makes numbers."""
 PACKAGES = ("torch", "numpy", "adversarial-robustness-toolbox", "pyautoattack", "captum")
+ATTACKS, TRAINING = "attacks", "training"
+"""What folders of finished attacks, and of the epochs of a training, are called."""
 FIRST = 8  # images that a network is known by
 DIGITS = 12  # of a hash, in the name of a run
 
@@ -44,16 +47,27 @@ def basis(compute: Compute) -> dict[str, Any]:
     }
 
 
+def check_keep(keep: str | Path | None) -> None:
+    """Refuse a folder for finished work that cannot be written, before any work is done.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if keep is not None:
+        check_writable(Path(keep), "keep")
+
+
 def store(keep: str | Path | None, network: Network, compute: Compute) -> ScoreStore:
     """Where finished attacks are kept: each network has a run of its own, so that none removes another's.
 
+    They lie in a folder of their own below ``keep``, where the store may remove what no run needs any more.
     Networks of one name are told apart by their weights and by what they do.
     """
     if keep is None:
         return ScoreStore()
     own = hashlib.sha256(f"{network.md5} {network.source}".encode()).hexdigest()[:DIGITS]
     name = re.sub(r"[^\w.-]+", "_", network.name)
-    return ScoreStore(Path(keep), basis(compute), f"{name}-{own}")
+    return ScoreStore(Path(keep) / ATTACKS, basis(compute), f"{name}-{own}")
 
 
 def checkpoint(
@@ -64,6 +78,8 @@ def checkpoint(
     *data: Gathered,
 ) -> Checkpoint:
     """Where a training keeps finished epochs: it goes on only with the same settings, images and network.
+
+    They lie in a folder of their own below ``keep``, which is removed when the training has ended.
 
     Args:
         keep: the folder; None: nowhere.
@@ -76,9 +92,8 @@ def checkpoint(
         return NOWHERE
     network = [weights_md5(net), _behaviour(net, data[0], compute)]
     about = [basis(compute), what, network, [data_md5(one) for one in data]]
-    return Checkpoint(
-        Path(keep), hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    )
+    fingerprint = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return Checkpoint(Path(keep) / f"{TRAINING}-{fingerprint[:DIGITS]}", fingerprint)
 
 
 def known(name: str, net: nn.Module, data: Gathered, compute: Compute) -> Network:

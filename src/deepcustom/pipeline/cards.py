@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from torch.nn import Module
 
@@ -23,6 +21,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import architecture, fresh_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
+from deepcustom.tracking.record import measured
 from deepcustom.training.nets.base import build, parameter_count
 
 STUDYS = (
@@ -142,7 +141,7 @@ def _model(stage: StageRun, kind: str, name: str, title: str, path: str, paramet
 def _counts(stage: StageRun) -> dict[str, int]:
     """How many images train, val and test have."""
     path = stage.read(workspace.metrics(stage.row.dataset, "prepare"))
-    found: dict[str, Any] = json.loads(path.read_text())["metrics"]
+    found = measured(path)
     return {name: int(found[f"{name}_images"]) for name in ("train", "val", "test")}
 
 

@@ -40,10 +40,12 @@ from deepcustom.base.settings import (
 )
 from deepcustom.data.datasets import load_spec
 from deepcustom.data.sources import find_source, source_names
+from deepcustom.evaluation.results import unclipped
 from deepcustom.hardening.online import OnlineSettings
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check_files import check_files, must_be
+from deepcustom.pipeline.outputs import outputs
 from deepcustom.pipeline.own_nets import must_be_seen
 from deepcustom.pipeline.workspace import OWN_NETS
 from deepcustom.training.nets.base import Conditional
@@ -79,6 +81,7 @@ def check(root: Path, tree: Mapping[str, Any]) -> None:
             _check_place(one, subjects)
     for subject in subjects:
         _check_names(tree, subject)
+    _check_places(tree)
     with contextlib.chdir(root):
         for name, given in subjects.items():
             _check_networks(name, given)
@@ -196,11 +199,38 @@ def _check_names(tree: Mapping[str, Any], subject: str) -> None:
         adaptive = one.settings.get("adaptive")
         if isinstance(adaptive, Mapping) and "bank" in adaptive:
             _there(one, "adaptive.bank", adaptive["bank"], banks)
+    # The tables call a set that leaves the ball so.
+    for name in made:
+        if unclipped(name) in made:
+            raise ParamsError(
+                f"params.yaml: {subject} may have no adversarial set called {unclipped(name)}: the tables "
+                f"call {name} so, if its images leave the ball"
+            )
     # The tables use these two names themselves.
     if "target" in {*robust, *online} or "clean" in made:
         raise ParamsError(
             f"params.yaml: {subject} may have no network called target and no adversarial set called clean"
         )
+
+
+def _check_places(tree: Mapping[str, Any]) -> None:
+    """Check that no two rows write the same file, nor two that some file systems take for the same."""
+    taken: dict[str, Row] = {}
+    for stage in LAYOUTS:
+        for one in rows(tree, stage):
+            for path in outputs(one):
+                other = taken.setdefault(path.casefold(), one)
+                if other is not one:
+                    alike = other.name != one.name and other.name.casefold() == one.name.casefold()
+                    why = (
+                        ", where a file system takes capital letters for small ones"
+                        if alike
+                        else ""
+                    )
+                    raise ParamsError(
+                        f"params.yaml: {one.place} and {other.place} would write the same file, {path}{why}: "
+                        "choose another name"
+                    )
 
 
 def _there(one: Row, key: str, name: Any, allowed: Collection[str]) -> None:

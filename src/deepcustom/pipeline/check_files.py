@@ -14,7 +14,7 @@ from deepcustom.base.params import section, validate
 from deepcustom.base.rows import HARDENING, LAYOUTS, Row, adversarial_sets, rows
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
-from deepcustom.pipeline.code import OWN, PREFIX, closure, closure_of, loaded_package
+from deepcustom.pipeline.code import OWN, PREFIX, below, closure, closure_of, loaded_package
 from deepcustom.pipeline.code_lock import LOCK, has_sources, may_run
 from deepcustom.pipeline.starts import check_start
 from deepcustom.pipeline.template import own_code
@@ -192,17 +192,17 @@ def stand_ins(root: Path, one: Row, wanted: str) -> tuple[str, ...]:
 
 def _path(root: Path, thing: type) -> str:
     """The file of a class, as a path relative to the project."""
-    file = Path(inspect.getfile(thing)).resolve()
+    file = Path(inspect.getfile(thing))
     package = loaded_package().resolve()
-    if file.is_relative_to(package):
-        return PREFIX + file.relative_to(package).as_posix()
-    try:
-        return file.relative_to(root.resolve()).as_posix()
-    except ValueError:
+    if file.resolve().is_relative_to(package):
+        return PREFIX + file.resolve().relative_to(package).as_posix()
+    path = below(file, root)
+    if path is None:
         raise ParamsError(
             f"params.yaml: {thing.__module__}:{thing.__qualname__} lies outside the project, where DVC does "
             f"not see it: {file.name}"
-        ) from None
+        )
+    return path.as_posix()
 
 
 def must_be(one: Row, key: str, wanted: str, reason: str) -> None:

@@ -29,6 +29,7 @@ CUT: Mapping[str, str] = {
     FACE: "a face says what lives in its room and runs nothing: a test holds it to that",
     "cli": "hands the words of the command line on to a stage",
     "base.errors": "says in one line what is wrong",
+    "base.experiment": "says which project an experiment's folder is a copy of",
     "base.settings": "refuses what is misspelt or out of range; it has no default, and changes no setting",
     "base.image_settings": "as base.settings, for rows of prepare",
     "base.files": "gives what was written its name; which bytes they are, others decide",
@@ -164,6 +165,16 @@ def is_code(path: str, stage: str) -> bool:
 def loaded_package() -> Path:
     """The folder that Python loaded this package from."""
     return Path(deepcustom.__file__).parent
+
+
+def below(file: Path, root: Path) -> Path | None:
+    """A file's path in the project, as Python found it there or where links lead; None if it is outside.
+
+    A folder of code may be a link, as ``own/losses`` that several projects share: DVC hashes what lies there.
+    """
+    top = root.resolve()
+    places = [top / file, top / file.resolve()]
+    return next((one.relative_to(top) for one in places if one.is_relative_to(top)), None)
 
 
 @dataclass(frozen=True)

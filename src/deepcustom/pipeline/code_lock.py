@@ -12,6 +12,7 @@ import yaml
 import deepcustom
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_yaml
 from deepcustom.pipeline.code import (
     PREFIX,
     closure,
@@ -109,7 +110,7 @@ def read_code_lock(root: Path) -> CodeLock:
 def parse_lock(content: bytes) -> CodeLock | None:
     """Parse the bytes of a lock; None if they are something else."""
     try:
-        tree: Any = yaml.safe_load(content)
+        tree: Any = read_yaml(content)
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
     stages = tree.get("stages") if isinstance(tree, dict) else None

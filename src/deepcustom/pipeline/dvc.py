@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from deepcustom.base.errors import DeepCustomError, InputError
+from deepcustom.base.errors import DeepCustomError, InputError, OutputError, one_line
+from deepcustom.base.once import OnceLoader
 from deepcustom.base.progress import hushed
 
 
@@ -135,18 +136,29 @@ def keep_outputs(root: Path, stages: Iterable[str]) -> None:
     """Put what ``stages`` made into DVC's cache, where it is what ``dvc.lock`` says; change nothing else.
 
     ``dvc commit`` does this too, but writes ``dvc.lock`` anew for every stage, which takes 4 s each.
+
+    Raises:
+        OutputError: the cache cannot be written; DVC then makes the rest again when it needs it.
     """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    with chdir(root), Repo() as repo:  # DVC looks for names from the current folder
-        for name in stages:
-            for stage in repo.stage.collect(name):
-                for out in stage.outs:
-                    locked = out.hash_info
-                    if out.use_cache and out.exists:
-                        out.save()
-                        if out.hash_info == locked:
-                            out.commit()
+    try:
+        with chdir(root), Repo() as repo:  # DVC looks for names from the current folder
+            for name in stages:
+                for stage in repo.stage.collect(name):
+                    _keep(stage.outs)
+    except (DvcException, OSError) as error:
+        raise OutputError(f"DVC's cache cannot be written: {one_line(error)}") from error
+
+
+def _keep(outs: Iterable[Any]) -> None:
+    for out in outs:
+        locked = out.hash_info
+        if out.use_cache and out.exists:
+            out.save()
+            if out.hash_info == locked:
+                out.commit()
 
 
 def _is_locked(path: Path) -> bool:
@@ -169,7 +181,7 @@ def read_lock(root: Path) -> dict[str, Any]:
     """
     path = root / "dvc.lock"
     try:
-        lock = read_value(path.read_text()) if path.is_file() else {}
+        lock = read_value(path.read_bytes()) if path.is_file() else {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"dvc.lock is not readable: {reason}") from None
@@ -189,7 +201,7 @@ def parse_stages(content: bytes | None) -> dict[str, Any]:
     return stages if isinstance(stages, dict) else {}
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(OnceLoader):
     """Reads 1e-06 as a number. DVC writes YAML 1.2, where it is one; PyYAML alone would read text."""
 
 
@@ -204,7 +216,7 @@ def read_value(text: str | bytes) -> Any:
     """Parse YAML as DVC does, with 1e-06 as a number.
 
     Raises:
-        yaml.YAMLError: the text is not YAML.
+        yaml.YAMLError: the text is not YAML, or a key stands twice.
     """
     loader = _Loader(text)
     try:

@@ -12,6 +12,7 @@ from deepcustom.pipeline.code import (
     NAME,
     OWN,
     PREFIX,
+    below,
     closure,
     code_digest,
     cut,
@@ -152,7 +153,7 @@ class RunningCode:
 
     def _unseen(self) -> Iterator[str]:
         """The files that Python loaded since the start and that DVC does not hash for this stage."""
-        root, package = self._root.resolve(), loaded_package().resolve()
+        package = loaded_package().resolve()
         seen = set(self._package_files())
         if not has_sources(self._root):
             seen |= {PREFIX + path for path in may_run(self._stage)}
@@ -164,8 +165,9 @@ class RunningCode:
                 path = file.relative_to(package).as_posix()
                 if PREFIX + path not in seen and not cut(path, self._stage):
                     yield PREFIX + path
-            elif file.is_relative_to(root) and not _installed(file, root):
-                own = file.relative_to(root)
+                continue
+            own = below(Path(str(sys.modules[name].__file__)), self._root)
+            if own and not _installed(own, self._root.resolve()):
                 named = any(one.as_posix() in self._more for one in (own, *own.parents))
                 if not named and not runs_nothing(file):
                     yield own.as_posix()
@@ -202,11 +204,11 @@ def _place(file: Path, path: str) -> Path:
     return file.parent
 
 
-def _installed(file: Path, root: Path) -> bool:
-    """Whether a file below ``root`` belongs to a Python environment that lies below ``root`` too."""
+def _installed(path: Path, root: Path) -> bool:
+    """Whether a ``path`` below ``root`` belongs to a Python environment that lies below ``root`` too."""
     prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    inside = any(p.is_relative_to(root) and file.is_relative_to(p) for p in prefixes)
-    return inside or bool({*INSTALLED} & set(file.relative_to(root).parts))
+    inside = any(p.is_relative_to(root) and (root / path).is_relative_to(p) for p in prefixes)
+    return inside or bool({*INSTALLED} & set(path.parts))
 
 
 def _first(paths: Iterable[str]) -> str:

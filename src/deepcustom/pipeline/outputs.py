@@ -7,26 +7,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.base.files import replace_file
-from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, Row, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, Row, rows
 from deepcustom.pipeline import workspace
+from deepcustom.tracking.record import TRAINING
 
 MARKER = ".gitignore"
 """An empty file of this name keeps a folder in git; DVC's hash of the folder leaves it out."""
 
-READ_WHOLE = {
-    "evaluate": ("data/adversarial/{}/test", "models/dgn/{}", "models/robust/{}"),
-    "report": (
-        "reports/metrics/{}/train_dgn",
-        "reports/metrics/{}/adversarial_train",
-        "reports/metrics/{}/train_online",
-    ),
-}
-"""Stage → the folders of a subject that it reads as a whole; a test compares them with the template."""
+READ_WHOLE = tuple(
+    f"reports/metrics/{{}}/{stage}"
+    for stage in ("train_dgn", "generate", "attack", "adversarial_train", "train_online")
+)
+"""The folders of a subject that evaluate and report read as a whole; a test compares with the template."""
 
 
 def whole_folders(subject: str) -> list[str]:
     """The folders of a subject that some stage reads as a whole."""
-    return [form.format(subject) for forms in READ_WHOLE.values() for form in forms]
+    return [form.format(subject) for form in READ_WHOLE]
 
 
 def outputs(one: Row) -> list[str]:
@@ -51,9 +48,11 @@ def outputs(one: Row) -> list[str]:
         made += [workspace.bank(subject, name)] if stage == "train_online" else []
     elif stage == "evaluate":
         kinds = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
-        made = [kind(subject) for kind in kinds]
+        made = [*(kind(subject) for kind in kinds), workspace.headline(subject)]
     else:
         made = [f(subject) for f in (workspace.page, workspace.figures, workspace.cards)]
+    if stage in TRAINING:
+        made.append(workspace.training(subject, stage, *names))
     return [*made, metrics]
 
 
@@ -71,9 +70,8 @@ def keep_folders(root: Path, tree: Mapping[str, Any]) -> None:
         for one in rows(tree, stage)
         for path in outputs(one)
     }
-    for stage, forms in READ_WHOLE.items():
-        for one in rows(tree, stage) if stage in stages else ():
-            for folder in (form.format(one.subject) for form in forms):
-                path = root / folder
-                if folder not in made and not (path.is_dir() and any(path.iterdir())):
-                    replace_file(path / MARKER, b"")
+    for subject in tree.get(SUBJECTS, {}):
+        for folder in whole_folders(subject):
+            path = root / folder
+            if folder not in made and not (path.is_dir() and any(path.iterdir())):
+                replace_file(path / MARKER, b"")

@@ -2,7 +2,7 @@
 
 ``default`` is ``params.yaml`` in the project's folder. Any other profile is a file in ``profiles/`` that
 is laid over ``params.yaml`` and may remove rows and subjects. It runs in a workspace with its own params,
-models, data and DVC cache, so that it never touches the results of the default profile.
+models, data, DVC cache and git repository, so that it never touches the results of the default profile.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from deepcustom.base.errors import (
     InputError,
     UnknownNameError,
 )
-from deepcustom.base.files import remove
+from deepcustom.base.files import remove, replace_file
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import HARDENING, LAYOUTS, START, SUBJECTS, overlay, rows
+from deepcustom.pipeline import repository
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
-from deepcustom.pipeline.provenance import CHECKOUT
+from deepcustom.pipeline.provenance import ORIGIN, note_origin
+from deepcustom.pipeline.template import CHARTS_HERE
 from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace, producer
 
-COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore")
+COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore", CHARTS_HERE)
 """What a workspace has a copy of, where the project has it."""
 
 
@@ -97,11 +99,12 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         folder: where; by default the project itself for ``default``, else ``workspaces/<profile>``.
 
     Returns:
-        A workspace with the profile's params and a copy of the code as it now stands.
+        A workspace with the profile's params and a copy of the code as it now stands, committed in a git
+        repository of its own.
 
     Raises:
         UnknownNameError, ParamsError: as :func:`settings` and :func:`deepcustom.pipeline.check.check`.
-        InputError: the folder holds something else, which a workspace would overwrite.
+        InputError: the folder holds something else, which a workspace would overwrite; or git failed.
     """
     tree = settings(ws, profile)
     check(ws.root, tree)
@@ -111,15 +114,17 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         return ws
     _refuse_foreign(ws, root)
     root.mkdir(parents=True, exist_ok=True)
-    if not (root / ".dvc").exists():
-        run_dvc(root, ["init", "--quiet", "--no-scm"])
+    repository.begin(root)
     for name in COPIED:
         _copy(ws.root / name, root / name)
-    (root / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+    note_origin(root, ws.root)
+    replace_file(root / "params.yaml", yaml.safe_dump(tree, sort_keys=False).encode())
     keep_folders(root, tree)
     (ws.root / RAW).mkdir(parents=True, exist_ok=True)
-    for path in (RAW, *brought(tree)):
+    shared = (RAW, *brought(tree))
+    for path in shared:
         _share(ws.root / path, root / path)
+    repository.commit(root, f"The profile {profile}", shared)
     return Workspace(root)
 
 
@@ -132,7 +137,9 @@ def brought(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _share(source: Path, link: Path) -> None:
-    """Let a workspace read what no stage changes."""
+    """Let a workspace read what no stage changes; a link to where the project lay before is made anew."""
+    if link.is_symlink() and link.resolve() != source.resolve():
+        link.unlink()
     if source.exists() and not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source, target_is_directory=source.is_dir())
@@ -148,8 +155,8 @@ def _refuse_foreign(ws: Workspace, root: Path) -> None:
         raise InputError(f"{root} lies in the project's code: name a folder elsewhere")
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return
-    project = any((root / name).exists() for name in (".git", "profiles"))
-    if project or not (root / ".dvc").is_dir():
+    repository_of_another = (root / ".git").exists() and not (root / ORIGIN).is_file()
+    if repository_of_another or (root / "profiles").exists() or not (root / ".dvc").is_dir():
         raise InputError(f"{root} holds something else: name a new folder or a workspace")
 
 
@@ -169,9 +176,15 @@ def _left_out(folder: str, names: list[str]) -> set[str]:
 
 
 def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:
-    """``dvc repro`` in a workspace of ``project``, with that workspace's code; returns its exit code."""
-    own: dict[str, str] = {}
-    if ws.root != project.root:
-        paths = [str(ws.root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        own = {"PYTHONPATH": os.pathsep.join(paths), CHECKOUT: str(project.root)}
-    return run_dvc(ws.root, ["repro", *targets], check=False, env=own)
+    """``dvc repro`` in a workspace of ``project``, with that workspace's code; returns its exit code.
+
+    The workspace's repository gets a commit of the results, from which experiments can begin.
+    """
+    if ws.root == project.root:
+        return run_dvc(ws.root, ["repro", *targets], check=False)
+    paths = [str(ws.root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(paths)}
+    code = run_dvc(ws.root, ["repro", *targets], check=False, env=own)
+    if code == 0:
+        repository.commit(ws.root, "Results")
+    return code

@@ -1,4 +1,4 @@
-"""Pushes trained models to a DVC remote, but no large ones into a store that git keeps; and pulls them."""
+"""Pushes models and analyses to a DVC remote, but nothing large into a store that git keeps; and pulls."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from deepcustom.pipeline import dvc, provenance
 from deepcustom.pipeline.workspace import OWN_IMAGES
 from deepcustom.tracking.record import TRAINING
 
+PUBLISHED = (*TRAINING, "relevance", "suspiciousness")
+"""The stages whose outputs DVC keeps copies of."""
 LARGEST = 10_000_000
 """The most bytes of a model, or of all images together, that go into a store inside the project."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A model as ``dvc.lock`` names it, or images as ``dvc add`` does.
+    """A model or an analysis as ``dvc.lock`` names it, or images as ``dvc add`` does.
 
     Attributes:
         path: where it lies, relative to the project.
@@ -34,7 +36,7 @@ class Published:
 
 
 def push(root: Path, remote: str | None = None) -> int:
-    """Push the models that ``dvc.lock`` names, and the user's own images where DVC keeps them.
+    """Push models and analyses that ``dvc.lock`` names, and the user's own images where DVC keeps them.
 
     Args:
         root: the project.
@@ -56,7 +58,7 @@ def push(root: Path, remote: str | None = None) -> int:
 
 
 def pull(root: Path, remote: str | None = None) -> int:
-    """Fetch the models that ``dvc.lock`` names, and the user's own images where DVC keeps them.
+    """Fetch models and analyses that ``dvc.lock`` names, and the user's own images where DVC keeps them.
 
     Args:
         root: the project.
@@ -68,13 +70,13 @@ def pull(root: Path, remote: str | None = None) -> int:
     Raises:
         InputError: there are no models, or no such remote.
     """
-    stages = _trained(root)[1]
+    _trained(root)
     name = dvc.remote(root, remote)[0]
-    return dvc.run_dvc(root, ["pull", "--remote", name, *stages, *_added(root)], check=False)
+    return dvc.run_dvc(root, ["pull", "--remote", name], check=False)
 
 
 def _trained(root: Path) -> tuple[list[Published], list[str]]:
-    """The models of ``dvc.lock``, and the stages that train them.
+    """Models and analyses of ``dvc.lock``, and the stages that make them.
 
     Raises:
         InputError: there are none.
@@ -83,13 +85,13 @@ def _trained(root: Path) -> tuple[list[Published], list[str]]:
     lock = {
         name: entry
         for name, entry in dvc.read_lock(root).items()
-        if name in there and name.split("@")[0] in TRAINING
+        if name in there and name.split("@")[0] in PUBLISHED
     }
     models = list(_models(lock))
-    if not models:
+    if not any(one.path.startswith("models/") for one in models):
         raise InputError("dvc.lock names no models: `dvc repro` trains them")
     trained = {stage.split("@")[0] for stage in lock}
-    return models, [stage for stage in TRAINING if stage in trained]
+    return models, [stage for stage in PUBLISHED if stage in trained]
 
 
 def _added(root: Path) -> dict[str, Published]:
@@ -112,7 +114,7 @@ def _added(root: Path) -> dict[str, Published]:
 def _models(lock: Mapping[str, Any]) -> Iterator[Published]:
     for entry in lock.values():
         for out in entry.get("outs", []):
-            if out["path"].startswith("models/"):
+            if out["path"].startswith(("models/", "data/analysis/")):
                 yield Published(out["path"], out["md5"], int(out["size"]))
 
 
@@ -137,7 +139,7 @@ def _inside(root: Path, url: str) -> Path | None:
     if "://" in local:
         return None
     store = (root / local).resolve()
-    around = [root.resolve(), *filter(None, [provenance.repository(root)])]
+    around = [root.resolve(), *provenance.repositories(root)]
     return store if any(store.is_relative_to(folder) for folder in around) else None
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepcustom.base.errors import DeepCustomError, InputError, TrackingError
+from deepcustom.base.errors import DeepCustomError, InputError, OutputError, TrackingError
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
@@ -73,7 +73,10 @@ def rescore(
     stages = {name: lock[name]["cmd"] for name in scoring_stages(lock)}
     with dvc.kept_out(ws.root):
         found = remake(ws, stages, names, run)
-        dvc.keep_outputs(ws.root, stages)
+        try:
+            dvc.keep_outputs(ws.root, stages)
+        except OutputError as error:  # what was measured is to be shown all the same
+            say(f"warning: {error}")
     _send(ws, begun)
     compared = [compare(committed[name], found[name], name) for name in names]
     return [result for results in found.values() for result in results], compared
@@ -196,6 +199,8 @@ def _option(entry: Mapping[str, Any], name: str) -> str | None:
 def _committed(ws: Workspace, dataset: str) -> list[Result]:
     path = workspace.results(dataset)
     content = provenance.file_at(ws.root, "HEAD", f"./{path}")
+    if content is None and (why := provenance.trouble(ws.root)):
+        raise InputError(f"the last commit, which {path} is compared with, cannot be read: {why}")
     if content is None:
         raise InputError(f"the last commit has no {path} to compare with")
     rows = parse_csv(content, f"{path} of the last commit")

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
 from deepcustom.base.errors import InputError, TrackingError
-from deepcustom.base.files import beside, partial_of, remove, settle
+from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
 from deepcustom.pipeline import provenance, workspace
+from deepcustom.pipeline.histories import history_csv
 from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RunRecord
+from deepcustom.tracking.record import TRAINING, RunRecord, account_json, outputs_told
 from deepcustom.tracking.store import send
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class StageRun:
         self._used["seed"] = base
         self.seed = derive_seed(base, self.stage, self.row.name)
         seed_everything(self.seed)
-        self._git = provenance.git_state(provenance.checkout(self.ws.root))
+        self._git = self._commit()
         return self
 
     def __exit__(
@@ -94,9 +95,30 @@ class StageRun:
         try:
             if kind is None and self._writes:
                 self._finish()
+            elif isinstance(error, OSError):
+                self._tell(error)
         finally:
             for partial in self._pending.values():
                 remove(partial)
+
+    def _commit(self) -> tuple[str | None, bool | None]:
+        """The commit, and whether code or settings differ from it; says why, if git cannot be read."""
+        project = provenance.checkout(self.ws.root)
+        state = provenance.git_state(self.ws.root)
+        if self._writes and None in state and (why := provenance.trouble(project)):
+            lacks = "its commit" if state[0] is None else "whether its code was changed"
+            print(f"warning: the record of this run will not say {lacks}: {why}", file=sys.stderr)
+        return state
+
+    def _tell(self, error: OSError) -> None:
+        """Name the output that the system refused to write; the latest is the one being written.
+
+        Raises:
+            OutputError: it was one.
+        """
+        for path, partial in reversed(self._pending.items()):
+            if found := refused(Path(path), partial, error):
+                raise found from error
 
     @property
     def name(self) -> str:
@@ -142,9 +164,15 @@ class StageRun:
 
         Raises:
             InputError: it is missing, and the message says which stage makes it; or it leads out of the
-                project.
+                project; or it is a link to nothing, as after a move of the project.
         """
         full = self.ws.path(path)
+        for one in (full, *(full.iterdir() if full.is_dir() else ())):
+            if one.is_symlink() and not one.exists():
+                raise InputError(
+                    f"{one.relative_to(self.ws.root)} is a link to {one.readlink()}, which is not there: "
+                    "`dvc checkout` makes links to DVC's cache anew"
+                )
         if not full.exists():
             maker = workspace.producer(path)
             fetch = (
@@ -154,8 +182,34 @@ class StageRun:
             )
             hint = f": {fetch}`dvc repro {maker}` makes it" if maker else ""
             raise InputError(f"{path} is missing{hint}")
-        self._inputs.append(path)
+        self._inputs += [*self._vouched(path), path]
         return full
+
+    def _vouched(self, path: str) -> list[str]:
+        """The file of the run that made ``path``, which says its hash; none for what DVC itself watches.
+
+        Raises:
+            InputError: no run made it, or it is not what its run made.
+        """
+        candidates = workspace.metrics_of(path)
+        if not candidates or self.stage not in workspace.READ_ALL:
+            return []
+        told = {place: outputs_told(self.ws.root / place).get(path) for place in candidates}
+        again = f"`dvc repro -f -s {workspace.producer(path)}` makes it anew"
+        if path.startswith("models/"):
+            again = f"`dvc checkout {path}` brings back what was, {again}"
+        if not any(told.values()):
+            raise InputError(
+                f"{path}: no file of {' or '.join(candidates)} tells its hash: {again}"
+            )
+        found = dvc_md5(self.ws.root / path)
+        vouching = [place for place, md5 in told.items() if md5 == found]
+        if not vouching:
+            place, md5 = next((place, md5) for place, md5 in told.items() if md5)
+            raise InputError(
+                f"{path} is not what its run made: its hash is {found}, and {place} says {md5}: {again}"
+            )
+        return vouching[:1]
 
     def write(self, path: str) -> Path:
         """Declare an output.
@@ -233,13 +287,21 @@ class StageRun:
     def _finish(self) -> None:
         self._code.check()
         item = (self.row.subject, self.stage, *self.parts)
-        kept = {"metrics": self._metrics, "history": self._history}
-        text = json.dumps(kept, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        self.write(workspace.metrics(*item)).write_text(text)
+        curves = history_csv(self._history)
+        if self.stage in TRAINING:
+            path = workspace.training(*item)
+            with naming(Path(path), place := self.write(path)):
+                place.write_text(curves)
         # Hash before renaming: afterwards another run of this stage may put its own outputs there.
         outputs = {path: dvc_md5(place) for path, place in self._pending.items()}
+        made = {path: md5 for path, md5 in outputs.items() if path.startswith(("data/", "models/"))}
+        path = workspace.metrics(*item)
+        with naming(Path(path), place := self.write(path)):
+            place.write_text(account_json(self._metrics, made))
+        outputs[path] = dvc_md5(place)
         for path, partial in self._pending.items():
-            settle(partial, self.ws.root / path)
+            with naming(Path(path), partial):
+                settle(partial, self.ws.root / path)
         folder = self.ws.root / workspace.record(*item)
         with beside(folder) as record:
             self._record(outputs).write(record)
@@ -267,6 +329,7 @@ class StageRun:
             dataset=self.row.subject,
             dvc_stage=os.environ.get("DVC_STAGE"),
             dvc_exp=os.environ.get("DVC_EXP_NAME"),
+            dvc_exp_baseline=os.environ.get("DVC_EXP_BASELINE_REV"),
             repro=self._repro,
             params=self._used,
             metrics=self._metrics,

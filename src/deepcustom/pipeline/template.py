@@ -10,12 +10,16 @@ import yaml
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_yaml
 from deepcustom.base.rows import START
 from deepcustom.pipeline import code_lock
 from deepcustom.pipeline.code import OWN, PREFIX, closure
 from deepcustom.pipeline.code_lock import LOCK, has_sources
 
 TEMPLATE = Path(__file__).with_name("dvc_template.yaml")
+CHARTS = Path(__file__).with_name("plots")
+"""Vega-Lite charts, which ``dvc.yaml`` names; a project has copies where DVC looks for them."""
+CHARTS_HERE = ".dvc/plots"
 MARK = "      - CODE\n"
 OWN_MARK = re.compile(r"^      - OWN (\w+)\n", re.MULTILINE)
 """Stands for a folder of the user's own code, if the project has it."""
@@ -36,6 +40,12 @@ def render(root: Path) -> str:
     return "\n\n".join(_with_sources(s, root) if sources else _with_lock(s) for s in stages)
 
 
+def write_charts(root: Path) -> None:
+    """Put the charts that ``dvc.yaml`` names where DVC looks for them."""
+    for chart in sorted(CHARTS.glob("*.json")):
+        replace_file(root / CHARTS_HERE / chart.name, chart.read_bytes())
+
+
 def own_code(root: Path, stage: str) -> list[str]:
     """The folders of the user's own code that a stage depends on, among those that the project has."""
     text = _stages().get(stage, "")
@@ -51,6 +61,7 @@ def upgrade(root: Path) -> list[str]:
     before = {name: _listed_before(root, name) for name in _names()}
     changed = [] if has_sources(root) else code_lock.update_lock(root)
     replace_file(root / "dvc.yaml", render(root).encode())
+    write_charts(root)
     differing = [name for name in _names() if before.get(name) != _dependencies(root, name)]
     return list(dict.fromkeys([*changed, *differing]))
 
@@ -64,7 +75,7 @@ def listed(root: Path, stage: str, prefix: str = PREFIX) -> list[str]:
         InputError: the file cannot be read, or has no such stage.
     """
     try:
-        tree = yaml.safe_load((root / "dvc.yaml").read_text())
+        tree = read_yaml((root / "dvc.yaml").read_bytes())
         entry = tree["stages"][stage]
         deps = entry.get("do", entry)["deps"]
         return [dep for dep in deps if isinstance(dep, str) and dep.startswith(prefix)]
@@ -110,7 +121,7 @@ def _with_start(stage: str, root: Path) -> str:
 def _starts(root: Path, stage: str) -> bool:
     """Whether a row of a stage names the weights that it starts from."""
     try:
-        below = yaml.safe_load((root / "params.yaml").read_text())[stage]
+        below = read_yaml((root / "params.yaml").read_bytes())[stage]
         return any(START in row for row in below.values())
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return False  # no settings yet, or such as the check of them refuses

@@ -149,13 +149,45 @@ def own_scores(subject: str, name: str) -> str:
 
 
 def metrics(subject: str, stage: str, *parts: str) -> str:
-    """A stage's metrics and curves, for DVC."""
+    """What a stage's run measured, and the hash of each file of data or weights that it made."""
     return f"{'/'.join(['reports/metrics', subject, stage, *_joined(parts)])}.json"
 
 
-def metrics_folder(subject: str, stage: str) -> str:
-    """Metrics of all the items of one stage."""
-    return f"reports/metrics/{subject}/{stage}"
+READ_ALL = ("evaluate", "report")
+"""The stages that read all banks, networks and sets of a subject, whichever there are."""
+
+
+def metrics_of(path: str) -> list[str]:
+    """The files of :func:`metrics` that may hold the hash of a bank, a hardened network or a set.
+
+    They are small and in git, so they are there where the file itself is not. DVC follows them in its place,
+    where a stage reads all banks, networks or sets of a subject.
+    """
+    match Path(path).with_suffix("").parts if path.startswith("models/") else Path(path).parts:
+        case ("models", "dgn", subject, name):
+            return [metrics(subject, stage, name) for stage in ("train_dgn", "train_online")]
+        case ("models", "robust", subject, name):
+            return [
+                metrics(subject, stage, name) for stage in ("adversarial_train", "train_online")
+            ]
+        case ("data", "adversarial", subject, split_name, attack):
+            return [metrics(subject, stage, attack, split_name) for stage in ("generate", "attack")]
+    return []
+
+
+def training(subject: str, stage: str, *parts: str) -> str:
+    """The curves of a training over its epochs."""
+    return f"{'/'.join(['reports/training', subject, stage, *_joined(parts)])}.csv"
+
+
+def training_folder(subject: str) -> str:
+    """The curves of every training of a subject."""
+    return f"reports/training/{subject}"
+
+
+def headline(subject: str) -> str:
+    """What answers whether it got better: clean accuracy, worst cases and seconds, as DVC's metrics."""
+    return f"reports/headline/{subject}.json"
 
 
 def record(subject: str, stage: str, *parts: str) -> str:
@@ -198,7 +230,9 @@ def producer(path: str) -> str:
         ("reports", "checks"): "evaluate@{2}",
         ("reports", "curves"): "evaluate@{2}",
         ("reports", "pairs"): "evaluate@{2}",
+        ("reports", "headline"): "evaluate@{2}",
         ("reports", "metrics"): "--glob '{3}@{2}*'",
+        ("reports", "training"): "--glob '*train*@{2}*'",
     }
     form = makers.get(parts[:2])
     return form.format(*parts) if form else ""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_MARKED = re.compile(r"(<!-- results:(\w+):(\w+) -->).*?(<!-- /results -->)", re.DOTALL)
+_MARKED = re.compile(r"(<!-- results:([\w-]+):(\w+) -->).*?(<!-- /results -->)", re.DOTALL)
 
 WIDTH = 100  # characters, for tables that are not printed to a terminal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepcustom.base.errors import InputError
-from deepcustom.base.files import replace_file
+from deepcustom.base.files import check_writable, replace_file
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.names import load_object
 from deepcustom.base.rows import networks
@@ -13,7 +13,7 @@ from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.own_network import OwnFile, load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS
-from deepcustom.evaluation.scored_files import files_of
+from deepcustom.evaluation.scored_files import files_of, free_folder, headline_json
 from deepcustom.evaluation.scoring import score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
@@ -44,6 +44,8 @@ def run(ws: Workspace, subject: str) -> None:
         }
         for name, content in files_of(found).items():
             stage.write(places[name]).write_text(content)
+        headline = headline_json(found.results, subject, found.seconds)
+        stage.write(workspace.headline(subject)).write_text(headline)
 
         by = hardened_with(stage.tree, subject)
         print_scores(found, subject, by)
@@ -74,10 +76,10 @@ def run_own(
         siblings: with ``brought``, whether to attack it with all that the subject has: adversarial test sets,
             images made against the subject's networks, and its DGNs.
         n: number of images to attack; None takes it from the settings.
-        out: the folder to write; None takes one below ``reports/own``.
+        out: the folder to write; None takes one below ``reports/own`` that holds no other scores.
 
     Raises:
-        InputError: the file, its class or a number cannot be used.
+        InputError: the file, its class, a number or ``out`` cannot be used.
     """
     if brought is not None and brought.architecture is not None:
         # Load it before the stage starts, since the stage refuses new code that DVC does not hash.
@@ -90,17 +92,20 @@ def run_own(
         spec = load_dataset(stage)
         own = None if brought is None else _own_network(stage, spec, brought)
         alone = own is not None and not siblings
+        called = own.name if own else f"n-{params.n}"
+        folder = out or ws.root / workspace.own_scores(subject, called)
+        if own and not out:
+            folder = free_folder(folder, subject, own.md5, stage.subject.threat.eps)
+        check_writable(folder, "--out" if out else "the folder")
         inputs = tried_first(score_inputs(stage, spec, params, own=own, alone=alone))
 
         # Each network has a run of its own in the store, so that none removes what another has finished.
-        called = own.name if own else f"n-{params.n}"
         found = score(inputs, score_store(stage, f"own-{called}"))
 
-        # Save the tables away from the pipeline's.
-        folder = out or ws.root / workspace.own_scores(subject, called)
+        # Save the tables away from the pipeline's, after they were shown: the disk may be full.
+        print_scores(found, subject, hardened_with(stage.tree, subject))
         for name, content in files_of(found).items():
             replace_file(folder / name, content.encode())
-        print_scores(found, subject, hardened_with(stage.tree, subject))
         if alone:
             print("--with-siblings attacks with what the project has, too")
         print(f"saved in {folder}")
@@ -118,7 +123,9 @@ def _own_network(stage: StageRun, spec: DatasetSpec, brought: OwnFile) -> Networ
         std=brought.std,
     )
     stem, taken = brought.path.stem, networks(stage.tree, stage.row.subject)
-    name = stem if stem not in taken else f"{stem}-own"
+    name = stem
+    while name in taken:
+        name += "-own"
     class_name = brought.architecture or stage.subject.network.name
     source = own_source(class_name, brought.mean, brought.std)
     return Network(name, dvc_md5(brought.path), net, source)

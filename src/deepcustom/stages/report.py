@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.adversarial_set import set_grid
 from deepcustom.pipeline.cards import model_cards, threat_in_words
 from deepcustom.pipeline.hardened import hardened_with
+from deepcustom.pipeline.histories import read_history
 from deepcustom.pipeline.load import load_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -133,17 +133,19 @@ def _image_grids(
 
 def _training_curves(stage: StageRun, spec: DatasetSpec) -> dict[str, Figure]:
     """Name of a trained network or bank → its curves over the epochs."""
-    files = [stage.read(workspace.metrics(stage.row.subject, "train_target"))]
-    for name in ("train_dgn", "adversarial_train", "train_online"):
-        files += sorted(
-            stage.read(workspace.metrics_folder(stage.row.subject, name)).glob("*.json")
-        )
+    folder = stage.read(workspace.training_folder(stage.row.subject))
     figures = {}
-    for file in files:
+    for file in sorted(folder.rglob("*.csv"), key=_order):
         what = "target" if file.stem == "train_target" else f"{file.parent.name}-{file.stem}"
-        history = json.loads(file.read_text())["history"]
-        figures[what] = loss_curves(history, f"{spec.title}: {what}")
+        figures[what] = loss_curves(read_history(file), f"{spec.title}: {what}")
     return figures
+
+
+def _order(file: Path) -> tuple[int, str]:
+    """As networks come about: the target, banks, hardened networks."""
+    if file.stem == "train_target":
+        return 0, ""
+    return 1 + ("train_dgn", "adversarial_train", "train_online").index(file.parent.name), file.stem
 
 
 def _save(figures: dict[str, Figure], folder: Path, subject: str, prefix: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Networks in MLflow: models by the md5 of their weights, with their accuracies, and the registry.
+"""Networks in MLflow: models by the md5 of their weights, their accuracies, and the registry.
 
-No weights are sent. DVC has them; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where.
-These functions look everything up before they make it, so that it is made once.
+DVC has the weights; a model's tags ``dvc.md5`` and ``dvc.path`` say which and where. What MLflow loads is
+made from them (see ``programs``). These functions look everything up before they make it, so that it is made
+once.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.experiment import home
 from deepcustom.evaluation.results import CLEAN, Result, read_csv
+from deepcustom.tracking.data_sets import CONTEXT_TAG, data_set, read_sets, reads_sets
 from deepcustom.tracking.record import TRAINING, RunRecord
 from deepcustom.tracking.runs import METRICS_PER_BATCH, chunks, fit, shown_params, span
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, LoggedModel, Metric
+    from mlflow.entities import LoggedModel, Metric
     from mlflow.entities.model_registry import ModelVersion
 
 SCORES = "evaluate"
@@ -32,6 +35,7 @@ MD5_TAG, PATH_TAG, STARTED_TAG = "dvc.md5", "dvc.path", "deepcustom.started"
 VERSIONS_TAG = "mlflow.modelVersions"  # from this a model's page links to the registry
 NOTE_TAG = "mlflow.note.content"  # what a model's page shows as its description
 ALIAS = "current"
+MODEL_FILE = "MLmodel"  # a folder with it is what MLflow can load
 
 _NETWORK = re.compile(r"models/[^/]+/[^/]+(/[^/]+)?\.safetensors")
 
@@ -60,6 +64,18 @@ def add_networks(run: SentRun) -> None:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
 
 
+def add_data_sets(run: SentRun) -> None:
+    """Sends the sets of images that the run read, as its inputs; ``add_scores`` has those of evaluations."""
+    client, _, run_id, record, root = run
+    if record.stage == SCORES or not reads_sets(record):
+        return
+    known = client.get_run(run_id).inputs
+    there = {one.dataset.name for one in known.dataset_inputs} if known else set()
+    lacking = [one for one in read_sets(record, root) if one.dataset.name not in there]
+    if lacking:
+        client.log_inputs(run_id, lacking)
+
+
 def add_scores(run: SentRun) -> None:
     """Sends each accuracy of an evaluation, bound to the network's model and to the set of images.
 
@@ -86,18 +102,23 @@ def add_scores(run: SentRun) -> None:
 def add_versions(run: SentRun) -> None:
     """Makes a version in the registry for each network that the run made, one for each md5.
 
-    The alias ``current`` goes to the version whose weights the newest run made.
+    The alias ``current`` goes to the version whose weights the newest run made. In an experiment's copy of a
+    project it stays where it is, since the project still has other weights; the version gets the experiment's
+    name as an alias instead.
     """
-    client, experiment, _, record, _ = run
+    client, experiment, _, record, root = run
     started = record.started.astimezone(UTC).isoformat(timespec="microseconds")
     for path, md5 in _networks(record).items():
         model = _model(client, experiment, md5)
         if model:
             name = network_name(path)
             version = _version(client, name, model, {MD5_TAG: md5, PATH_TAG: path})
+            _link(client, model, version)
+            if home(root) != root:
+                _name_after(client, name, version, record.dvc_exp)
+                continue
             if version.tags.get(STARTED_TAG, "") < started:
                 client.set_model_version_tag(name, version.version, STARTED_TAG, started)
-            _link(client, model, version)
             _move_alias(client, name)
 
 
@@ -115,6 +136,29 @@ def add_descriptions(run: SentRun) -> None:
         model = _model(client, experiment, md5) if md5 in text else None
         if model and model.tags.get(NOTE_TAG) != text:
             client.set_logged_model_tags(model.model_id, {NOTE_TAG: text})
+
+
+def without_program(run: SentRun) -> dict[str, str]:
+    """Path → id of the model, for the networks of the run that MLflow cannot load yet."""
+    client, experiment, _, record, _ = run
+    found = {path: _model(client, experiment, md5) for path, md5 in _networks(record).items()}
+    return {
+        path: model.model_id
+        for path, model in found.items()
+        if model and not _has_program(client, model.model_id)
+    }
+
+
+def _has_program(client: MlflowClient, model_id: str) -> bool:
+    files = client.list_logged_model_artifacts(model_id)
+    return any(file.path == MODEL_FILE for file in files)
+
+
+def add_program(client: MlflowClient, model_id: str, folder: Path) -> None:
+    """Sends the folder that MLflow loads the model from; the file that makes it one comes last."""
+    last = (folder / MODEL_FILE).rename(folder.with_name(MODEL_FILE))
+    client.log_model_artifacts(model_id, str(folder))
+    client.log_model_artifact(model_id, str(last))
 
 
 def network_name(path: str) -> str:
@@ -209,20 +253,17 @@ def set_name(result: Result) -> str:
 
 def _add_inputs(run: SentRun, results: list[Result], models: list[LoggedModel]) -> None:
     """Sends the sets of images, and the networks scored on them, as inputs of the run."""
-    from mlflow.entities import LoggedModelInput
+    from mlflow.entities import DatasetInput, InputTag, LoggedModelInput
 
     sets = {set_name(result): result.set_md5 for result in results}
     paths = {md5: path for path, md5 in run.record.inputs.items()}
-    datasets = [_dataset(name, md5, paths.get(md5, "")) for name, md5 in sorted(sets.items())]
+    context = [InputTag(CONTEXT_TAG, "test")]
+    datasets = [
+        DatasetInput(data_set(name, md5, paths.get(md5, ""), run.record, run.root), context)
+        for name, md5 in sorted(sets.items())
+    ]
     networks = [LoggedModelInput(model.model_id) for model in models]
     run.client.log_inputs(run.run_id, datasets, networks)
-
-
-def _dataset(name: str, md5: str, path: str) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(name, md5, source_type="local", source=json.dumps({"uri": path}))
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])
 
 
 def _missing_scores(
@@ -293,6 +334,15 @@ def _move_alias(client: MlflowClient, name: str) -> None:
         if str(client.get_registered_model(name).aliases.get(ALIAS)) == str(newest.version):
             return
         client.set_registered_model_alias(name, ALIAS, str(newest.version))
+
+
+def _name_after(
+    client: MlflowClient, name: str, version: ModelVersion, experiment: str | None
+) -> None:
+    """Gives a version the alias of an experiment, if MLflow takes its name as one."""
+    reserved = experiment in (ALIAS, "latest") or re.fullmatch(r"[vV]\d+", experiment or "")
+    if experiment and re.fullmatch(r"[\w-]{1,255}", experiment, re.ASCII) and not reserved:
+        client.set_registered_model_alias(name, experiment, str(version.version))
 
 
 def drop_aliases(client: MlflowClient, names: list[str]) -> list[str]:

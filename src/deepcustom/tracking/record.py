@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_json
 
 RUN_FILE = "run.json"
 
@@ -45,6 +47,8 @@ class RunRecord(BaseModel):
     Attributes:
         run_key: Made anew at each execution (a uuid4 in hex); tells MLflow's runs apart.
         repro: Which ``dvc repro`` started the stage; None if it was run by hand.
+        dvc_exp: The name of DVC's experiment that ran the stage; ``dvc_exp_baseline``, the commit that it
+            began from. None for any other run, and the latter in old records.
         item: What the stage ran for, such as ``mnist-lrp``; empty for a stage that runs once.
         metrics: Final values.
         history: Curves; the value at position i belongs to step i + 1.
@@ -64,6 +68,7 @@ class RunRecord(BaseModel):
     dataset: str
     dvc_stage: str | None
     dvc_exp: str | None
+    dvc_exp_baseline: str | None = None
     repro: Key | None = None
     params: dict[str, Any]
     metrics: dict[str, float]
@@ -99,7 +104,10 @@ class RunRecord(BaseModel):
         """
         path = folder / RUN_FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            found = cls.model_validate_json(content)
+            read_json(content)  # which refuses a key that stands twice
+            return found
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
         except ValidationError as error:
@@ -107,3 +115,41 @@ class RunRecord(BaseModel):
             where = "".join(f"{part}: " for part in first["loc"])
             message = " ".join(f"{path}: not a run record: {where}{first['msg']}".split())
             raise InputError(message) from error
+        except ValueError as error:
+            raise InputError(f"{path}: not a run record: {error}") from error
+
+
+def account_json(metrics: Mapping[str, float], outputs: Mapping[str, str]) -> str:
+    """A run's account of itself: what it measured, and the hashes of the data and weights that it made.
+
+    It is a list of one, since DVC then takes the file for metrics, which its run cache wants, without a
+    column for each of them in `dvc exp show`.
+    """
+    account = [{"metrics": metrics, "outputs": outputs}]
+    return json.dumps(account, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def measured(file: Path) -> dict[str, float]:
+    """What the run whose account ``file`` is has measured.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    return _account(file)["metrics"]
+
+
+def outputs_told(file: Path) -> dict[str, str]:
+    """Output → hash, as a run's account says; empty where there is none.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    return _account(file)["outputs"] if file.is_file() else {}
+
+
+def _account(file: Path) -> dict[str, dict[str, Any]]:
+    try:
+        (account,) = json.loads(file.read_text())
+        return {"metrics": dict(account["metrics"]), "outputs": dict(account["outputs"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: cannot read what a run measured and made: {error}") from None

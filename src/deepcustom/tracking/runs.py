@@ -7,7 +7,7 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,9 @@ T = TypeVar("T")
 
 KEY_TAG = "deepcustom.run_key"
 REPRO_TAG = "deepcustom.repro"
+LIVE_TAG = "deepcustom.live"
+"""On a run that was begun before its record was written, see ``live``."""
+SYSTEM = "system/"  # how the names of metrics of the machine begin; no record has them
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
 METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
 RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # error codes if another process was quicker
@@ -38,7 +41,15 @@ def make_run(
         _fill(client, run_id, record, folder, restored)
 
     tags = {KEY_TAG: record.run_key}
-    return _one_run(client, experiment, tags, span(record)[0], record.name, fill)
+    _drop_what_differs(client, experiment, record)
+    return _one_run(
+        client, experiment, tags, span(record)[0], run_name(record.name, record.dvc_exp), fill
+    )
+
+
+def run_name(stage: str, experiment: str | None) -> str:
+    """What a run is called: its stage, such as ``train_dgn@mnist-lrp``, and its experiment, if it has one."""
+    return f"{stage} {experiment}" if experiment else stage
 
 
 def _one_run(
@@ -71,7 +82,7 @@ def _one_run(
     mine = ""
     while True:
         if not found:
-            run = client.create_run(experiment, begin, {**tags, **_sender()}, name)
+            run = client.create_run(experiment, begin, {**tags, **sender()}, name)
             mine = str(run.info.run_id)
             found = {mine: "RUNNING", **_found(client, experiment, query)}
         first = min(found)
@@ -90,13 +101,40 @@ def _one_run(
             raise failure
 
 
+def _drop_what_differs(client: MlflowClient, experiment: str, record: RunRecord) -> None:
+    """Remove a live run of this record that shows a point which the record does not have.
+
+    So another run is made from the record alone. It happens if two processes ran the stage at once, and one
+    showed what the other measured.
+    """
+    wanted = {_point(metric) for metric in _metrics(record)}
+    query = f"tags.`{KEY_TAG}` = '{record.run_key}' and tags.`{LIVE_TAG}` = 'true'"
+    for run in client.search_runs([experiment], query):
+        if run.info.status == "RUNNING" and _live_points(client, run.info.run_id) - wanted:
+            client.delete_run(run.info.run_id)
+
+
+def _live_points(client: MlflowClient, run_id: str) -> set[tuple[str, int, str]]:
+    """The points that a live run has, without those of the machine; none of any other run."""
+    data = client.get_run(run_id).data
+    if LIVE_TAG not in data.tags:
+        return set()
+    names = [name for name in data.metrics if not name.startswith(SYSTEM)]
+    return {_point(metric) for name in names for metric in client.get_metric_history(run_id, name)}
+
+
+def _point(metric: Metric) -> tuple[str, int, str]:
+    """What tells a point from others, whenever it was sent."""
+    return metric.key, metric.step, repr(float(metric.value))
+
+
 def _found(client: MlflowClient, experiment: str, query: str) -> dict[str, str]:
     """Id of each run → its status."""
     runs = client.search_runs([experiment], query)
     return {str(run.info.run_id): str(run.info.status) for run in runs}
 
 
-def _sender() -> dict[str, str]:
+def sender() -> dict[str, str]:
     """The sender's name if the server has accounts; the user name on this machine stays private."""
     from mlflow.utils.credentials import read_mlflow_creds
 
@@ -129,7 +167,9 @@ def _fill(
         client.log_batch(run_id, tags=some_tags)
     for some_params in chunks(params, PAIRS_PER_BATCH):
         client.log_batch(run_id, params=some_params)
-    for some_metrics in chunks(_metrics(record), METRICS_PER_BATCH):
+    there = _live_points(client, run_id)
+    points = [metric for metric in _metrics(record) if _point(metric) not in there]
+    for some_metrics in chunks(points, METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=some_metrics)
     client.log_artifact(run_id, str(folder / RUN_FILE))
     for figure in record.figures:
@@ -139,25 +179,36 @@ def _fill(
 
 
 def group(
-    client: MlflowClient, experiment: str, key: str, run_id: str, begin: int, end: int
+    client: MlflowClient,
+    experiment: str,
+    repro: str,
+    run_id: str,
+    span: tuple[int, int],
+    exp: Mapping[str, str],
 ) -> None:
     """Puts a run below the parent run of its ``dvc repro``, and makes that run if need be.
+
+    A new parent is named after the experiment of DVC, or else after the moment when it began.
 
     Args:
         client: The store's client.
         experiment: The experiment's id.
-        key: The record's ``repro``.
+        repro: What the runs of one ``dvc repro`` have in common.
         run_id: The run that goes below.
-        begin: Earliest known moment of the ``dvc repro``, in milliseconds; a new parent is named after it.
-        end: Latest known moment, likewise; the parent run ends then or later.
+        span: Earliest and latest known moment of the ``dvc repro``, in milliseconds; the parent run ends at
+            the latter or later.
+        exp: Tags of the experiment of DVC, as :func:`experiment_tags` gives them.
     """
-
-    name = f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
+    begin, end = span
+    name = exp.get("dvc.exp") or f"repro {datetime.fromtimestamp(begin / 1000, UTC):%Y-%m-%d %H:%M}"
 
     def finish(parent: str) -> None:
+        for key, value in exp.items():
+            client.set_tag(parent, key, value)
         client.set_terminated(parent, "FINISHED", end)
 
-    parent, _ = _one_run(client, experiment, {REPRO_TAG: key}, begin, name, finish)
+    tags = {REPRO_TAG: repro}
+    parent, _ = _one_run(client, experiment, tags, begin, name, finish)
     if end > (client.get_run(parent).info.end_time or 0):
         finish(parent)
     client.set_tag(run_id, "mlflow.parentRunId", parent)
@@ -193,17 +244,13 @@ def _metrics(record: RunRecord) -> list[Metric]:
 def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
     dirty = None if record.git_dirty is None else json.dumps(record.git_dirty)
     tags = {
-        "deepcustom.stage": record.stage,
-        "deepcustom.item": record.item,
-        "deepcustom.dataset": record.dataset,
+        **about_the_stage(record.stage, record.item, record.dataset),
         "deepcustom.restored": json.dumps(restored),
         "dvc.stage": record.dvc_stage,
-        "dvc.exp": record.dvc_exp,
+        **experiment_tags(record.dvc_exp, record.dvc_exp_baseline),
         "git.commit": record.git_commit,
         "git.dirty": dirty,
         "mlflow.source.git.commit": record.git_commit,
-        "mlflow.source.name": f"deepcustom {record.stage}",
-        "mlflow.source.type": "LOCAL",
     }
     groups = {
         "input": record.inputs,
@@ -216,16 +263,38 @@ def _tags(record: RunRecord, restored: bool) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
+def experiment_tags(name: str | None, baseline: str | None) -> dict[str, str]:
+    """The experiment of DVC and the commit that it began from, if there is one."""
+    tags = {"dvc.exp": name, "dvc.exp.baseline": baseline}
+    return {key: value for key, value in tags.items() if value}
+
+
+def about_the_stage(stage: str, item: str, dataset: str) -> dict[str, str]:
+    """The tags that a run of a stage has from its beginning."""
+    return {
+        "deepcustom.stage": stage,
+        "deepcustom.item": item,
+        "deepcustom.dataset": dataset,
+        "mlflow.source.name": f"deepcustom {stage}",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
 def shown_params(record: RunRecord) -> dict[str, str]:
-    """The params as MLflow takes them.
+    """The record's params as MLflow takes them, see :func:`shown`."""
+    return shown(record.params)
+
+
+def shown(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Place in ``params.yaml`` → settings, as MLflow takes them.
 
     A section is named by its stage alone, as in ``train_dgn.output``, so that two runs of a stage have
     the same names and can be compared. If a run has several sections of a stage, each keeps its whole
     name.
     """
-    stages = Counter(name.partition(".")[0] for name in record.params)
+    stages = Counter(name.partition(".")[0] for name in sections)
     params = {}
-    for name, value in record.params.items():
+    for name, value in sections.items():
         stage = name.partition(".")[0]
         params[stage if stages[stage] == 1 else name] = value
     return {fit(name): value[:LONGEST_PARAM] for name, value in _flat(params)}

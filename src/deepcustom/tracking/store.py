@@ -9,26 +9,46 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
-from deepcustom.base.errors import TrackingError
+from deepcustom.base.errors import DeepCustomError, TrackingError
+from deepcustom.base.experiment import home
+from deepcustom.tracking.address import artifact_root as artifact_root
+from deepcustom.tracking.address import default_address, sqlite_file
+from deepcustom.tracking.address import shown as shown
+from deepcustom.tracking.address import tracking_uri as tracking_uri
+from deepcustom.tracking.data_sets import reads_sets
+from deepcustom.tracking.ended import any_mark, end_dead_runs
+from deepcustom.tracking.failures import DeletedError, cause
 from deepcustom.tracking.models import (
     VIEWED,
     SentRun,
+    add_data_sets,
     add_descriptions,
     add_networks,
+    add_program,
     add_scores,
     add_versions,
     drop_aliases,
     network_name,
+    without_program,
 )
-from deepcustom.tracking.record import RUN_FILE, RunRecord
-from deepcustom.tracking.runs import KEY_TAG, group, make_run, once_more, span
+from deepcustom.tracking.record import RUN_FILE, TRAINING, RunRecord
+from deepcustom.tracking.runs import (
+    KEY_TAG,
+    experiment_tags,
+    group,
+    make_run,
+    once_more,
+    span,
+)
+from deepcustom.tracking.underway import current
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,27 +68,19 @@ PATIENCE = {
 
 
 class Sent(NamedTuple):
-    """What ``sync`` did with one ``run.json``; ``new`` is false if MLflow had the run."""
+    """What ``sync`` did with one ``run.json``.
+
+    Attributes:
+        name: Of the run.
+        run_id: MLflow's.
+        new: False if MLflow had the run.
+        absent: Paths of the run's networks that MLflow cannot load, since their files are not here.
+    """
 
     name: str
     run_id: str
     new: bool
-
-
-def tracking_uri(root: Path) -> str:
-    """Where runs are sent: ``MLFLOW_TRACKING_URI``, else an SQLite file in ``root``."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve()}/mlflow.db"
-
-
-def shown(uri: str) -> str:
-    """The address without user, password and query, fit for a message."""
-    return re.sub(r"://.*@", "://", uri.split("?")[0], flags=re.DOTALL)
-
-
-def artifact_root(uri: str) -> str | None:
-    """Where a new experiment of an SQLite store keeps its files; None: the server decides."""
-    database = _sqlite_file(uri)
-    return (database.parent / "mlartifacts").as_uri() if database else None
+    absent: tuple[str, ...] = ()
 
 
 def send(folder: Path, root: Path, *, restored: bool = False) -> str:
@@ -88,6 +100,8 @@ def send(folder: Path, root: Path, *, restored: bool = False) -> str:
     """
     if os.environ.get(LATER):
         return ""
+    if current.run:
+        current.run.hand_over(RunRecord.read(folder).run_key, _kept(folder))
     return _deliver({folder: RunRecord.read(folder)}, root, restored)[0].run_id
 
 
@@ -102,7 +116,19 @@ def sync(runs_dir: Path, root: Path) -> list[Sent]:
     A broken ``run.json`` is reported before anything is sent.
     """
     folders = sorted(path.parent for path in runs_dir.rglob(RUN_FILE))
-    return _deliver({folder: RunRecord.read(folder) for folder in folders}, root, restored=True)
+    records = {folder: RunRecord.read(folder) for folder in folders}
+    return _deliver(records, root, restored=True)
+
+
+@contextmanager
+def opened(root: Path, otherwise: str) -> Iterator[tuple[MlflowClient, str]]:
+    """A client of the store, and the id of the experiment, while no other process here uses the store.
+
+    Raises:
+        TrackingError: something fails inside; the message ends in ``otherwise``.
+    """
+    with _connection(root, otherwise) as client:
+        yield client, _experiment(client, root)
 
 
 def experiment_id(root: Path) -> str:
@@ -111,8 +137,8 @@ def experiment_id(root: Path) -> str:
     Raises:
         TrackingError: The store cannot be reached.
     """
-    with _connection(root, "runs cannot be shown") as client:
-        return _experiment(client, root)
+    with opened(root, "runs cannot be shown") as (_, experiment):
+        return experiment
 
 
 def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
@@ -121,7 +147,7 @@ def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     Raises:
         TrackingError: The store cannot be reached.
     """
-    database = _sqlite_file(tracking_uri(root))
+    database = sqlite_file(tracking_uri(root))
     if database and not database.is_file():
         return {}
     with _connection(root, "the MLflow runs cannot be looked up") as client:
@@ -148,7 +174,7 @@ def drop_current(root: Path, paths: Iterable[str]) -> list[str]:
         TrackingError: The store cannot be reached.
     """
     names = [network_name(path) for path in paths]
-    database = _sqlite_file(tracking_uri(root))
+    database = sqlite_file(tracking_uri(root))
     if not names or (database and not database.is_file()):
         return []
     with _connection(root, "the registry's aliases were not changed") as client:
@@ -158,18 +184,51 @@ def drop_current(root: Path, paths: Iterable[str]) -> list[str]:
 def _deliver(records: dict[Path, RunRecord], root: Path, restored: bool) -> list[Sent]:
     """Sends all runs first, so that a store that supports runs only still has them.
 
-    All networks come before the first accuracy, which needs them.
+    All networks come before the first accuracy, which needs them. Runs whose process was killed end first.
     """
+    if any_mark(home(root)):
+        with opened(root, "'deepcustom runs sync' sends later what is lacking") as (client, _):
+            end_dead_runs(client, home(root), tracking_uri(root))
     spans = _spans(records.values())
     sent = [_send(folder, records[folder], root, restored, spans) for folder in records]
-    for add in (add_networks, add_scores, add_descriptions, add_versions):
+    for add in (add_networks, add_data_sets, add_scores, add_descriptions, add_versions):
         for run, (folder, record) in zip(sent, records.items(), strict=True):
-            if record.stage in VIEWED:
+            if record.stage in VIEWED or (add is add_data_sets and reads_sets(record)):
                 with _connection(root, _kept(folder)) as client:
                     experiment = _experiment(client, root)
                     sent_run = SentRun(client, experiment, run.run_id, record, root)
                     once_more(partial(add, sent_run))
-    return sent
+    return [
+        run._replace(absent=tuple(_send_programs(run.run_id, folder, record, root)))
+        for run, (folder, record) in zip(sent, records.items(), strict=True)
+    ]
+
+
+def _send_programs(run_id: str, folder: Path, record: RunRecord, root: Path) -> Iterator[str]:
+    """Sends what MLflow loads the run's networks from; yields the paths of those that are not here.
+
+    A network that torch cannot export is named in one line, and stays without. Exporting takes seconds,
+    so other processes may use the store meanwhile.
+    """
+    if record.stage not in TRAINING:
+        return
+    with _connection(root, _kept(folder)) as client:
+        lacking = without_program(SentRun(client, _experiment(client, root), run_id, record, root))
+    if lacking:
+        from deepcustom.tracking.programs import AbsentError, write_program
+    for path, model_id in lacking.items():
+        with TemporaryDirectory() as place:
+            made = Path(place) / "model"
+            try:
+                write_program(record, path, root, made, model_id=model_id, run_id=run_id)
+            except AbsentError:
+                yield path
+                continue
+            except DeepCustomError as error:
+                print(f"note: {path} cannot be loaded from MLflow: {error}", file=sys.stderr)
+                continue
+            with _connection(root, _kept(folder)) as client:
+                add_program(client, model_id, made)
 
 
 def _spans(records: Iterable[RunRecord]) -> dict[str, tuple[int, int]]:
@@ -194,7 +253,10 @@ def _send(
         experiment = _experiment(client, root)
         run_id, new = make_run(client, experiment, record, folder, restored)
         if record.repro:
-            below = partial(group, client, experiment, record.repro, run_id, *spans[record.repro])
+            exp = experiment_tags(record.dvc_exp, record.dvc_exp_baseline)
+            below = partial(
+                group, client, experiment, record.repro, run_id, spans[record.repro], exp
+            )
             once_more(below)
     return Sent(record.name, run_id, new)
 
@@ -221,26 +283,29 @@ def _connection(root: Path, otherwise: str) -> Iterator[MlflowClient]:
     expected = (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError, ValueError)
     uri = tracking_uri(root)
     try:
-        with _quiet(), _lock(uri, root), _default(uri):
+        with _quiet(), _lock(uri, root), default_address(uri):
             _probe(uri)
             yield MlflowClient(tracking_uri=uri)
     except expected as error:
-        cause = _cause(error, uri)
-        raise TrackingError(f"MLflow at {shown(uri)}: {cause}; {otherwise}") from error
+        why = cause(error, uri)
+        raise TrackingError(f"MLflow at {shown(uri)}: {why}; {otherwise}") from error
 
 
 def _experiment(client: MlflowClient, root: Path) -> str:
     from mlflow.exceptions import MlflowException
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "deepcustom"
+    uri = tracking_uri(root)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_root(tracking_uri(root)))
+            return client.create_experiment(name, artifact_root(uri))
         except MlflowException:  # on a server another process may have been quicker
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if found.lifecycle_stage == "deleted":
+        raise DeletedError(name, found.experiment_id, uri)
     return str(found.experiment_id)
 
 
@@ -258,32 +323,12 @@ def _probe(uri: str) -> None:
         engine.dispose()
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    name = uri.removeprefix("sqlite:///").split("?")[0]
-    is_file = uri.startswith("sqlite:///") and name not in ("", ":memory:")
-    return Path(name).absolute() if is_file else None
-
-
-@contextmanager
-def _default(uri: str) -> Iterator[None]:
-    """Makes ``uri`` MLflow's default address, where the registry looks networks up."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["MLFLOW_TRACKING_URI"]
-        else:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
 @contextmanager
 def _lock(uri: str, root: Path) -> Iterator[None]:
     from filelock import FileLock
 
-    held = _sqlite_file(uri) or root / "mlflow.db"
-    held.parent.mkdir(parents=True, exist_ok=True)
+    held = sqlite_file(uri) or home(root) / "mlflow.db"
+    held.parent.stat()  # a folder that is gone is not made anew: it was some other project's
     with FileLock(f"{held}.lock", timeout=LOCK_SECONDS):
         yield
 
@@ -301,20 +346,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def _cause(error: BaseException, uri: str) -> str:
-    """One short line without a password: the system's own error if one caused ``error``."""
-    inner: BaseException | None = error
-    while inner is not None:
-        error = inner if isinstance(inner, OSError) else error
-        inner = inner.__cause__ or (None if inner.__suppress_context__ else inner.__context__)
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    first = re.sub(r"://\S*@", "://", first)
-    secret = uri.rpartition("@")[0].partition("://")[2]
-    for part in filter(None, (*re.split(r"[/?#]", secret), secret.partition(":")[2])):
-        first = first.replace(part, "***")
-    return first[:200]

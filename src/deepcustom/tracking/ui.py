@@ -23,6 +23,12 @@ PORTS_TRIED = 100
 START_SECONDS = 60.0
 STOP_SECONDS = 5.0
 SERVERS = ("http://", "https://")
+SERVER_OPTIONS = {
+    *("MLFLOW_REGISTRY_STORE_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI", "MLFLOW_STATIC_PREFIX"),
+    *("MLFLOW_ARTIFACTS_ONLY", "MLFLOW_ARTIFACTS_DESTINATION", "MLFLOW_SERVE_ARTIFACTS"),
+    *("MLFLOW_EXPOSE_PROMETHEUS", "MLFLOW_GUNICORN_OPTS", "MLFLOW_WORKSPACE_STORE_URI"),
+}
+"""Variables that stand for options of ``mlflow server`` which :func:`ui_command` leaves out."""
 ANY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
@@ -125,18 +131,26 @@ def _stop_on_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _server(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs the server in a process group of its own, so that all its workers end with the block."""
-    environment = {
+def server_environment() -> dict[str, str]:
+    """This process's environment for a server that the command line alone describes.
+
+    Options of ``mlflow server`` may also be variables; such ones were set for another server.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in SERVER_OPTIONS}
+    return {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PYTHONWARNINGS": "ignore",
-        **os.environ,
+        **kept,
     }
+
+
+@contextmanager
+def _server(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the server in a process group of its own, so that all its workers end with the block."""
     server = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        command, env=server_environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         yield server

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, one_line
 from deepcustom.training.compute import Compute
 
 COUNTS = (2, 3)
@@ -98,7 +98,7 @@ class _Trial:
         except InputError as error:  # of its wrapper
             raise self._wrong(str(error)) from None
         except Exception as error:  # the network may raise anything
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = one_line(error)
             shape = tuple(x.shape[1:])
             raise self._wrong(f"refuses {len(x)} images of shape {shape}: {reason}") from error
         return out

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, some_of
 from deepcustom.training.chance import HINT, Guessing
 from deepcustom.training.compute import Compute
 from deepcustom.training.kept import State
@@ -140,7 +140,7 @@ def _answers_twice(calls: Calls, remedy: Remedy, state: State) -> list[str]:
     first = calls.answer(remedy, few)
     second = calls.answer(remedy, few)
     changed = state.changed()
-    names = ", ".join(changed[:3])
+    names = some_of(changed, 3)
     state.restore()
     if not _alike(first, second, calls, exact=True):
         if changed and _alike(first, calls.answer(remedy, few), calls, exact=True):

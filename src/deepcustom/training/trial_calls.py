@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, one_line
 from deepcustom.training.compute import Compute
 from deepcustom.training.nets.healed import Healed, Remedy
 from deepcustom.training.nets.outputs import Place, place_of_logits, spelt, tensor_at
@@ -105,7 +105,7 @@ class Calls:
     @staticmethod
     def reason(error: Exception) -> str:
         """An error of the network in one line."""
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return one_line(error)
 
 
 def first_call(calls: Calls, classes: int, compute: Compute) -> Remedy:

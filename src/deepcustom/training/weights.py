@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from deepcustom.base.errors import InputError, OutputError
-from deepcustom.base.files import final_of
+from deepcustom.base.errors import InputError
+from deepcustom.base.files import replace_file
 
 _METADATA_KEY = "deepcustom"  # one key only: the format does not keep the order of several
 
@@ -22,17 +22,15 @@ _METADATA_KEY = "deepcustom"  # one key only: the format does not keep the order
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write ``tensors`` with ``metadata`` (anything JSON can hold); same input, same bytes.
 
+    An older file is replaced when the new one is whole.
+
     Raises:
         OutputError: the file cannot be written, for example because the disk is full.
     """
     plain = _apart({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     told = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
     # Not save_file: it writes to a temporary file of its own, which stays if the process is killed.
-    content = save(plain, metadata=told)
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"{final_of(path)} cannot be written: {error.strerror}") from error
+    replace_file(path, save(plain, metadata=told))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -107,7 +105,8 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
     """Load ``tensors`` of any precision into ``net`` in place; ``path`` is where they are from, for messages.
 
     Raises:
-        InputError: names or shapes are not those of ``net``, or a value is not finite.
+        InputError: names or shapes are not those of ``net``, whole numbers stand for others or others for
+            whole ones, or a value is not finite.
     """
     expected = net.state_dict()
     if set(tensors) != set(expected):
@@ -121,9 +120,18 @@ def load_state(net: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> Non
         if tensor.shape != expected[name].shape:
             found, wanted = tuple(tensor.shape), tuple(expected[name].shape)
             raise InputError(f"{path}: {name} has shape {found}, expected {wanted}")
-        if not torch.isfinite(tensor).all():
+        if tensor.is_floating_point() != expected[name].is_floating_point():
+            raise InputError(
+                f"{path}: {name} holds {tensor.dtype}, expected {expected[name].dtype}"
+            )
+        if not torch.isfinite(_wide(tensor)).all():
             raise InputError(f"{path}: {name} holds values that are not finite")
     net.load_state_dict({name: t.to(expected[name].dtype) for name, t in tensors.items()})
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Numbers of 8 bits in float32: torch does not ask them whether they are finite."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
 
 
 def _called(net: nn.Module) -> str:

@@ -82,6 +82,9 @@ def _arrays(root: Path, path: str) -> dict[str, Open]:
         raise InputError(
             f"{path}: neither a folder of .npy files nor a readable .npz ({why})"
         ) from None
+    again = next((name for name in names if names.count(name) > 1), None)
+    if again:
+        raise InputError(f"{path}: {again} is in it twice")
     return {name.removesuffix(".npy"): partial(_member, full, name) for name in names}
 
 

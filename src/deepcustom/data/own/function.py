@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError, one_line
 from deepcustom.data.own.pixels import from_array, from_picture
 from deepcustom.data.own.source import Images, Item, Part
 
@@ -32,7 +32,7 @@ def find_function(root: Path, name: str) -> Function:
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # the user's own file may raise anything
-        why = " ".join(f"{type(error).__name__}: {error}".split())
+        why = one_line(error)
         raise ParamsError(f"function {name}: importing {module} failed: {why}") from error
     if not callable(found):
         raise ParamsError(f"function {name}: {module} has no function {attribute}")
@@ -79,7 +79,7 @@ def find_by_function(
 
 
 def _raised(where: str, error: Exception) -> InputError:
-    why = " ".join(f"{type(error).__name__}: {error}".split())
+    why = one_line(error)
     return InputError(f"function {where}: {why}")
 
 

@@ -155,6 +155,8 @@ def _check_classes(
     if not FEWEST_CLASSES <= len(classes) <= MOST_CLASSES:
         allowed = f"{FEWEST_CLASSES} to {MOST_CLASSES}"
         raise InputError(f"{images.place}: {len(classes)} class(es), expected {allowed}")
+    if again := next((name for name in classes if classes.count(name) > 1), None):
+        raise InputError(f"{images.place}: two classes are called {again}")
     for part, count in counts.items():
         there = np.pad(count, (0, len(classes) - len(count)))
         if every_class and not there.all():

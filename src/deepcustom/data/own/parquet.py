@@ -96,7 +96,7 @@ def _reading(file: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = " ".join(str(error).split())
         raise InputError(f"{file}: no readable parquet file ({why})") from None
 
 

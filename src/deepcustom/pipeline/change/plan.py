@@ -15,6 +15,7 @@ import yaml
 
 from deepcustom.base.errors import InputError, ParamsError, TrackingError
 from deepcustom.base.files import replace_file
+from deepcustom.base.once import read_yaml
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import SUBJECTS, row
 from deepcustom.pipeline import dvc
@@ -235,7 +236,7 @@ def _sections(text: str) -> dict[str, Any]:
         ParamsError: it is not a YAML mapping.
     """
     try:
-        tree = yaml.safe_load(text)
+        tree = read_yaml(text)
     except yaml.YAMLError as error:
         why = " ".join(str(error).split())
         raise ParamsError(f"params.yaml is not valid YAML: {why}") from None

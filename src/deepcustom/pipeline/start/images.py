@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.files import named
 from deepcustom.data.own.folder import find_in_folder
 from deepcustom.data.own.parquet import IMAGES, LABELS
 
@@ -166,7 +167,7 @@ def _channels_last_or_first(path: Path, shape: tuple[int, ...]) -> tuple[int, tu
 
 def _folder(path: Path) -> Images:
     """A folder as ``prepare`` will find it, and as it is refused there."""
-    place = path.resolve()
+    place = named(path)
     try:
         found = find_in_folder(place.parent, place.name)
         items = list(found.items())

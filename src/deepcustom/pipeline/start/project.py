@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from deepcustom.base.errors import InputError
-from deepcustom.base.files import final_of, partial_of, remove
+from deepcustom.base.errors import InputError, OutputError
+from deepcustom.base.files import final_of, naming, partial_of, remove
 from deepcustom.base.params import read_params
 from deepcustom.pipeline import template
 from deepcustom.pipeline.check import check
@@ -30,8 +30,12 @@ GITIGNORE = f"""__pycache__/
 .venv/
 /workspaces/
 /data/raw/
-# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes.
-/{OWN_IMAGES}/*
+# DVC hashes these and keeps no copy: `dvc repro` makes them anew.
+/data/prepared/
+/data/adversarial/
+# Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes. DVC
+# would take a plain * for the folder itself, and not look for that.
+/{OWN_IMAGES}/?*
 !/{OWN_IMAGES}/*.dvc
 !/{OWN_IMAGES}/.gitignore
 /mlflow.db
@@ -42,6 +46,9 @@ GITIGNORE = f"""__pycache__/
 /reports/own/
 .*.partial*
 /.checkpoints/
+"""
+GITATTRIBUTES = """# Hashes are of bytes, so git is to change no end of a line, whatever core.autocrlf says.
+* -text
 """
 DVCIGNORE = """# Profiles work in folders of their own below this one.
 /workspaces
@@ -77,10 +84,12 @@ class Laid:
         git: ``committed``; ``staged``, where the first commit is left to the user; ``inside``, where the
             folder lies in a repository that was there already, which is left as it is; or ``missing``.
         per_image: seconds that one image costs in a step of the network's training.
+        why: why git committed nothing, in its own words.
     """
 
     git: str
     per_image: float
+    why: str = ""
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -118,6 +127,7 @@ def lay_down(
         root.mkdir(parents=True)
         (root / "params.yaml").write_text(params)
         (root / ".gitignore").write_text(GITIGNORE)
+        (root / ".gitattributes").write_text(GITATTRIBUTES)
         (root / ".dvcignore").write_text(DVCIGNORE)
         readme = Template(README.read_text()).substitute(subject=answers.name)
         (root / "README.md").write_text(readme)
@@ -134,7 +144,8 @@ def lay_down(
         keep_folders(root, tree)
         per_image = seconds_per_image(root, answers.network.network, images)
         remove(root / "own/nets/__pycache__")
-        return Laid(_versioned(root, folder.resolve()), per_image)
+        state, why = _versioned(root, folder.resolve())
+        return Laid(state, per_image, why)
 
 
 @contextmanager
@@ -147,7 +158,8 @@ def _whole(folder: Path) -> Iterator[Path]:
     inside = folder.is_dir()
     partial = partial_of(folder / "project" if inside else folder)
     try:
-        yield partial
+        with naming(folder, partial):
+            yield partial
         if inside:
             _move_up(partial, folder)
         else:
@@ -175,6 +187,7 @@ def _copy(source: Path, copy: Path) -> None:
 
     Raises:
         InputError: there is a link.
+        OutputError: a file cannot be read or written.
     """
     source = source.resolve()
     if source.is_file():
@@ -184,10 +197,13 @@ def _copy(source: Path, copy: Path) -> None:
     link = next((one for one in source.rglob("*") if one.is_symlink()), None)
     if link is not None:
         raise InputError(f"{link} is a link: copy the images without links first, as `cp -rL` does")
-    shutil.copytree(source, copy)
+    try:
+        shutil.copytree(source, copy)
+    except shutil.Error as error:  # a list of all files that could not be copied
+        raise OutputError(f"{source} cannot be copied: {error.args[0][0][2]}") from error
 
 
-def _versioned(root: Path, final: Path) -> str:
+def _versioned(root: Path, final: Path) -> tuple[str, str]:
     """Set up git and DVC; make the first commit, where git knows who the user is, and no hook objects.
 
     Inside a repository that does not ignore the folder, the project becomes a part of that repository.
@@ -195,23 +211,28 @@ def _versioned(root: Path, final: Path) -> str:
     Args:
         root: where the project is written.
         final: where it will lie.
+
+    Returns:
+        What :class:`Laid` calls ``git``, and ``why``.
     """
     if shutil.which("git") is None:
         run_dvc(root, ["init", "--quiet", "--no-scm"])
-        return "missing"
+        template.write_charts(root)
+        return "missing", ""
     inside = _part_of_a_repository(final)
     _git(root, "init", "--quiet")
     run_dvc(root, ["init", "--quiet"])
     run_dvc(root, ["config", "core.analytics", "false"])
+    template.write_charts(root)
     if inside:
         remove(root / ".git")
-        return "inside"
+        return "inside", ""
     _git(root, "add", ".")
     try:
         _git(root, "commit", "--quiet", "--message", COMMIT)
-    except InputError:
-        return "staged"
-    return "committed"
+    except InputError as error:
+        return "staged", str(error)
+    return "committed", ""
 
 
 def _part_of_a_repository(folder: Path) -> bool:

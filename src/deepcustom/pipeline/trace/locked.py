@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,21 @@ def agree(name: str, other: str, expected: str, found: str | None) -> Link:
     return Link(name, BROKEN, f"{other}: {found}, expected {expected}")
 
 
-def lock_links(record: RunRecord, entry: Entry | None) -> list[Link]:
-    """Compare the record's inputs and params with the lock's."""
+def lock_links(
+    record: RunRecord, entry: Entry | None, told: Callable[[str, Entry], str | None]
+) -> list[Link]:
+    """Compare the record's inputs and params with the lock's.
+
+    Args:
+        record: of the run.
+        entry: the run's in ``dvc.lock``.
+        told: gives the hash of a file that the lock does not name, but one of the small files that it names.
+    """
     if entry is None:
         return [Link("stage in dvc.lock", ABSENT, f"{record.name}: none")]
     deps = {one["path"]: one["md5"] for one in entry.get("deps", [])}
     links = [
-        agree(f"read {path}", "dvc.lock", md5, deps.get(path))
+        agree(f"read {path}", "dvc.lock", md5, deps.get(path) or told(path, entry))
         for path, md5 in record.inputs.items()
         if not any(parent.as_posix() in deps for parent in Path(path).parents)
     ]

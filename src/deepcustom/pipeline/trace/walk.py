@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.base.errors import InputError, UnknownNameError
+from deepcustom.base.files import named
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.evaluation.results import Result, read_csv
 from deepcustom.pipeline import provenance, workspace
@@ -19,7 +20,13 @@ from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, L
 from deepcustom.pipeline.trace.locked import Entry, agree, lock_links
 from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RUN_FILE, RunRecord
+from deepcustom.tracking.record import RUN_FILE, RunRecord, outputs_told
+
+ACCOUNTS = ("reports/metrics/", "reports/training/")
+"""Where runs say what they measured; numbers are not traced through these."""
+
+OF_CODE = ("params", "code", "code that ran")
+"""What `dvc commit` may take over: see :meth:`_Records._entry`."""
 
 
 def trace(ws: Workspace, what: str, project: Path) -> Lineage:
@@ -102,12 +109,16 @@ class _Records:
         return cls(ws, project, makers, lie, read_lock(ws.root))
 
     def output(self, what: str) -> str | None:
-        """The output that ``what`` is or lies in; None if there is none."""
-        root = self.ws.root.resolve()
-        full = (root / what).resolve()
-        if not full.is_relative_to(root):
+        """The output that ``what`` is or lies in; None if there is none.
+
+        Links below the project are not followed: DVC may link to its cache, and folders may lie elsewhere.
+        """
+        root = self.ws.root
+        full = named(root / what)
+        top = next((one for one in (full, *full.parents) if _same(one, root)), None)
+        if top is None:
             raise InputError(f"{what} lies outside the project's folder")
-        path = full.relative_to(root)
+        path = full.relative_to(top)
         candidates = (p.as_posix() for p in (path, *path.parents))
         return next((p for p in candidates if p in self.makers), None)
 
@@ -158,7 +169,9 @@ class _Records:
 
     def _run_links(self, record: RunRecord) -> list[Link]:
         entry, taken_over = self._entry(record)
-        links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
+        if not taken_over and self._hidden:
+            links = [self._unsure(link) for link in links]
         if taken_over:
             links.append(Link("taken over", TAKEN, taken_over))
         if record.stage == "prepare":
@@ -182,7 +195,7 @@ class _Records:
         before = then.get(record.name)
         if (
             before is None
-            or not _same_files(record.stage, before, now)
+            or not self._same_files(record, before, now)
             or not self._agrees(record, before)
         ):
             return now, ""
@@ -191,8 +204,49 @@ class _Records:
             f"held against dvc.lock of commit {commit[:7] if commit else ''}"
         )
 
+    def _same_files(self, record: RunRecord, before: Entry, now: Entry) -> bool:
+        """Whether ``now`` has all outputs of ``before``, and all data that it read.
+
+        What it read of a whole folder may be among the files whose hashes small files tell.
+        """
+        read, also = (
+            {
+                (d["path"], d["md5"])
+                for d in entry.get("deps", [])
+                if not is_code(d["path"], record.stage)
+                and not d["path"].startswith((*ACCOUNTS, LOCK))
+            }
+            for entry in (before, now)
+        )
+        below = {
+            path: [name for name in record.inputs if name.startswith(f"{path}/")]
+            for path, _ in read - also
+        }
+        told = all(
+            names and all(self._told(name, now) == record.inputs[name] for name in names)
+            for names in below.values()
+        )
+        return told and _outs(before) <= _outs(now)
+
+    def _told(self, path: str, entry: Entry) -> str | None:
+        """The hash of ``path`` by a small file, in a folder that is as ``entry`` says."""
+        for place in workspace.metrics_of(path):
+            folder = PurePosixPath(place).parent.as_posix()
+            named = {dep["path"]: dep["md5"] for dep in entry.get("deps", [])}
+            if folder in named and self._hash(folder) == named[folder]:
+                found = outputs_told(self.ws.root / place).get(path)
+                if found:
+                    return found
+        return None
+
+    def _unsure(self, link: Link) -> Link:
+        """A link that does not hold, but might against an earlier ``dvc.lock``, which git hides."""
+        if link.verdict != BROKEN or link.name not in OF_CODE:
+            return link
+        return Link(link.name, ABSENT, f"{link.detail}, or of an earlier commit: {self._hidden}")
+
     def _agrees(self, record: RunRecord, entry: Entry) -> bool:
-        links = [*lock_links(record, entry), *self._code_links(record, entry)]
+        links = [*lock_links(record, entry, self._told), *self._code_links(record, entry)]
         return not any(link.verdict == BROKEN for link in links)
 
     def _hash(self, path: str) -> str | None:
@@ -222,13 +276,29 @@ class _Records:
             return Link("code", ABSENT, why)
         found = {path: self._code_at(commit, path, record.stage) for path in code}
         if not any(found.values()):
-            return Link("code", ABSENT, f"commit {commit[:7]} is not in this repository")
+            return Link("code", ABSENT, f"commit {commit[:7]}: {self._lacking}")
         wrong = sorted(path for path, md5 in code.items() if found[path] != md5)
         if wrong:
             return Link("code", BROKEN, f"not as in commit {commit[:7]}: {', '.join(wrong)}")
         if record.code not in (None, code_digest(code)):
             return Link("code", BROKEN, f"commit {commit[:7]} has other code than ran")
         return Link("code", OK)
+
+    @cached_property
+    def _hidden(self) -> str | None:
+        """Why git does not show earlier commits that there are; None where it does."""
+        if why := provenance.trouble(self.project):
+            return f"git cannot be read: {why}"
+        if provenance.shallow(self.project):
+            return "this is a shallow clone: `git fetch --unshallow` fetches the rest"
+        return None
+
+    @cached_property
+    def _lacking(self) -> str:
+        """Why a commit is not found."""
+        if self._hidden or provenance.repository(self.project):
+            return self._hidden or "it is not in this repository"
+        return "the project lies in no git repository"
 
     def _code_at(self, commit: str, path: str, stage: str) -> str | None:
         key = (commit, f"{path}:{stage}" if path == LOCK else path)
@@ -253,6 +323,10 @@ class _Records:
         return provenance.repository(self.project) or self.project.resolve()
 
 
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
+
+
 def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
     """Path → hash of the code in the lock; for ``deepcustom.lock``, the digest of the stage's code."""
     found = {
@@ -264,18 +338,7 @@ def _locked_code(record: RunRecord, entry: Entry) -> dict[str, str]:
     return found if locked is None else {LOCK: locked, **found}
 
 
-def _same_files(stage: str, one: Entry, other: Entry) -> bool:
-    """Whether two entries of a stage have the same outputs, and the second all data of the first."""
-    read, also = (
-        {
-            (d["path"], d["md5"])
-            for d in entry.get("deps", [])
-            if not is_code(d["path"], stage) and d["path"] != LOCK
-        }
-        for entry in (one, other)
-    )
-    return _outs(one) == _outs(other) and read <= also
-
-
-def _outs(entry: Entry) -> dict[str, str]:
-    return {one["path"]: one["md5"] for one in entry.get("outs", [])}
+def _outs(entry: Entry) -> set[tuple[str, str]]:
+    """Outputs and their hashes, without the run's own account of itself, whose form follows the code."""
+    outs = {(one["path"], one["md5"]) for one in entry.get("outs", [])}
+    return {one for one in outs if not one[0].startswith(ACCOUNTS)}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, one_line
 from deepcustom.base.names import load_object
 from deepcustom.training.compute import Compute
 
@@ -160,7 +160,7 @@ class Architecture:
         try:
             return found(**{**facts, **self.options})
         except Exception as error:  # the user's own class may raise anything
-            why = " ".join(f"{type(error).__name__}: {error}".split())
+            why = one_line(error)
             raise InputError(
                 f"network {self.name!r}: making one failed: {why}; its arguments: {', '.join(known)}"
             ) from error

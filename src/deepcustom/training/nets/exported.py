@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepcustom.base.errors import InputError, ParamsError
+from deepcustom.base.errors import InputError, ParamsError, one_line
 
 SUFFIX = ".pt2"
 
@@ -86,5 +86,5 @@ def load_exported(path: Path) -> Exported:
         _refuse_pickles(path)
         return Exported(torch.export.load(path).module())
     except Exception as error:  # torch raises errors of many kinds
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error)
         raise InputError(f"{path} is no exported program, or is corrupted: {reason}") from error

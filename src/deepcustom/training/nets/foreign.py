@@ -7,6 +7,7 @@ listed modules are taken, or whatever enters a ReLU or one of its relatives, in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,28 @@ ACTIVATIONS = {
     F.hardswish,
 }
 """What counts as a hidden activation: all are near zero, or at most linear, below zero."""
+
+
+def check_normalisation(
+    mean: Sequence[float], std: Sequence[float], channels: int, name: str
+) -> None:
+    """Check what images are normalised by.
+
+    Args:
+        mean: of each channel.
+        std: likewise, what images are then divided by.
+        channels: of an image.
+        name: what messages call the two.
+
+    Raises:
+        InputError: there is not one number for each channel; or a mean is none of images in [0, 1], such as
+            one in units of 0..255; or a number is not finite, or an std not above 0.
+    """
+    whole = len(mean) == len(std) == channels
+    if not (whole and all(0 <= m <= 1 for m in mean) and all(0 < s < math.inf for s in std)):
+        raise InputError(
+            f"{name}: want {channels} numbers each, std above 0, and mean in the range [0, 1] of the images"
+        )
 
 
 class Foreign(Classifier):

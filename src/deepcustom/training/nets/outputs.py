@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, some_of
 
 Place = tuple[str | int, ...]
 """Keys, positions and names of fields that lead to one tensor of an output; empty: the output itself."""
@@ -88,9 +88,9 @@ def place_of_logits(out: Any, n: int, classes: int) -> Place:
 def _told(out: Any, found: Mapping[Place, Tensor]) -> str:
     if isinstance(out, Tensor | np.ndarray):
         return str(tuple(out.shape))
-    shapes = [f"{spelt(place)} {tuple(one.shape)}" for place, one in list(found.items())[:5]]
+    shapes = [f"{spelt(place)} {tuple(one.shape)}" for place, one in found.items()]
     kind = type(out).__name__
-    return f"{kind} of {', '.join(shapes)}" if shapes else f"{kind} without tensors"
+    return f"{kind} of {some_of(shapes, 5)}" if shapes else f"{kind} without tensors"
 
 
 def spelt(place: Place) -> str:
