@@ -21,6 +21,7 @@ import yaml
 
 from deepcustom import cli
 from deepcustom.base import rows
+from deepcustom.base.account import account_json, measured, outputs_told
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import save_spec
@@ -28,7 +29,6 @@ from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import account_json, measured, outputs_told
 
 ROOT = Path(__file__).resolve().parents[1]
 DATASET = "mnist"

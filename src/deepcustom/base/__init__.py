@@ -1,6 +1,7 @@
 """What every room uses: settings and rows as they are checked, errors, files, progress."""
 
 FOR_OTHERS = {
+    "account": "what a run measured and made",
     "errors": "what can go wrong, a class for each kind of mistake",
     "experiment": "which project an experiment's folder is a copy of",
     "files": "writing beside, then renaming",

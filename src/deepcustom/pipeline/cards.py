@@ -8,6 +8,7 @@ from torch.nn import Module
 
 from deepcustom.attacks.conditional import conditional
 from deepcustom.attacks.threat import ThreatModel
+from deepcustom.base.account import measured
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
 from deepcustom.base.rows import HARDENING, START, row, rows
@@ -21,7 +22,6 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.load import architecture, fresh_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.report.cards import Model, card
-from deepcustom.tracking.record import measured
 from deepcustom.training.nets.base import build, parameter_count
 
 STUDYS = (

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from deepcustom.base import params as settings
+from deepcustom.base.account import account_json, outputs_told
 from deepcustom.base.errors import InputError, TrackingError
 from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
@@ -27,7 +28,7 @@ from deepcustom.pipeline.histories import history_csv
 from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import TRAINING, RunRecord, account_json, outputs_told
+from deepcustom.tracking.record import TRAINING, RunRecord
 from deepcustom.tracking.store import send
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deepcustom.base.account import outputs_told
 from deepcustom.base.errors import InputError, UnknownNameError
 from deepcustom.base.files import named
 from deepcustom.base.hashes import dvc_md5
@@ -20,7 +21,7 @@ from deepcustom.pipeline.trace.lineage import ABSENT, BROKEN, OK, TAKEN, File, L
 from deepcustom.pipeline.trace.locked import Entry, agree, lock_links
 from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RUN_FILE, RunRecord, outputs_told
+from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 ACCOUNTS = ("reports/metrics/", "reports/training/")
 """Where runs say what they measured; numbers are not traced through these."""
