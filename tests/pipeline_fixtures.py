@@ -256,11 +256,13 @@ def make_project(folder: Path, params: Mapping[str, Any] | None = None) -> Works
 
 
 def told_anew(ws: Workspace, path: str) -> None:
-    """Let the account of the run that made ``path`` give its hash as it is now."""
+    """Let an account give the hash of ``path`` as it is now: that of the run which made it, or a new one."""
     candidates = [ws.root / place for place in workspace.metrics_of(path)]
-    (file,) = [one for one in candidates if one.is_file()]
+    there = [one for one in candidates if one.is_file()]
+    (file,) = there or candidates[:1]
     outputs = outputs_told(file) | {path: dvc_md5(ws.root / path)}
-    file.write_text(account_json(measured(file), outputs))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(account_json(measured(file) if there else {}, outputs))
 
 
 def write_params(folder: Path, tree: Mapping[str, Any]) -> None:

@@ -32,6 +32,7 @@ from pipeline_fixtures import (
     resolve,
     set_params,
     tiny_params,
+    told_anew,
 )
 
 from deepcustom import stages
@@ -79,6 +80,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = AdversarialSet(test.x, (test.x / 255).astype(np.float32), test.y, test.index)
     for attack in adversarial_sets(tiny_params(), DATASET):
         made.save(ws.root / "data/adversarial/mnist/test" / attack)
+        told_anew(ws, f"data/adversarial/mnist/test/{attack}")
+    told_anew(ws, "models/dgn/mnist/nce-ball.safetensors")
+    for path in sorted((ws.root / "models/robust/mnist").iterdir()):
+        told_anew(ws, f"models/robust/mnist/{path.name}")
     return ws.root
 
 

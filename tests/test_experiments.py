@@ -12,10 +12,10 @@ import pytest
 import yaml
 from pipeline_fixtures import ROOT
 
+from deepcustom.base.account import measured
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import SUBJECTS, networks, row, rows
 from deepcustom.pipeline.histories import read_history
-from deepcustom.tracking.record import measured
 
 EXPERIMENTS = ROOT / "docs/experiments"
 PARAMS = read_params(ROOT / "params.yaml")

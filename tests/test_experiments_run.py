@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline_fixtures import DATASET, ROOT, keep_rows, make_project, one_thread
+from pipeline_fixtures import DATASET, ROOT, keep_rows, make_project, one_thread, told_anew
 from torch import Tensor
 
 from deepcustom.attacks.bank import DGNBank
@@ -43,6 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Workspa
     path.parent.mkdir(parents=True)
     generators = [MnistGenerator().eval() for _ in range(10)]
     DGNBank(DATASET, "nce", "perturbation", generators).save(path)
+    told_anew(ws, workspace.bank(DATASET, BANK))
     with pytest.MonkeyPatch.context() as patch, one_thread():
         patch.chdir(ws.root)
         patch.setattr(page, "DPI", 40)

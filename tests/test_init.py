@@ -629,8 +629,11 @@ def test_the_package_has_all_files_that_are_not_python() -> None:
     import tomllib
 
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    listed = set(pyproject["tool"]["setuptools"]["package-data"]["deepcustom"])
     package = ROOT / "src/deepcustom"
+    patterns = pyproject["tool"]["setuptools"]["package-data"]["deepcustom"]
+    found = {pattern: list(package.glob(pattern)) for pattern in patterns}
+    assert all(found.values())
+    listed = {file.relative_to(package).as_posix() for files in found.values() for file in files}
     there = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*")

@@ -34,7 +34,11 @@ def read_yaml(text: str | bytes) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML, or a key stands twice.
     """
-    return yaml.load(text, Loader=OnceLoader)
+    loader = OnceLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def read_json(text: str | bytes) -> Any:

@@ -15,6 +15,8 @@ from typing import Any
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.params import found_value, section
 
+TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
+"""The stages that train the published networks."""
 RECIPES, SUBJECTS, RECIPE = "recipes", "subjects", "recipe"
 START = "start"
 """The key of a hardened network's row that names the weights it starts from."""

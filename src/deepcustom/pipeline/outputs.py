@@ -7,9 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deepcustom.base.files import replace_file
-from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, Row, rows
+from deepcustom.base.rows import HARDENING, LAYOUTS, SETS, SUBJECTS, TRAINING, Row, rows
 from deepcustom.pipeline import workspace
-from deepcustom.tracking.record import TRAINING
 
 MARKER = ".gitignore"
 """An empty file of this name keeps a folder in git; DVC's hash of the folder leaves it out."""

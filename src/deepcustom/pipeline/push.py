@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.rows import TRAINING
 from deepcustom.pipeline import dvc, provenance
 from deepcustom.pipeline.workspace import OWN_IMAGES
-from deepcustom.tracking.record import TRAINING
 
 PUBLISHED = (*TRAINING, "relevance", "suspiciousness")
 """The stages whose outputs DVC keeps copies of."""

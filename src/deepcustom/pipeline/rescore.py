@@ -9,6 +9,7 @@ from typing import Any
 
 from deepcustom.base.errors import DeepCustomError, InputError, OutputError, TrackingError
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.rows import TRAINING
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
 from deepcustom.evaluation.scoring import is_quick
@@ -16,7 +17,7 @@ from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.remake import PREPARE, RunCommand, remake
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RUN_FILE, TRAINING
+from deepcustom.tracking.record import RUN_FILE
 from deepcustom.tracking.store import send_kept
 
 SCORING = (PREPARE, "generate", "attack")

@@ -21,14 +21,14 @@ from deepcustom.base.errors import InputError, TrackingError
 from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import Params
-from deepcustom.base.rows import SUBJECTS, Row, row
+from deepcustom.base.rows import SUBJECTS, TRAINING, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
 from deepcustom.pipeline import provenance, workspace
 from deepcustom.pipeline.histories import history_csv
 from deepcustom.pipeline.loaded import RunningCode
 from deepcustom.pipeline.repro import repro_key
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import TRAINING, RunRecord
+from deepcustom.tracking.record import RunRecord
 from deepcustom.tracking.store import send
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.hashes import dvc_md5
-from deepcustom.base.rows import adversarial_sets, networks
+from deepcustom.base.rows import TRAINING, adversarial_sets, networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.evaluation.material import Adaptable, Lazy
@@ -19,7 +19,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.dgns import load_dgns
 from deepcustom.pipeline.load import labelled, load_classifier, load_split
 from deepcustom.pipeline.run import StageRun
-from deepcustom.tracking.record import TRAINING, RunRecord
+from deepcustom.tracking.record import RunRecord
 
 if TYPE_CHECKING:
     from deepcustom.data.datasets import DatasetSpec

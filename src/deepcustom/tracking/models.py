@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.experiment import home
+from deepcustom.base.rows import TRAINING
 from deepcustom.evaluation.results import CLEAN, Result, read_csv
 from deepcustom.tracking.data_sets import CONTEXT_TAG, data_set, read_sets, reads_sets
-from deepcustom.tracking.record import TRAINING, RunRecord
+from deepcustom.tracking.record import RunRecord
 from deepcustom.tracking.runs import METRICS_PER_BATCH, chunks, fit, shown_params, span
 
 if TYPE_CHECKING:

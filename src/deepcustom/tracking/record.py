@@ -15,9 +15,6 @@ from deepcustom.base.once import read_json
 
 RUN_FILE = "run.json"
 
-TRAINING = ("train_target", "train_dgn", "adversarial_train", "train_online")
-"""The stages that train the published networks."""
-
 
 def _relative(path: str) -> str:
     pure = PurePosixPath(path)

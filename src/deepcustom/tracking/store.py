@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from deepcustom.base.errors import DeepCustomError, TrackingError
 from deepcustom.base.experiment import home
+from deepcustom.base.rows import TRAINING
 from deepcustom.tracking.address import artifact_root as artifact_root
 from deepcustom.tracking.address import default_address, sqlite_file
 from deepcustom.tracking.address import shown as shown
@@ -39,7 +40,7 @@ from deepcustom.tracking.models import (
     network_name,
     without_program,
 )
-from deepcustom.tracking.record import RUN_FILE, TRAINING, RunRecord
+from deepcustom.tracking.record import RUN_FILE, RunRecord
 from deepcustom.tracking.runs import (
     KEY_TAG,
     experiment_tags,
