@@ -25,6 +25,7 @@ from deepcustom.attacks.losses import find_loss
 from deepcustom.attacks.losses.base import ANALYSES
 from deepcustom.base import rows as layout
 from deepcustom.base.errors import ParamsError
+from deepcustom.base.rows import TRAINING
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code import PREFIX, closure, closure_of
@@ -33,7 +34,7 @@ from deepcustom.pipeline.push import PUBLISHED
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.template import CHARTS, CHARTS_HERE, TEMPLATE, render
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import TRAINING, RunRecord
+from deepcustom.tracking.record import RunRecord
 
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PARAMS: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())

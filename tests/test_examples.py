@@ -11,12 +11,12 @@ from pipeline_fixtures import ROOT
 
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.params import read_params
-from deepcustom.base.rows import adversarial_sets, networks, row
+from deepcustom.base.rows import TRAINING, adversarial_sets, networks, row
 from deepcustom.evaluation.files import read_checks
 from deepcustom.evaluation.results import Result, pivot, read_csv
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.tracking.record import RUN_FILE, TRAINING, RunRecord
+from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 PROJECTS = {"fashion-mnist": "fashion", "mnist-small": "mnist-small"}
 """Folder → subject."""

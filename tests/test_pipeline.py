@@ -51,6 +51,7 @@ from pipeline_fixtures import (
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base import rows
+from deepcustom.base.account import measured
 from deepcustom.base.errors import (
     DeepCustomError,
     InputError,
@@ -83,7 +84,7 @@ from deepcustom.pipeline.score_inputs import score_inputs
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import page
 from deepcustom.tracking import store as tracking
-from deepcustom.tracking.record import RunRecord, measured
+from deepcustom.tracking.record import RunRecord
 from deepcustom.training.checkpoint import Checkpoint
 
 SPEC = find_source(DATASET).spec

@@ -14,9 +14,9 @@ import yaml
 from pipeline_fixtures import call_main
 
 from deepcustom.base.errors import InputError
+from deepcustom.base.rows import TRAINING
 from deepcustom.pipeline import dvc as our_dvc
 from deepcustom.pipeline.push import LARGEST, pull, push
-from deepcustom.tracking.record import TRAINING
 
 SMALL, BIG = "models/target/a.safetensors", "models/dgn/a/nce.safetensors"
 MD5 = {SMALL: "a" * 32, BIG: "b" * 32}

@@ -34,6 +34,7 @@ from pipeline_fixtures import DATASET, ROOT, environment
 from test_record import STARTED, record
 
 from deepcustom.base.errors import TrackingError
+from deepcustom.base.rows import TRAINING
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import write_lock
@@ -41,7 +42,7 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking import store as tracking
 from deepcustom.tracking.models import metric_name, network_name, set_name
-from deepcustom.tracking.record import TRAINING, RunRecord
+from deepcustom.tracking.record import RunRecord
 from deepcustom.tracking.ui import serve_ui
 
 if TYPE_CHECKING:
