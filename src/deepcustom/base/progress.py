@@ -70,7 +70,7 @@ class Follower:
     """Follows the work of this process.
 
     Attributes:
-        standing: of the innermost piece of work that is under way; None where there is none.
+        standing: of the innermost piece of work that is under way, or of the last one; None before the first.
         words: what to say beside it, in one line; empty: nothing.
         picture: the same for a terminal, which shows it below the bar.
     """
@@ -135,7 +135,7 @@ def _standing(title: str, total: int, advance: Advance) -> Iterator[Advance]:
     try:
         yield told
     finally:
-        one.standing = before
+        one.standing = before or standing
 
 
 @contextmanager
@@ -281,7 +281,8 @@ class _Lines:
                 self._tell(now, f"{self._doing or 'at work'}, for {now - self._since:.0f} s so far")
 
     def _tell(self, now: float, note: str) -> None:
-        beside = f"  [{follower.words}]" if follower and follower.words else ""
+        unended = self._done < self._total
+        beside = f"  [{follower.words}]" if follower and follower.words and unended else ""
         _say(
             f"{self._title}: {self._done}/{self._total}, {now - self._start:.0f} s  {note}{beside}"
         )

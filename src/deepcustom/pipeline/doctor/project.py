@@ -85,7 +85,7 @@ def remote(root: Path) -> Finding:
         if "no default remote" in str(error):
             return Finding("remote", "missing", "none: models lie on this machine alone", add)
         return Finding("remote", "cannot", str(error), "", True)
-    why = _within(PATIENCE, lambda: _trouble_of_remote(root, name))
+    why = _within(PATIENCE, lambda: _trouble_of_remote(root, name, url))
     if why is not None:
         mend = f"dvc remote modify {name} url URL"
         return Finding("remote", "cannot", f"{name} ({_shown(url)}): {why}", mend)
@@ -181,15 +181,16 @@ def store(root: Path) -> Finding:
     )
 
 
-def _trouble_of_remote(root: Path, name: str) -> str | None:
+def _trouble_of_remote(root: Path, name: str, url: str) -> str | None:
     """Why a remote does not answer; None if it does."""
+    if "://" not in url:
+        return None if Path(url).is_dir() else "no such folder"
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
             odb = repo.cloud.get_remote_odb(name)
-            if not odb.fs.exists(odb.path) and odb.fs.protocol == "local":
-                return "no such folder"
+            odb.fs.exists(odb.path)  # whether anything was pushed yet does not matter
     except Exception as error:  # each kind of storage has errors of its own
         return _shown(" ".join(str(error).split())) or type(error).__name__
     return None

@@ -181,7 +181,8 @@ class Beacon(Follower):
         place = place_of(seen.stage, self._plan)
         memory = f"{size(seen.memory)}, {size(free_and_whole()[0])} free"
         said = [rest.line() if rest else "", memory]
-        levels = levels_for(getattr(sys.stderr, "encoding", None))
+        stream = sys.__stderr__  # the other one may be rich's while a bar is drawn
+        levels = levels_for(stream.encoding if stream else None)
         drawn = [curve.line(levels) for curve in curves(self._curves.whole)]
         self.words = "; ".join(filter(None, said))
         self.picture = "; ".join(filter(None, [place.line() if place else "", *said, *drawn]))
