@@ -383,7 +383,8 @@ def test_what_comes_after_is_counted_by_the_records(tmp_path: Path) -> None:
     }
     one = state(tmp_path, repro="r")
     assert after(Plan(("a", STAGE, "c", "d"), True), one, known) == After(2, 100.0, 1)
-    assert after(Plan(("a", "c", "d", STAGE), False), one, known) == After(2, 100.0, 1)
+    assert after(Plan(("a", "c", "d", STAGE), False), one, known) == After(2, 100.0, 1, False)
+    assert After(2, 100.0, 0, False).line() == "2 other stages: at most 2 min by earlier records"
     assert After(2, 100.0, 1).line() == (
         "2 stages after it: at most 2 min by earlier records, 1 not counted"
     )

@@ -63,17 +63,20 @@ class After:
         stages: how many.
         seconds: what those took that records tell of.
         unknown: how many no record tells of.
+        ordered: False if some may come before it: the order is not known.
     """
 
     stages: int
     seconds: float
     unknown: int
+    ordered: bool = True
 
     def line(self) -> str:
         """For people; empty if nothing comes."""
         if not self.stages:
             return ""
-        whole = f"{counted(self.stages, 'stage')} after it"
+        stages = counted(self.stages, "stage" if self.ordered else "other stage")
+        whole = f"{stages} after it" if self.ordered else stages
         if self.unknown == self.stages:
             return f"{whole}, of which no record tells"
         more = f", {self.unknown} not counted" if self.unknown else ""
@@ -134,7 +137,7 @@ def after(plan: Plan, state: State, records: Mapping[str, Earlier]) -> After:
     """What a ``dvc repro`` goes through after the stage that runs; DVC skips of it what is up to date."""
     later = _later(plan, state, records)
     known = [records[name].seconds for name in later if name in records]
-    return After(len(later), sum(known), len(later) - len(known))
+    return After(len(later), sum(known), len(later) - len(known), plan.ordered)
 
 
 def _later(plan: Plan, state: State, records: Mapping[str, Earlier]) -> list[str]:
