@@ -276,11 +276,11 @@ def test_only_what_the_terminal_shows_follows_and_nothing_does_afterwards(tmp_pa
 
 def test_a_look_costs_little(tmp_path: Path) -> None:
     beacon = Beacon(tmp_path, STAGE, tmp_path / "none")
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for done in range(100):
         beacon.standing = progress_module.Standing(STAGE, 100, done=done)
         beacon._look()
-    assert (time.perf_counter() - begin) / 100 < 0.01  # of each second
+    assert (time.thread_time() - begin) / 100 < 0.01  # of each second
 
 
 # Beside the progress
