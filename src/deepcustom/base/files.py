@@ -134,7 +134,7 @@ def partial_of(path: Path) -> Path:
         raise OutputError(f"{path} cannot be written: {error.filename} is no folder") from error
     except PermissionError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    who = f"{_machine()}-{os.getpid()}-{next(_COUNT)}"
+    who = f"{this_machine()}-{os.getpid()}-{next(_COUNT)}"
     return path.with_name(f".{path.name}.{who}.partial")
 
 
@@ -202,7 +202,7 @@ def _tidy(path: Path) -> None:
 
 def _abandoned(left: Path, machine: str | None, pid: str | None) -> bool:
     """Whether the process that wrote ``left`` has ended; if that cannot be checked, its age decides."""
-    if pid and machine == _machine() and os.name == "posix":
+    if pid and machine == this_machine() and os.name == "posix":
         try:
             os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
         except ProcessLookupError:
@@ -216,7 +216,7 @@ def _abandoned(left: Path, machine: str | None, pid: str | None) -> bool:
 
 
 @cache
-def _machine() -> str:
+def this_machine() -> str:
     """The machine or container that process ids belong to: 8 digits of a hash, which hide its name."""
     try:
         space = str(Path("/proc/self/ns/pid").readlink())

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 EVERY = 10.0  # seconds that may pass without a line
@@ -29,6 +30,72 @@ def silent(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
     """An :class:`Advance` that prints nothing."""
 
 
+@dataclass
+class Standing:
+    """How far one piece of work is, for whoever follows it from another thread.
+
+    Attributes:
+        title: of the work.
+        total: its steps.
+        done: steps so far, with those that an earlier run did.
+        resumed: how many an earlier run did.
+        note: what the last step said.
+        doing: what is under way, where the work says so.
+        began: seconds since 1970 when the first step of this run could begin.
+        moved: seconds since 1970 of the last step.
+    """
+
+    title: str
+    total: int
+    done: int = 0
+    resumed: int = 0
+    note: str = ""
+    doing: str = ""
+    began: float = 0.0
+    moved: float = 0.0
+
+    def move(self, note: str, steps: int, resumed: bool) -> None:
+        """Take over what :class:`Advance` was told."""
+        now = time.time()
+        self.done += steps
+        self.doing = note if steps == 0 and not resumed else ""
+        if resumed:
+            self.resumed += steps
+            self.began = self.began if self.done > self.resumed else now
+        elif steps:
+            self.note, self.moved = note or self.note, now
+
+
+class Follower:
+    """Follows the work of this process.
+
+    Attributes:
+        standing: of the innermost piece of work that is under way, or of the last one; None before the first.
+        words: what to say beside it, in one line; empty: nothing.
+        picture: the same for a terminal, which shows it below the bar.
+    """
+
+    def __init__(self) -> None:
+        """Nothing is under way."""
+        self.standing: Standing | None = None
+        self.words = self.picture = ""
+
+
+follower: Follower | None = None
+"""Whoever follows the work of this process, if anybody does; set by :func:`followed_by`."""
+
+
+@contextmanager
+def followed_by(one: Follower) -> Iterator[None]:
+    """Let ``one`` follow the work that is done meanwhile."""
+    global follower
+    before, follower = follower, one
+    try:
+        yield
+    finally:
+        follower = before
+
+
 @contextmanager
 def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advance]:
     """Show the progress of ``total`` steps.
@@ -38,13 +105,37 @@ def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advanc
     """
     if sys.stderr.isatty():
         with hushed():
-            with _bar(title, total) as advance:
-                yield advance
+            with _bar(title, total) as advance, _standing(title, total, advance) as told:
+                yield told
             _heard()  # the bar was seen until now, so a heartbeat has nothing to add yet
     else:
         lines = _Lines(title, total, every)
-        with _speaking(lines), _ticking(lines.tick, every):
-            yield lines.advance
+        with (
+            _speaking(lines),
+            _ticking(lines.tick, every),
+            _standing(title, total, lines.advance) as told,
+        ):
+            yield told
+
+
+@contextmanager
+def _standing(title: str, total: int, advance: Advance) -> Iterator[Advance]:
+    """``advance``, which also tells whoever follows this process; as it is where nobody does."""
+    one = follower
+    if one is None:
+        yield advance
+        return
+    standing = Standing(title, total, began=time.time())
+
+    def told(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        standing.move(note, steps, resumed)
+        advance(note, steps, resumed=resumed)
+
+    before, one.standing = one.standing, standing
+    try:
+        yield told
+    finally:
+        one.standing = before or standing
 
 
 @contextmanager
@@ -119,19 +210,28 @@ def _say(line: str, *, error: bool = False) -> None:
 
 @contextmanager
 def _bar(title: str, total: int) -> Iterator[Advance]:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
+    from rich.text import Text
+
+    class Bar(Progress):
+        """A bar, with what the follower of this process says below it."""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            if follower and follower.picture:
+                yield Text(follower.picture, style="dim", overflow="ellipsis", no_wrap=True)
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        Remaining(),
+        *([] if follower else [Remaining()]),  # a follower knows more of the time left
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, note="")
 
         def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
@@ -181,4 +281,8 @@ class _Lines:
                 self._tell(now, f"{self._doing or 'at work'}, for {now - self._since:.0f} s so far")
 
     def _tell(self, now: float, note: str) -> None:
-        _say(f"{self._title}: {self._done}/{self._total}, {now - self._start:.0f} s  {note}")
+        unended = self._done < self._total
+        beside = f"  [{follower.words}]" if follower and follower.words and unended else ""
+        _say(
+            f"{self._title}: {self._done}/{self._total}, {now - self._start:.0f} s  {note}{beside}"
+        )

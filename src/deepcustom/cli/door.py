@@ -17,10 +17,12 @@ from deepcustom.base.files import check_writable, replace_file
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change
+from deepcustom.cli.doctor import doctor
 from deepcustom.cli.evaluate import evaluate
 from deepcustom.cli.experiment import experiment
 from deepcustom.cli.following import followed
 from deepcustom.cli.init import init
+from deepcustom.cli.watch import watch
 from deepcustom.pipeline.workspace import SPLITS
 
 if TYPE_CHECKING:
@@ -180,6 +182,10 @@ def repro(
     project = _here()
     code = reproduce(workspace(project, profile, folder), targets or [], project)
     raise typer.Exit(code)
+
+
+app.command("watch", rich_help_panel=HELPERS)(watch)
+app.command("doctor", rich_help_panel=HELPERS)(doctor)
 
 
 @app.command("results", rich_help_panel=HELPERS)

@@ -1,9 +1,9 @@
-"""A stage that MLflow shows while it runs."""
+"""A stage that MLflow, ``deepcustom watch`` and the terminal show while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from deepcustom.base.errors import DeepCustomError
@@ -21,6 +21,7 @@ def followed(module: str, *names: str) -> Iterator[Workspace]:
         module: of the stage.
         names: of its row, such as a subject's and a bank's.
     """
+    from deepcustom.pipeline.watch.beacon import telling
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.tracking import live
 
@@ -28,7 +29,10 @@ def followed(module: str, *names: str) -> Iterator[Workspace]:
     facts = None
     with suppress(DeepCustomError):  # the stage will say what is wrong
         facts = _facts(ws, module.rpartition(".")[2], names)
-    with live.followed(ws.root, facts) if facts else nullcontext():
+    if facts is None:
+        yield ws
+        return
+    with live.followed(ws.root, facts), telling(ws.root, facts.name, facts.checkpoint):
         yield ws
 
 

@@ -10,6 +10,7 @@ FOR_OTHERS = {
     "change.plan": "rows added and removed",
     "code": "which code a stage runs",
     "dgns": "the DGNs of a subject by name",
+    "doctor.examine": "what is set up, and what is missing",
     "dvc": "DVC, asked through its command line",
     "hardened": "which attack each network was hardened with",
     "histories": "curves of a training as a file",
@@ -28,6 +29,9 @@ FOR_OTHERS = {
     "template": "dvc.yaml",
     "trace.view": "a lineage as a tree",
     "trace.walk": "where a number comes from",
+    "watch.beacon": "saying how far a stage is while it runs",
+    "watch.look": "what runs in a project at one moment",
+    "watch.sparkline": "a curve as one word",
     "workspace": "where every file lies",
 }
 """The modules that other rooms may import, and what each has."""

@@ -23,7 +23,6 @@ from deepcustom.base.files import remove, replace_file
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import HARDENING, LAYOUTS, START, SUBJECTS, overlay, rows
 from deepcustom.pipeline import repository
-from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import LOCK
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
@@ -106,6 +105,8 @@ def workspace(ws: Workspace, profile: str, folder: Path | None = None) -> Worksp
         UnknownNameError, ParamsError: as :func:`settings` and :func:`deepcustom.pipeline.check.check`.
         InputError: the folder holds something else, which a workspace would overwrite; or git failed.
     """
+    from deepcustom.pipeline.check import check  # which loads torch
+
     tree = settings(ws, profile)
     check(ws.root, tree)
     root = folder_of(ws, profile, folder)

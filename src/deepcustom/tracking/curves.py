@@ -23,18 +23,23 @@ class Curves:
         folder: the checkpoint's; need not exist yet.
         since: seconds since 1970. A file that is older was left by an earlier run, perhaps with other
             settings, and is passed over; the same training writes it anew after its next epoch.
+
+    Attributes:
+        whole: name → values by step, as of the last call of :meth:`new`.
     """
 
     def __init__(self, folder: Path, since: float) -> None:
         self._folder, self._since = folder, since
         self._read: dict[Path, int] = {}
         self._sent: dict[str, int] = {}
+        self.whole: dict[str, list[float]] = {}
 
     def new(self) -> list[tuple[str, int, float]]:
         """Name, step from 1, and value of every point that was not told before."""
         points = []
         for file in sorted(self._folder.rglob("*.safetensors")):
             for name, curve in self._changed(file).items():
+                self.whole[name] = curve
                 done = self._sent.get(name, 0)
                 points += [
                     (name, step, curve[step - 1]) for step in range(done + 1, len(curve) + 1)

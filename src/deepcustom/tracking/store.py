@@ -142,6 +142,23 @@ def experiment_id(root: Path) -> str:
         return experiment
 
 
+def tried(root: Path) -> bool:
+    """Look whether the store can be used; False if it is not made yet. Makes nothing.
+
+    Raises:
+        TrackingError: it cannot; the message says what to do.
+    """
+    database = sqlite_file(tracking_uri(root))
+    if database and not database.is_file() and database.parent.is_dir():
+        return False
+    with _connection(root, "runs cannot be shown") as client:
+        client.search_experiments(max_results=1)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "deepcustom"
+        if client.get_experiment_by_name(name) is not None:
+            _experiment(client, root)
+    return True
+
+
 def run_ids(root: Path, run_keys: Iterable[str]) -> dict[str, str]:
     """Run key → id of its finished MLflow run, for each key in the store; makes no store.
 
