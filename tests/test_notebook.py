@@ -1,0 +1,71 @@
+"""The notebook of docs, run from its first cell to its last in a clone with pulled models."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_fixtures import ROOT
+
+NOTEBOOK = ROOT / "docs/five_minutes.ipynb"
+MOST = 300  # seconds
+
+
+def cells(kind: str) -> list[Any]:
+    return [c for c in json.loads(NOTEBOOK.read_text())["cells"] if c["cell_type"] == kind]
+
+
+def test_git_has_no_outputs() -> None:
+    assert cells("code")
+    for cell in cells("code"):
+        assert (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+def test_no_figure_stands_in_the_text() -> None:
+    text = "\n".join("".join(cell["source"]) for cell in cells("markdown"))
+    said = re.sub(r"SHA-256|where black is 0 and white is 1", "", text)
+    assert not re.search(r"\d", said)
+
+
+def test_what_it_links_to_is_there() -> None:
+    text = "\n".join("".join(cell["source"]) for cell in cells("markdown"))
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert links
+    assert all((NOTEBOOK.parent / link).is_file() for link in links)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_it_runs_in_five_minutes(tmp_path: Path) -> None:
+    """The clone has the models' store; MNIST comes from the project's downloads, or as anyone gets it."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    raw = ROOT / "data/raw/mnist"
+    if raw.is_dir():
+        (clone / "data/raw").mkdir(parents=True)
+        (clone / "data/raw/mnist").symlink_to(raw.resolve(), target_is_directory=True)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    begin = time.monotonic()
+    where = {"metadata": {"path": str(clone / "docs")}}
+    NotebookClient(notebook, timeout=MOST, kernel_name="python3", resources=where).execute()
+    took = time.monotonic() - begin
+    print(f"the notebook took {took:.0f} s")
+    assert took < MOST
+    outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
+    assert sum("image/png" in one.get("data", {}) for one in outputs) == 2
+    said = "".join(one.get("text", "") for one in outputs)
+    assert re.search(r"against everything: \d+ % before, \d+ % after", said)
+    before, after = map(int, re.findall(r"everything: (\d+) % before, (\d+) % after", said)[0])
+    assert before < after
+    done = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
