@@ -41,7 +41,7 @@ def test_what_it_links_to_is_there() -> None:
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_it_runs_in_five_minutes(tmp_path: Path) -> None:
+def test_it_runs_in_five_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clone has the models' store; MNIST comes from the project's downloads, or as anyone gets it."""
     import nbformat
     from nbclient import NotebookClient
@@ -52,6 +52,7 @@ def test_it_runs_in_five_minutes(tmp_path: Path) -> None:
     if raw.is_dir():
         (clone / "data/raw").mkdir(parents=True)
         (clone / "data/raw/mnist").symlink_to(raw.resolve(), target_is_directory=True)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests use the other cores
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     begin = time.monotonic()
     where = {"metadata": {"path": str(clone / "docs")}}
