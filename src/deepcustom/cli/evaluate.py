@@ -138,7 +138,7 @@ class Shown:
             print_scores(found, subject, by, console_on(self.answer))
 
     def end(self, found: Scores, subject: str, folder: Path | None) -> None:
-        """Print the document; or say on stderr where the scores are."""
+        """Print the document; or say where the scores are."""
         from deepcustom.report.printed import left_out
 
         if self.as_json:
@@ -151,7 +151,7 @@ class Shown:
             }
             print_json(kept, self.answer)
         elif folder:
-            print(f"saved in {folder}")
+            print(f"saved in {folder}", file=self.answer)
 
 
 def _in_project(

@@ -66,10 +66,10 @@ def unsent(root: Path, remote: str | None = None) -> tuple[str, str, list[Publis
         InputError: there are no models, or no such remote.
         DeepCustomError: DVC failed; the message is its own.
     """
-    models, stages = _trained(root)
+    models, _ = _trained(root)
     images = _added(root)
     name, url = dvc.remote(root, remote)
-    lacking = dvc.absent(root, name, [*stages, *images])
+    lacking = dvc.absent(root, name)
     return name, url, [one for one in (*models, *images.values()) if one.path in lacking]
 
 
