@@ -134,7 +134,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert not (here / "out/results.csv").exists()
     limit = 10**9
     assert call_main(here, *words, "out") == 0
-    assert re.search(r"mine: \d+ of \d+ parts were already done", capsys.readouterr().out)
+    assert re.search(r"mine: \d+ of \d+ parts were already done", capsys.readouterr().err)
     shown.clear()
     assert call_main(here, *words, "out") == 0
     assert shown == []

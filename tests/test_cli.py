@@ -121,8 +121,8 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Fails:
         err = capsys.readouterr().err
         assert code == 2, err
         assert "Traceback" not in err
-        (line,) = err.splitlines()
-        assert line.startswith("error: ")
+        (line,) = [one for one in err.splitlines() if one.startswith("error: ")]
+        assert err.endswith(f"{line}\n")
         assert files(folder) == before
         return line.removeprefix("error: ")
 
@@ -740,7 +740,7 @@ def test_an_image_outside_the_ball_ends_with_1(
     monkeypatch.setattr("deepcustom.attacks.threat.ThreatModel.verify", outside)
     before = files(project)
     assert call_main(project, "attack", "--subject", DATASET, *OPTIONS["attack"]) == 1
-    assert capsys.readouterr().err == "error: 3 of 5 images lie outside\n"
+    assert capsys.readouterr().err.endswith("\nerror: 3 of 5 images lie outside\n")
     assert files(project) == before
 
 
@@ -754,7 +754,7 @@ def test_interrupted(
     monkeypatch.setattr(train_target, "save_network", interrupt)
     before = files(project)
     assert call_main(project, "train_target", "--subject", DATASET) == 130
-    assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
+    assert capsys.readouterr().err.endswith("\ninterrupted; nothing half-written is left\n")
     after = files(project)
     assert {
         path: at for path, at in after.items() if not path.startswith(".checkpoints/")
@@ -773,7 +773,7 @@ def test_interrupted_while_a_file_was_closed(
 
     monkeypatch.setattr(train_target, "save_network", interrupt)
     assert call_main(project, "train_target", "--subject", DATASET) == 130
-    assert capsys.readouterr().err == "interrupted; nothing half-written is left\n"
+    assert capsys.readouterr().err.endswith("\ninterrupted; nothing half-written is left\n")
 
 
 def test_training_that_diverges(project: Path, fails: Fails) -> None:
@@ -788,10 +788,13 @@ def test_losses_lists_every_loss_and_what_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call_main(tmp_path, "losses") == 0
-    rows = re.findall(r"^│ (\S+) +│ (\S.*?) +│", capsys.readouterr().out, re.MULTILINE)
-    listed = dict(rows)
-    assert {"lrp", "nce", "suspiciousness"} <= set(listed)
-    assert listed == {name: ", ".join(c.requires) or "nothing" for name, c in registered().items()}
+    found = re.findall(
+        r"^(\S+)\n    .+\n    requires: (.+)$", capsys.readouterr().out, re.MULTILINE
+    )
+    assert {"lrp", "nce", "suspiciousness"} <= set(dict(found))
+    assert dict(found) == {
+        name: ", ".join(c.requires) or "nothing" for name, c in registered().items()
+    }
 
 
 def test_names_of_options_are_not_cut_short_on_a_narrow_terminal(
@@ -803,7 +806,6 @@ def test_names_of_options_are_not_cut_short_on_a_narrow_terminal(
     for cls in registered().values():
         for option in cls.Options.model_fields:
             assert f" {option} " in out
-    assert {len(line) for line in out.splitlines() if line.startswith("│")} == {80}
 
 
 def test_results_prints_each_protocol_by_itself(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -167,6 +168,14 @@ def test_it_says_what_it_found_and_how_long_the_first_run_takes(
     assert re.search(r"the first run will take roughly [\d.]+ (minutes|hours): an estimate", said)
     assert "next: cd mine && dvc repro && deepcustom results" in said
     assert list(read_params(tmp_path / "mine/params.yaml")["subjects"]) == ["hand-written"]
+
+
+def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call_main(tmp_path, "init", "mine", *MNIST, "--json", "--quiet") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["folder"], told["subject"], told["classes"]) == ("mine", "mnist", 10)
+    assert told["images"] == {"train": 55_000, "val": 5_000, "test": 10_000}
+    assert told["first_run_seconds"] > 0
 
 
 def test_an_empty_folder_stays_the_folder_that_it_is(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,10 @@ def test_dvc_pushes_the_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ["repro", "--quiet"],
     ):
         assert our_dvc.run_dvc(root, words) == 0
+    words = [sys.executable, "-m", "deepcustom.cli", "push", "--json"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert (told["remote"], [one["path"] for one in told["sent"]]) == ("store", [SMALL])
     assert call_main(root, "push") == 0
     pushed = [file.read_text() for file in (root / "store").rglob("*") if file.is_file()]
     assert pushed == ["1\n"]

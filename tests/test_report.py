@@ -21,11 +21,13 @@ from deepcustom.evaluation.check_table import FAILED
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import PROTOCOLS, Result
 from deepcustom.evaluation.statistics import PairedTest
+from deepcustom.report.blocks import blocks
 from deepcustom.report.figures import accuracy_heatmap, image_grid, loss_curves, save_figure
 from deepcustom.report.figures.page import BLUE, GREY, RED
 from deepcustom.report.headline import RULE
 from deepcustom.report.page import Pictures, page
-from deepcustom.report.tables import markdown_table, print_tables, rich_tables
+from deepcustom.report.printed import print_tables
+from deepcustom.report.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -102,13 +104,13 @@ def words(text: str) -> str:
 
 
 def test_each_rich_table_holds_one_protocol() -> None:
-    transfer, whitebox = rich_tables(study(), "mnist", HARDENED)
+    transfer, whitebox = blocks(study(), "mnist", HARDENED)
     one, two = text_of([transfer], 100), text_of([whitebox], 100)
     assert "mnist: transfer protocol, accuracy in %" in one
     assert "mnist: white-box protocol, accuracy in %" in two
     assert PROTOCOLS["transfer"] in words(one)
     assert PROTOCOLS["whitebox"] in words(two)
-    assert "98.91" in one
+    assert "98.9 [" in one
     assert "n = 10,000 images" in one
     assert "extends at most 0.93 points" in words(one)
     assert "0.5 [0.2, 1.2]" in two
@@ -119,7 +121,7 @@ def test_each_rich_table_holds_one_protocol() -> None:
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_rich_tables_fit_and_cut_nothing(width: int) -> None:
-    tables = rich_tables(study(), "mnist", HARDENED, width)
+    tables = blocks(study(), "mnist", HARDENED, width)
     text = text_of(tables, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -134,12 +136,12 @@ def test_rich_marks_empty_and_unmeasured_and_says_that_sizes_differ() -> None:
         result("target", "lrp", 0, 0, "transfer", "mnist"),
         result("[b]odd[/b]", "clean", 5, 10, "transfer", "mnist"),
     ]
-    (table,) = rich_tables(results, "mnist", {})
+    (table,) = blocks(results, "mnist", {})
     text = text_of([table], 100)
     assert re.search(r"target +100\.0 \[72\.2, 100\.0\] +empty", text)
     assert re.search(r"\[b\]odd\[/b\] +50\.0 .* +-\s", text)
     assert "n = 0 to 10 images, so not all cells use the same images" in words(text)
-    assert rich_tables([], "mnist", {}) == []
+    assert blocks([], "mnist", {}) == []
 
 
 def test_print_tables_shows_every_data_set_and_the_findings() -> None:
@@ -156,8 +158,8 @@ def test_print_tables_shows_every_data_set_and_the_findings() -> None:
 def test_terminal_tables_show_the_headline_first() -> None:
     others = [result("target", "square", 1, 10, "blackbox", "mnist")]
     others.append(result("target", "dgn", 2, 10, "adaptive", "mnist"))
-    tables = rich_tables([*study(), *others, *worst()], "mnist", HARDENED, 200)
-    titles = [str(table.title).removesuffix(", accuracy in %") for table in tables]
+    tables = blocks([*study(), *others, *worst()], "mnist", HARDENED, 200)
+    titles = [table.title.removesuffix(", accuracy in %") for table in tables]
     assert titles == [
         "mnist: worst case (headline)",
         "mnist: transfer protocol",
@@ -172,9 +174,9 @@ def test_terminal_tables_show_the_headline_first() -> None:
 
 
 def test_own_row_is_named_only_where_there_is_one() -> None:
-    (table,) = rich_tables([result("mine", "pgd", 1, 10, "transfer", "mnist")], "mnist", {})
-    assert "own row" not in str(table.caption)
-    assert "own row" in str(rich_tables(study(), "mnist", HARDENED)[0].caption)
+    (table,) = blocks([result("mine", "pgd", 1, 10, "transfer", "mnist")], "mnist", {})
+    assert "own row" not in " ".join(table.notes)
+    assert "own row" in " ".join(blocks(study(), "mnist", HARDENED)[0].notes)
 
 
 def test_markdown_table() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+from deepcustom.cli.terminal import Json, print_json
 
 
 def doctor(as_json: Json = False) -> None:
@@ -23,7 +22,7 @@ def doctor(as_json: Json = False) -> None:
     hindrances = [one.name for one in found if one.hinders]
     if as_json:
         told = {"findings": [one.as_json() for one in found], "hindrances": hindrances}
-        print(json.dumps(told, indent=1))
+        print_json(told, sys.stdout)
     else:
         print(f"hinders: {', '.join(hindrances)}" if hindrances else "nothing hinders")
     raise typer.Exit(1 if hindrances else 0)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from deepcustom.base.errors import InputError
+from deepcustom.cli import complete
 from deepcustom.cli.following import followed
+from deepcustom.cli.terminal import Json, Quiet, answering, console_on, print_json
 
 if TYPE_CHECKING:
     from deepcustom.evaluation.own_network import OwnFile
+    from deepcustom.evaluation.results import HardenedWith
+    from deepcustom.evaluation.scoring import Scores
 
 Subject = Annotated[
-    str | None, typer.Option(help="What is attacked: its name below subjects in params.yaml.")
+    str | None,
+    typer.Option(
+        help="What is attacked: its name below subjects in params.yaml.",
+        autocompletion=complete.subjects,
+    ),
 ]
 Network = Annotated[
     Path | None,
@@ -79,6 +88,8 @@ def evaluate(
     images: Images = None,
     eps: Eps = None,
     size: Size = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Score every network under every protocol; print and save tables and checks."""
     if network is None and (architecture or mean or std or with_siblings):
@@ -96,28 +107,85 @@ def evaluate(
         ):
             if given:
                 raise InputError(f"--images takes the place of a project: leave {option} out")
-        _alone(brought, images, eps, size, n, out)
+        with answering(quiet) as answer:
+            _alone(brought, images, eps, size, n, out, Shown(answer, as_json))
     elif subject is None:
         raise InputError("--subject is missing; or --images, for a network without a project")
     elif eps is not None or size is not None:
         raise InputError("--eps and --size go with --images; a project has them in params.yaml")
     else:
-        _in_project(subject, brought, with_siblings, n, out)
+        with answering(quiet) as answer:
+            _in_project(subject, brought, with_siblings, n, out, Shown(answer, as_json))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Shows what a scoring found on the stream for the answer.
+
+    Attributes:
+        answer: the stream.
+        as_json: whether as one JSON document, which is printed at the end.
+    """
+
+    answer: TextIO
+    as_json: bool
+
+    def show(self, found: Scores, subject: str, by: HardenedWith) -> None:
+        """Print the tables, before anything is saved."""
+        from deepcustom.report.printed import print_scores
+
+        if not self.as_json:
+            print_scores(found, subject, by, console_on(self.answer))
+
+    def end(self, found: Scores, subject: str, folder: Path | None) -> None:
+        """Print the document; or say where the scores are."""
+        from deepcustom.report.printed import left_out
+
+        if self.as_json:
+            kept = {
+                "subject": subject,
+                "results": [asdict(one) for one in found.results],
+                "checks": [asdict(one) for one in found.checks],
+                "left_out": left_out(found),
+                "folder": folder and str(folder),
+            }
+            print_json(kept, self.answer)
+        elif folder:
+            print(f"saved in {folder}", file=self.answer)
 
 
 def _in_project(
-    subject: str, brought: OwnFile | None, siblings: bool, n: int | None, out: Path | None
+    subject: str,
+    brought: OwnFile | None,
+    siblings: bool,
+    n: int | None,
+    out: Path | None,
+    shown: Shown,
 ) -> None:
     from deepcustom.pipeline.workspace import Workspace
     from deepcustom.stages import evaluate as stage
 
+    scores: list[Scores] = []
+
+    def show(found: Scores, by: HardenedWith) -> None:
+        scores.append(found)
+        shown.show(found, subject, by)
+
+    folder = None
     if brought is not None or n is not None:
-        stage.run_own(Workspace.here(), subject, brought=brought, siblings=siblings, n=n, out=out)
+        ws = Workspace.here()
+        folder = stage.run_own(
+            ws, subject, brought=brought, siblings=siblings, n=n, out=out, show=show
+        )
+        if brought is not None and not siblings:
+            print("--with-siblings attacks with what the project has, too")
     elif out is not None:
         raise InputError("--out goes with --network or --n")
     else:
         with followed(stage.__name__, subject) as ws:
-            stage.run(ws, subject)
+            stage.run(ws, subject, show)
+    for found in scores:
+        shown.end(found, subject, folder)
 
 
 def _alone(
@@ -127,22 +195,22 @@ def _alone(
     size: int | None,
     n: int | None,
     out: Path | None,
+    shown: Shown,
 ) -> None:
     """Score a network on images, both from files, and print what was found."""
     if brought is None or eps is None:
         lacking = "--eps" if brought else "--network"
         raise InputError(f"{lacking} is missing: --images goes with --network and --eps")
     from deepcustom.library.alone import score_alone
-    from deepcustom.report.printed import print_scores
 
     if out is None and not brought.path.stem.strip("."):
         raise InputError(
             f"--network {brought.path}: its name names no folder: want another, or --out"
         )
     found = score_alone(brought, images, eps, out=out, size=size, n=n)
-    print_scores(found.scores, found.dataset, {})
+    shown.show(found.scores, found.dataset, {})
     found.save()
-    print(f"saved in {found.folder}")
+    shown.end(found.scores, found.dataset, found.folder)
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import yaml
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import named
+from deepcustom.cli.terminal import Json, Quiet, answering, print_json
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.start.images import Images
@@ -58,6 +60,8 @@ def init(
     name: Name = None,
     epochs: Epochs = None,
     size: Size = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Lay down a project in a new folder, for your images and your network."""
     from deepcustom.pipeline.start.project import lay_down, refuse_occupied
@@ -72,9 +76,15 @@ def init(
     text = params_text(answers, found)
     if images and answers.path:
         brought = [_taken(images, answers.path), *brought]
-        print(f"copying {images} to {folder / answers.path}")
-    laid = lay_down(folder, text, answers, found, brought)
-    _tell(folder, answers, found, laid)
+    with answering(quiet) as answer:
+        if images and answers.path:
+            print(f"copying {images} to {folder / answers.path}")
+        laid = lay_down(folder, text, answers, found, brought)
+        if as_json:
+            print_json(_document(folder, answers, found, laid), answer)
+        else:
+            for line in _told(folder, answers, found, laid):
+                print(line, file=answer)
 
 
 def _source(images: Path | None, dataset: str | None) -> tuple[Path | None, str | None]:
@@ -183,33 +193,54 @@ def _ask(what: str, option: str) -> str:
     return said
 
 
-def _tell(folder: Path, answers: Answers, images: Images, laid: Laid) -> None:
-    """Say what is there, how long the first run will take, and what to type next."""
+def _document(folder: Path, answers: Answers, images: Images, laid: Laid) -> dict[str, object]:
+    """What is there, how long the first run will take, and what to type next, as data."""
+    from deepcustom.base.params import read_params
+    from deepcustom.pipeline.start.estimate import seconds
+    from deepcustom.pipeline.start.starter import split_sizes
+
+    sizes = split_sizes(images)
+    return {
+        "folder": str(folder),
+        "subject": answers.name,
+        "classes": images.classes,
+        "shape": list(images.shape),
+        "size": answers.size,
+        "images": dict(sizes),
+        "seconds_per_image": laid.per_image,
+        "first_run_seconds": seconds(read_params(folder / "params.yaml"), sizes, laid.per_image),
+        "git": laid.git,
+        "git_says": laid.why,
+        "next": [f"cd {folder}", "dvc repro", "deepcustom results"],
+    }
+
+
+def _told(folder: Path, answers: Answers, images: Images, laid: Laid) -> Iterator[str]:
+    """The same in lines for people."""
     from deepcustom.base.params import read_params
     from deepcustom.pipeline.start.estimate import seconds
     from deepcustom.pipeline.start.starter import split_sizes
 
     sizes, shape = split_sizes(images), " x ".join(map(str, images.shape))
     counts = ", ".join(f"{count:,} {part}" for part, count in sizes.items())
-    print(f"{answers.name}: {images.classes} classes, images {shape}; {counts}")
+    yield f"{answers.name}: {images.classes} classes, images {shape}; {counts}"
     if answers.size:
-        print("images will be brought to {} x {}: `--size` chooses another".format(*answers.size))
+        yield "images will be brought to {} x {}: `--size` chooses another".format(*answers.size)
     whole = seconds(read_params(folder / "params.yaml"), sizes, laid.per_image)
-    print(f"this machine trains the network on {1 / laid.per_image:,.0f} images a second")
-    print(
-        f"the first run will take roughly {_in_words(whole)}: an estimate from a few steps of training"
-    )
+    yield f"this machine trains the network on {1 / laid.per_image:,.0f} images a second"
+    estimate = "an estimate from a few steps of training"
+    yield f"the first run will take roughly {_in_words(whole)}: {estimate}"
     if laid.git == "staged":
-        print(f"git committed nothing: {laid.why}")
-        print(
+        yield f"git committed nothing: {laid.why}"
+        yield (
             "if it does not know you: `git config user.name NAME` and `git config user.email ADDRESS` "
             'there; then `git commit -m "A new project"`'
         )
     if laid.git == "inside":
-        print(f"it is a part of the git repository around it: `git add {folder}`, and commit")
+        yield f"it is a part of the git repository around it: `git add {folder}`, and commit"
     if laid.git == "missing":
-        print("git is not installed, so the project has no history")
-    print(f"next: cd {folder} && dvc repro && deepcustom results")
+        yield "git is not installed, so the project has no history"
+    yield f"next: cd {folder} && dvc repro && deepcustom results"
 
 
 def _in_words(whole: float) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.progress import hushed
+from deepcustom.cli.place import Profile
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.watch.look import Look, Watcher
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 EVERY = 1.0  # seconds between two looks
 SPEAK = 10.0  # seconds between two lines that differ in numbers alone, where there is no terminal
 
-Profile = Annotated[str, typer.Option(help="Set of settings: default, paper or smoke.")]
 Folder = Annotated[
     Path | None,
     typer.Option(

@@ -35,12 +35,13 @@ class Published:
     size: int
 
 
-def push(root: Path, remote: str | None = None) -> int:
+def push(root: Path, remote: str | None = None, *, quiet: bool = False) -> int:
     """Push models and analyses that ``dvc.lock`` names, and the user's own images where DVC keeps them.
 
     Args:
         root: the project.
         remote: the remote's name; None: the default remote.
+        quiet: print no progress.
 
     Returns:
         The exit code of ``dvc push``.
@@ -54,15 +55,31 @@ def push(root: Path, remote: str | None = None) -> int:
     images = _added(root)
     name, url = dvc.remote(root, remote)
     _check_store(root, name, url, [*models, *images.values()])
-    return dvc.run_dvc(root, ["push", "--remote", name, *stages, *images], check=False)
+    words = ["push", *_quietly(quiet), "--remote", name, *stages, *images]
+    return dvc.run_dvc(root, words, check=False)
 
 
-def pull(root: Path, remote: str | None = None) -> int:
+def unsent(root: Path, remote: str | None = None) -> tuple[str, str, list[Published]]:
+    """The name and the address of a remote, and what :func:`push` would send there.
+
+    Raises:
+        InputError: there are no models, or no such remote.
+        DeepCustomError: DVC failed; the message is its own.
+    """
+    models, _ = _trained(root)
+    images = _added(root)
+    name, url = dvc.remote(root, remote)
+    lacking = dvc.absent(root, name)
+    return name, url, [one for one in (*models, *images.values()) if one.path in lacking]
+
+
+def pull(root: Path, remote: str | None = None, *, quiet: bool = False) -> int:
     """Fetch models and analyses that ``dvc.lock`` names, and the user's own images where DVC keeps them.
 
     Args:
         root: the project.
         remote: the remote's name; None: the default remote.
+        quiet: print no progress.
 
     Returns:
         The exit code of ``dvc pull``.
@@ -72,7 +89,11 @@ def pull(root: Path, remote: str | None = None) -> int:
     """
     _trained(root)
     name = dvc.remote(root, remote)[0]
-    return dvc.run_dvc(root, ["pull", "--remote", name], check=False)
+    return dvc.run_dvc(root, ["pull", *_quietly(quiet), "--remote", name], check=False)
+
+
+def _quietly(quiet: bool) -> list[str]:
+    return ["--quiet"] if quiet else []
 
 
 def _trained(root: Path) -> tuple[list[Published], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from deepcustom.base.errors import InputError
@@ -12,9 +13,9 @@ from deepcustom.base.rows import networks
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.own_network import OwnFile, load_own, own_source
-from deepcustom.evaluation.results import PROTOCOLS
+from deepcustom.evaluation.results import PROTOCOLS, HardenedWith
 from deepcustom.evaluation.scored_files import files_of, free_folder, headline_json
-from deepcustom.evaluation.scoring import score
+from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
 from deepcustom.pipeline import workspace
@@ -24,10 +25,12 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.score_inputs import score_inputs, score_store
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import accuracy_heatmap
-from deepcustom.report.printed import print_scores
+
+Show = Callable[[Scores, HardenedWith], None]
+"""Shows what was found, and which attack each network was hardened with."""
 
 
-def run(ws: Workspace, subject: str) -> None:
+def run(ws: Workspace, subject: str, show: Show = lambda found, by: None) -> None:
     """Score every network of ``subject`` under every protocol, and check the evaluation itself."""
     with StageRun(ws, "evaluate", subject) as stage:
         params = stage.settings(EvaluateParams)
@@ -48,7 +51,7 @@ def run(ws: Workspace, subject: str) -> None:
         stage.write(workspace.headline(subject)).write_text(headline)
 
         by = hardened_with(stage.tree, subject)
-        print_scores(found, subject, by)
+        show(found, by)
         for protocol in PROTOCOLS:
             figure = accuracy_heatmap(found.results, subject, protocol, by)
             stage.figure(f"accuracy-{protocol}", figure)
@@ -64,7 +67,8 @@ def run_own(
     siblings: bool = False,
     n: int | None = None,
     out: Path | None = None,
-) -> None:
+    show: Show = lambda found, by: None,
+) -> Path:
     """Evaluate another network for the user, or the subject's networks on another number of images.
 
     This changes no output of the pipeline: tables, checks and curves go to a folder of their own.
@@ -77,6 +81,10 @@ def run_own(
             images made against the subject's networks, and its DGNs.
         n: number of images to attack; None takes it from the settings.
         out: the folder to write; None takes one below ``reports/own`` that holds no other scores.
+        show: shows what was found, before it is saved: the disk may be full.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: the file, its class, a number or ``out`` cannot be used.
@@ -102,13 +110,11 @@ def run_own(
         # Each network has a run of its own in the store, so that none removes what another has finished.
         found = score(inputs, score_store(stage, f"own-{called}"))
 
-        # Save the tables away from the pipeline's, after they were shown: the disk may be full.
-        print_scores(found, subject, hardened_with(stage.tree, subject))
+        # Save the tables away from the pipeline's, after they were shown.
+        show(found, hardened_with(stage.tree, subject))
         for name, content in files_of(found).items():
             replace_file(folder / name, content.encode())
-        if alone:
-            print("--with-siblings attacks with what the project has, too")
-        print(f"saved in {folder}")
+        return folder
 
 
 def _own_network(stage: StageRun, spec: DatasetSpec, brought: OwnFile) -> Network:

@@ -29,10 +29,10 @@ class Expected:
     seconds: float | None
     why: str
 
-    def line(self) -> str:
-        """For people."""
+    def line(self, width: int) -> str:
+        """For people; ``width`` is that of the names of stages."""
         time = "?" if self.seconds is None else f"{self.seconds / MINUTE:.1f}"
-        return f"  {self.stage:40} {time:>6} min  {self.why}"
+        return f"  {self.stage:{width}} {time:>6} min  {self.why}"
 
 
 def expected(
@@ -80,7 +80,8 @@ def in_words(found: Iterable[Expected]) -> list[str]:
         whole = "how long that takes, no earlier record tells"
     elif unknown:
         whole += f"; {unknown} stage(s) not counted, which no record tells of"
-    return ["will run:", *(one.line() for one in found), whole]
+    width = max((len(one.stage) for one in found), default=0)
+    return ["will run:", *(one.line(width) for one in found), whole]
 
 
 def _records(ws: Workspace) -> list[RunRecord]:

@@ -18,17 +18,24 @@ from deepcustom.pipeline.trace.official import NAMES
 _COLOURS = {OK: "green", ABSENT: "yellow", TAKEN: "yellow", BROKEN: "bold red"}
 
 
-def tree(lineage: Lineage, mlflow_runs: Mapping[str, str]) -> Tree:
+_INDENT = [("    ",) * 4] * 3
+"""In the place of the lines that lead from parents to children."""
+
+
+def tree(lineage: Lineage, mlflow_runs: Mapping[str, str], *, drawn: bool = True) -> Tree:
     """Draw a lineage, with what was asked for at the root and raw data at the leaves.
 
     Args:
         lineage: what to draw.
         mlflow_runs: run key → id of the MLflow run, for the runs that MLflow has.
+        drawn: whether lines lead from parents to children, which are indented in any case.
     """
     root = Tree(_title(lineage))
     for link in lineage.links:
         _add_link(root, link)
     _add_file(root, lineage.file, mlflow_runs)
+    if not drawn:
+        root.TREE_GUIDES = _INDENT
     return root
 
 
