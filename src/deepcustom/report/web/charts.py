@@ -55,21 +55,20 @@ def _series(
 
     domain = [name for name in networks if name in set(there)]
     domain += [name for name in dict.fromkeys(there) if name not in domain]
-    chosen = _chosen()
-    chart = (
-        alt.Chart(alt.Data(values=rows))
-        .mark_line(point={"size": 50, "filled": False, "strokeWidth": 2})
-        .encode(
-            x=x,
-            y=alt.Y("accuracy:Q", title="accuracy, %", scale=alt.Scale(domain=[0, 100])),
-            color=alt.Color("network:N", scale=_colours(domain, networks), legend=None),
-            strokeDash=alt.StrokeDash("network:N", scale=_dashes(domain, networks), legend=None),
-            shape=alt.Shape("network:N", scale=_shapes(domain, networks), legend=None),
-            opacity=alt.condition(CHOSEN, alt.value(1), alt.value(0.12)),
-            tooltip=["network:N", f"{curve}:Q", alt.Tooltip("accuracy:Q", title="accuracy, %")],
-        )
-        .add_params(chosen)
+    base = alt.Chart().encode(
+        x=x,
+        y=alt.Y("accuracy:Q", title="accuracy, %", scale=alt.Scale(domain=[0, 100])),
+        color=alt.Color("network:N", scale=_colours(domain, networks), legend=None),
+        opacity=alt.condition(CHOSEN, alt.value(1), alt.value(0.12)),
     )
+    dash = alt.StrokeDash("network:N", scale=_dashes(domain, networks), legend=None)
+    shape = alt.Shape("network:N", scale=_shapes(domain, networks), legend=None)
+    tip = ["network:N", f"{curve}:Q", alt.Tooltip("accuracy:Q", title="accuracy, %")]
+    chart = alt.layer(
+        base.mark_line().encode(strokeDash=dash),
+        base.mark_point(size=50).encode(shape=shape, tooltip=tip),
+        data=alt.Data(values=rows),
+    ).add_params(_chosen())
     return _finished(chart)
 
 
@@ -116,7 +115,7 @@ def cost(
         .mark_point(size=70)
         .encode(
             x=alt.X("cost:Q", title=title, scale=alt.Scale(type="symlog"),
-                    axis=alt.Axis(format="~s", tickCount=6)),
+                    axis=alt.Axis(format=",", tickCount=6)),
             y=alt.Y("accuracy:Q", title="accuracy left, %", scale=alt.Scale(domain=[0, 100])),
             color=alt.Color("network:N", scale=_colours(domain, networks), legend=None),
             shape=alt.Shape("kind:N", scale=shapes,
@@ -154,8 +153,8 @@ def _cost_row(
     }
 
 
-def training(history: Mapping[str, Sequence[float]]) -> Spec | None:
-    """The measures of one training by epoch, one small chart each; classes are lines of their own."""
+def training(history: Mapping[str, Sequence[float]]) -> dict[str, Spec]:
+    """Measure of one training → its small chart by epoch; classes are lines of their own."""
     import altair as alt
 
     rows: list[dict[str, Any]] = []
@@ -168,14 +167,14 @@ def training(history: Mapping[str, Sequence[float]]) -> Spec | None:
         ]
     measures = list(dict.fromkeys(row["m"] for row in rows))[:MEASURES]
     if not measures:
-        return None
+        return {}
     single = len({row["c"] for row in rows}) == 1
     last = max(row["e"] for row in rows)
-    panels = []
+    panels = {}
     for measure in measures:
         some = [{k: row[k] for k in "cev"} for row in rows if row["m"] == measure]
         chart = (
-            alt.Chart(alt.Data(values=some), width=210, height=130, title=measure)
+            alt.Chart(alt.Data(values=some), title=measure)
             .mark_line(point={"size": 22, "filled": True}, opacity=1 if single else 0.55)
             .encode(
                 x=alt.X("e:Q", title="epoch", scale=alt.Scale(domain=[1, max(last, 2)], nice=False),
@@ -186,12 +185,12 @@ def training(history: Mapping[str, Sequence[float]]) -> Spec | None:
                          alt.Tooltip("v:Q", title=measure)],
             )
         )  # fmt: skip
-        panels.append(chart)
-    return _plain(alt.concat(*panels, columns=3))
+        panels[measure] = _finished(chart, 130)
+    return panels
 
 
-def units(found: Suspiciousness, classes: Sequence[str]) -> Spec | None:
-    """The most suspicious units of each class, layer by layer; darker is more suspicious."""
+def units(found: Suspiciousness, classes: Sequence[str]) -> dict[str, Spec]:
+    """Layer → the most suspicious units of each class in it; stronger is more suspicious."""
     import altair as alt
 
     rows = [
@@ -206,27 +205,27 @@ def units(found: Suspiciousness, classes: Sequence[str]) -> Spec | None:
         for unit in marked[label].nonzero()[0]
     ]
     if not rows:
-        return None
+        return {}
     layers = [name for name in found.suspicious if any(row["layer"] == name for row in rows)]
     shown = list(classes)
-    panels = []
-    for place, layer in enumerate(layers):
+    panels = {}
+    for layer in layers:
         some = [row for row in rows if row["layer"] == layer]
         size = int(found.scores[layer].shape[1])
         chart = (
-            alt.Chart(alt.Data(values=some), title=layer, width=150, height=16 * len(shown))
+            alt.Chart(alt.Data(values=some), title=layer)
             .mark_point(shape="square", size=28, filled=True)
             .encode(
                 x=alt.X("unit:Q", title="unit", scale=alt.Scale(domain=[0, max(size - 1, 1)])),
-                y=alt.Y("class:N", sort=shown, title="class" if place == 0 else None,
+                y=alt.Y("class:N", sort=shown, title=None,
                         scale=alt.Scale(domain=shown), axis=alt.Axis(grid=True)),
                 opacity=alt.Opacity("score:Q", scale=alt.Scale(domain=[0, 1], range=[0.25, 1]),
                                     legend=None),
                 tooltip=["class:N", "layer:N", "unit:Q", "score:Q"],
             )
         )  # fmt: skip
-        panels.append(chart)
-    return _plain(alt.concat(*panels, columns=4))
+        panels[layer] = _finished(chart, 16 * max(len(shown), 4))
+    return panels
 
 
 def _chosen() -> Any:
@@ -265,14 +264,15 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _finished(chart: Any) -> Spec:
-    return _plain(chart.properties(width="container", height=HEIGHT))
+def _finished(chart: Any, height: int = HEIGHT) -> Spec:
+    """The specification as wide as its place, without Altair's own theme, which would win over the page's.
 
-
-def _plain(chart: Any) -> Spec:
-    """The specification without Altair's own theme, which would win over the page's."""
+    Charts stand side by side in the page, and not in one specification: Vega draws no composed one without
+    ``eval``, which the page forbids.
+    """
     import altair as alt
 
+    chart = chart.properties(width="container", height=height)
     with alt.theme.enable("none"):
         spec: Spec = chart.to_dict()
     spec.pop("config", None)

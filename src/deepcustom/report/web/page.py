@@ -26,11 +26,15 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart: where it stands in the page, its caption, and its specification."""
+    """Charts that stand together: where in the page, their caption, and what each shows → its specification."""
 
     key: str
     caption: str
-    spec: Mapping[str, Any]
+    specs: Mapping[str, Mapping[str, Any]]
+
+    def panels(self) -> list[tuple[str, str]]:
+        """The key of each chart, and what it shows."""
+        return [(f"{self.key}-{place}", words) for place, words in enumerate(self.specs)]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def page(title: str, subjects: Sequence[Subject], *, most_classes: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["joined"] = lambda text: text.replace(" %", "\u00a0%")
     sections = [_section(one, most_classes) for one in subjects]
     series = max((len(one.networks) for one in subjects), default=1)
     style = theme.css_variables() + (ASSETS / "page.css").read_text()
@@ -132,7 +137,12 @@ def _figures(section: Section) -> list[Figure]:
 
 def _data(sections: Sequence[Section], series: int) -> dict[str, Any]:
     return {
-        "charts": {f.key: f.spec for section in sections for f in _figures(section)},
+        "charts": {
+            f"{figure.key}-{place}": spec
+            for section in sections
+            for figure in _figures(section)
+            for place, spec in enumerate(figure.specs.values())
+        },
         "configs": {name: theme.chart_config(name, series) for name in ("light", "dark")},
         "galleries": {one.subject.name: _leafed(one.gallery) for one in sections if one.gallery},
         "networks": {one.subject.name: list(one.subject.networks) for one in sections},
@@ -168,8 +178,8 @@ def _section(subject: Subject, most_classes: int) -> Section:
         maps=pictures.relevance_maps(subject.relevance, classes) if subject.relevance else [],
         more_classes=max(len(subject.classes) - most_classes, 0),
         units=tables.units_table(subject, found, classes) if found else None,
-        unit_chart=Figure(f"{subject.name}-units-chart", "Suspicious units, layer by layer: the darker, the "
-                          "more suspicious.", unit_spec) if unit_spec else None,
+        unit_chart=Figure(f"{subject.name}-units-chart", "Suspicious units, layer by layer: the stronger "
+                          "the colour, the more suspicious.", unit_spec) if unit_spec else None,
         training=_training(subject),
         costs=_costs(subject),
         checks=tables.checks_table(subject, subject.checks) if subject.checks else None,
@@ -184,7 +194,7 @@ def _curves(subject: Subject) -> list[tuple[Figure, Table]]:
         spec = charts.against(subject.points, curve, subject.networks)
         if spec:
             caption = f"{subject.title}: accuracy against {words}, white-box PGD"
-            figure = Figure(f"{subject.name}-{curve}", caption, spec)
+            figure = Figure(f"{subject.name}-{curve}", caption, {caption: spec})
             found.append((figure, tables.curve_table(subject, curve, caption)))
     return found
 
@@ -192,9 +202,10 @@ def _curves(subject: Subject) -> list[tuple[Figure, Table]]:
 def _training(subject: Subject) -> list[Figure]:
     found = []
     for name, history in subject.histories.items():
-        spec = charts.training(history)
-        if spec:
-            found.append(Figure(f"{subject.name}-training-{name}", name, spec))
+        specs = charts.training(history)
+        if specs:
+            key = f"{subject.name}-training-{name.replace(' ', '-')}"
+            found.append(Figure(key, name, specs))
     return found
 
 
@@ -213,6 +224,6 @@ def _costs(subject: Subject) -> list[tuple[str, Figure | None, Table]]:
         table = tables.cost_table(subject, protocol, subject.seconds)
         if table:
             caption = f"{subject.title}, {NAMES[protocol].lower()}: accuracy left against cost"
-            figure = Figure(f"{subject.name}-{protocol}-cost-chart", caption, spec) if spec else None
+            figure = Figure(f"{subject.name}-{protocol}-cost-chart", caption, {caption: spec}) if spec else None
             found.append((NAMES[protocol], figure, table))
     return found

@@ -34,7 +34,8 @@
   // Charts, each when it comes into sight.
   const views = new Map();
   const picked = new Map();
-  const networksOf = (spec) => spec.encoding?.color?.scale?.domain ?? [];
+  const encodings = (spec) => Object.assign({}, ...[spec, ...(spec.layer ?? [])].map((one) => one.encoding ?? {}));
+  const networksOf = (spec) => encodings(spec).color?.scale?.domain ?? [];
   async function draw(place, as = theme()) {
     const spec = data.charts[place.dataset.chart];
     if (!spec || !window.vegaEmbed) return;
@@ -81,10 +82,12 @@
   }
   function legend(place, spec, config) {
     const box = document.querySelector(`[data-for="${CSS.escape(place.dataset.chart)}"]`);
+    if (!box) return;
     const names = networksOf(spec);
     const focused = box.contains(document.activeElement) ? document.activeElement.dataset.network : null;
     box.replaceChildren();
     if (!names.length) return;
+    const { shape, strokeDash } = encodings(spec);
     const rows = spec.data?.values ?? [];
     const there = new Set(rows.map((row) => row.network));
     const mine = picked.get(place.dataset.chart) ?? new Set();
@@ -98,8 +101,7 @@
       one.dataset.network = name;
       one.setAttribute("aria-pressed", String(mine.has(name)));
       one.append(swatch(config.range.category[at % config.range.category.length],
-        spec.encoding.strokeDash?.scale?.range[at],
-        spec.encoding.strokeDash ? spec.encoding.shape?.scale?.range[at] : null), name);
+        strokeDash?.scale?.range[at], strokeDash ? shape?.scale?.range[at] : null), name);
       one.addEventListener("click", () => {
         if (!mine.delete(name)) mine.add(name);
         one.setAttribute("aria-pressed", String(mine.has(name)));
