@@ -43,8 +43,9 @@ def choose(
     import torch
 
     chosen = {name: _rows(one, target_net, compute, params) for name, one in sets.items()}
-    index = np.unique(np.concatenate([sets[name].index[r] for name, r in chosen.items()] or [[]]))
-    index = index.astype(np.int64)
+    index = np.unique(
+        np.concatenate([np.zeros(0, np.int64), *(sets[n].index[r] for n, r in chosen.items())])
+    )
     arrays: dict[str, Tensor] = {"clean.index": torch.from_numpy(index)}
     reduced = 1
     for name, one in sets.items():
@@ -53,7 +54,9 @@ def choose(
         of = np.searchsorted(index, one.index[rows])
         _, reduced = small(x, params.size)
         if "clean.x" not in arrays:
-            shape = small(x[:1] if len(x) else torch.zeros(1, *one.x.shape[1:]), params.size)[0].shape
+            shape = small(x[:1] if len(x) else torch.zeros(1, *one.x.shape[1:]), params.size)[
+                0
+            ].shape
             arrays["clean.x"] = torch.zeros(len(index), *shape[1:], dtype=torch.uint8)
             arrays["clean.label"] = torch.zeros(len(index), dtype=torch.int64)
             arrays["clean.predicted"] = torch.zeros(len(index), dtype=torch.int64)
@@ -130,7 +133,9 @@ def small(x: Tensor, size: int) -> tuple[Tensor, int]:
     return (x * 255).round().clamp(0, 255).to(torch.uint8), by
 
 
-def describe(spec: DatasetSpec, eps: float, reduced: int, sets: Mapping[str, Any]) -> dict[str, Any]:
+def describe(
+    spec: DatasetSpec, eps: float, reduced: int, sets: Mapping[str, Any]
+) -> dict[str, Any]:
     """What the file says besides arrays."""
     return {
         "title": spec.title,

@@ -61,7 +61,9 @@ def gather(ws: Workspace, tree: Mapping[str, Any], name: str) -> Subject:
     scored = f"dvc repro evaluate@{name}"
     results = there.read(workspace.results(name), read_csv, "the numbers", scored) or []
     checks = there.read(workspace.checks(name), read_checks, "the checks", scored)
-    points = there.read(workspace.curves(name), read_points, "the curves against eps and steps", scored)
+    points = there.read(
+        workspace.curves(name), read_points, "the curves against eps and steps", scored
+    )
     pairs = there.read(workspace.pairs(name), read_pairs, "the pairs of networks", scored)
     gallery = None
     if any(rows(tree, "gallery", name)):

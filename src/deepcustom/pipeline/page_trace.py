@@ -57,8 +57,8 @@ def _verified(found: Lineage) -> str:
     links = [link.verdict for _, link in found.all_links()]
     counts = ", ".join(f"{links.count(one)} {one}" for one in dict.fromkeys(sorted(links)))
     return (
-        f"Verified when this page was made, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {counts}. Absent means that "
-        "one side was not there to compare, such as a file that is not on the machine that made the page."
+        f"Verified when this page was made, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {counts}. Absent "
+        "means that one side was not there to compare, such as a file that was not on that machine."
     )
 
 

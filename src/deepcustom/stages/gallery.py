@@ -23,7 +23,9 @@ def run(ws: Workspace, subject: str) -> None:
         spec = load_dataset(stage)
         target_net = load_classifier(stage, "target", compute)
         sets = {
-            name: AdversarialSet.load(stage.read(workspace.adversarial(subject, "test", name)), spec)
+            name: AdversarialSet.load(
+                stage.read(workspace.adversarial(subject, "test", name)), spec
+            )
             for name in adversarial_sets(stage.tree, subject)
         }
 

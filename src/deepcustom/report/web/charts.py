@@ -29,12 +29,18 @@ MEASURES = 8
 """The most measures of one training that are drawn."""
 
 
-def against(points: Iterable[tuple[str, Point]], curve: str, networks: Sequence[str]) -> Spec | None:
+def against(
+    points: Iterable[tuple[str, Point]], curve: str, networks: Sequence[str]
+) -> Spec | None:
     """Accuracy of each network against ``eps`` or ``steps``; None where there is no such curve."""
     import altair as alt
 
     rows = [
-        {"network": network, curve: getattr(point, curve), "accuracy": _rounded(100 * point.accuracy)}
+        {
+            "network": network,
+            curve: getattr(point, curve),
+            "accuracy": _rounded(100 * point.accuracy),
+        }
         for network, point in points
         if point.curve == curve and point.accuracy == point.accuracy
     ]
@@ -67,7 +73,7 @@ def _series(
     chart = alt.layer(
         base.mark_line().encode(strokeDash=dash),
         base.mark_point(size=50).encode(shape=shape, tooltip=tip),
-        data=alt.Data(values=rows),
+        data=alt.InlineData(values=rows),
     ).add_params(_chosen())
     return _finished(chart)
 
@@ -109,9 +115,11 @@ def cost(
     shapes = alt.Scale(domain=kinds, range=[SHAPES[KINDS.index(name)] for name in kinds])
     tooltip = ["network:N", "attack:N", alt.Tooltip("accuracy:Q", title="accuracy left, %")]
     tooltip += [alt.Tooltip("cost:Q", title=unit if unit != "made" else "seconds", format=",.4~g")]
-    tooltip += [alt.Tooltip("seconds:Q", format=",.3~g")] if unit in ("gradients", "queries") else []
+    tooltip += (
+        [alt.Tooltip("seconds:Q", format=",.3~g")] if unit in ("gradients", "queries") else []
+    )
     chart = (
-        alt.Chart(alt.Data(values=rows))
+        alt.Chart(alt.InlineData(values=rows))
         .mark_point(size=70)
         .encode(
             x=alt.X("cost:Q", title=title, scale=alt.Scale(type="symlog"),
@@ -174,7 +182,7 @@ def training(history: Mapping[str, Sequence[float]]) -> dict[str, Spec]:
     for measure in measures:
         some = [{k: row[k] for k in "cev"} for row in rows if row["m"] == measure]
         chart = (
-            alt.Chart(alt.Data(values=some), title=measure)
+            alt.Chart(alt.InlineData(values=some), title=measure)
             .mark_line(point={"size": 22, "filled": True}, opacity=1 if single else 0.55)
             .encode(
                 x=alt.X("e:Q", title="epoch", scale=alt.Scale(domain=[1, max(last, 2)], nice=False),
@@ -213,7 +221,7 @@ def units(found: Suspiciousness, classes: Sequence[str]) -> dict[str, Spec]:
         some = [row for row in rows if row["layer"] == layer]
         size = int(found.scores[layer].shape[1])
         chart = (
-            alt.Chart(alt.Data(values=some), title=layer)
+            alt.Chart(alt.InlineData(values=some), title=layer)
             .mark_point(shape="square", size=28, filled=True)
             .encode(
                 x=alt.X("unit:Q", title="unit", scale=alt.Scale(domain=[0, max(size - 1, 1)])),
@@ -252,7 +260,9 @@ def _shapes(domain: Sequence[str], networks: Sequence[str]) -> Any:
     import altair as alt
 
     order = _in_order(domain, networks)
-    return alt.Scale(domain=order, range=[SHAPES[place % len(SHAPES)] for place in range(len(order))])
+    return alt.Scale(
+        domain=order, range=[SHAPES[place % len(SHAPES)] for place in range(len(order))]
+    )
 
 
 def _in_order(domain: Sequence[str], networks: Sequence[str]) -> list[str]:
@@ -267,13 +277,12 @@ def _rounded(value: float) -> float:
 def _finished(chart: Any, height: int = HEIGHT) -> Spec:
     """The specification as wide as its place, without Altair's own theme, which would win over the page's.
 
-    Charts stand side by side in the page, and not in one specification: Vega draws no composed one without
-    ``eval``, which the page forbids.
+    Charts stand side by side in the page, and not in one specification, so that narrow screens wrap them.
     """
     import altair as alt
 
     chart = chart.properties(width="container", height=height)
-    with alt.theme.enable("none"):
+    with alt.theme.enable("none"), alt.data_transformers.enable(consolidate_datasets=False):
         spec: Spec = chart.to_dict()
     spec.pop("config", None)
     spec.pop("$schema", None)

@@ -12,10 +12,10 @@ from deepcustom.report.web.subject import Subject
 Cells = Mapping[tuple[str, str], Result]
 
 APART = (
-    "Transfer shows each network images that were made against the undefended one, so it measures how well "
-    "the images travel. White-box attacks are made anew against each network itself, by an attacker who knows "
-    "its weights. A network may have learned the look of the former and still have no answer to the latter, so "
-    "the two numbers differ, and only the lower one says something about robustness."
+    "Transfer shows each network images that were made against the undefended one, so it measures how "
+    "well the images travel. White-box attacks are made anew against each network itself, by an attacker "
+    "who knows its weights. A network may have learned the look of the former and still have no answer to "
+    "the latter, so the two numbers differ, and only the lower one says something about robustness."
 )
 """Why transfer and white-box accuracies differ, in general."""
 GAP = 0.01
@@ -69,11 +69,15 @@ def _stand(cell: Result) -> str:
 def _hardened(cells: Cells, networks: Sequence[str]) -> str:
     scored = [name for name in networks if name != TARGET and (name, ALL) in cells]
     if not scored:
-        return "There is no hardened network among the results, so nothing is known of what hardening is worth."
+        return "No hardened network was scored, so what hardening is worth is not known."
     most = max(cells[name, ALL].accuracy for name in scored)
     best = [name for name in scored if cells[name, ALL].accuracy == most]
     if most == 0:
-        whole = "The hardened network keeps" if len(scored) == 1 else f"All {len(scored)} hardened networks keep"
+        whole = (
+            "The hardened network keeps"
+            if len(scored) == 1
+            else f"All {len(scored)} hardened networks keep"
+        )
         return f"{whole} nothing under everything that was tried."
     every, clean = cells[best[0], ALL], cells.get((best[0], CLEAN))
     low, high = 100 * every.ci_low, 100 * every.ci_high
@@ -83,8 +87,8 @@ def _hardened(cells: Cells, networks: Sequence[str]) -> str:
         return f"The one hardened network, {best[0]}, keeps {figures} under everything that was tried{cost}."
     if len(best) > 1:
         return (
-            f"Of {len(scored)} hardened networks, {', '.join(best)} keep most under everything that was tried: "
-            f"{figures} each."
+            f"Of {len(scored)} hardened networks, {', '.join(best)} keep most under everything that was "
+            f"tried: {figures} each."
         )
     zero = sum(cells[name, ALL].accuracy == 0 for name in scored)
     rest = f" {zero} of the others {'keeps' if zero == 1 else 'keep'} nothing." if zero else ""
@@ -120,4 +124,7 @@ def _checks(checks: Sequence[Check] | None) -> str:
         return f"All {len(checks)} checks of these numbers hold."
     parts = [f"{fail} {'fails' if fail == 1 else 'fail'}"] if fail else []
     parts += [f"{warn} {'warns' if warn == 1 else 'warn'}"] if warn else []
-    return f"Of {len(checks)} checks of these numbers {' and '.join(parts)}: read them before you believe a number."
+    return (
+        f"Of {len(checks)} checks of these numbers {' and '.join(parts)}: read them before you believe a "
+        "number."
+    )

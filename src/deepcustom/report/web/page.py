@@ -26,7 +26,7 @@ SNIPPET = "window.vegaEmbed = vegaEmbed;"
 
 @dataclass(frozen=True)
 class Figure:
-    """Charts that stand together: where in the page, their caption, and what each shows → its specification."""
+    """Charts that stand together: where, their caption, and what each shows → its specification."""
 
     key: str
     caption: str
@@ -109,9 +109,7 @@ def vega() -> str:
 
 def _policy(scripts: Sequence[str]) -> str:
     """A Content-Security-Policy that lets nothing in from outside, and runs these scripts alone."""
-    hashes = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts
-    )
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
@@ -152,7 +150,10 @@ def _data(sections: Sequence[Section], series: int) -> dict[str, Any]:
 
 def _leafed(gallery: Mapping[str, Any]) -> dict[str, Any]:
     """What the script needs of a gallery; its sheets stand in the page as images."""
-    sets = {name: {k: v for k, v in one.items() if k != "sheet"} for name, one in gallery["sets"].items()}
+    sets = {
+        name: {k: v for k, v in one.items() if k != "sheet"}
+        for name, one in gallery["sets"].items()
+    }
     clean = {key: value for key, value in gallery["clean"].items() if key != "sheet"}
     return {**gallery, "clean": clean, "sets": sets}
 
@@ -224,6 +225,10 @@ def _costs(subject: Subject) -> list[tuple[str, Figure | None, Table]]:
         table = tables.cost_table(subject, protocol, subject.seconds)
         if table:
             caption = f"{subject.title}, {NAMES[protocol].lower()}: accuracy left against cost"
-            figure = Figure(f"{subject.name}-{protocol}-cost-chart", caption, {caption: spec}) if spec else None
+            figure = (
+                Figure(f"{subject.name}-{protocol}-cost-chart", caption, {caption: spec})
+                if spec
+                else None
+            )
             found.append((NAMES[protocol], figure, table))
     return found

@@ -82,7 +82,8 @@ def _drawable(x: Array) -> Array:
 
     if x.shape[1] in (1, 3):
         return x
-    return np.rint(x.mean(1, keepdims=True)).astype(np.uint8)
+    grey: Array = np.rint(x.mean(1, keepdims=True)).astype(np.uint8)
+    return grey
 
 
 def _shares(values: Array) -> list[float]:
@@ -90,7 +91,7 @@ def _shares(values: Array) -> list[float]:
 
 
 def relevance_maps(found: Relevance, classes: Sequence[str]) -> list[dict[str, str]]:
-    """For each class: its name, a map of relevance, and its most relevant pixels, with what they show in words."""
+    """For each class: its name, a map of relevance, and its most relevant pixels, also in words."""
     import numpy as np
 
     maps = []
@@ -116,7 +117,8 @@ def _diverging(values: Array) -> Array:
 
     share = np.clip(values / (np.abs(values).max() or 1.0), -1, 1)[..., None]
     end = np.where(share > 0, np.array(HOT), np.array(COLD))
-    return np.rint(245 + (end - 245) * np.abs(share)).astype(np.uint8)
+    pixels: Array = np.rint(245 + (end - 245) * np.abs(share)).astype(np.uint8)
+    return pixels
 
 
 def _where(marked: Array) -> str:

@@ -15,7 +15,7 @@ from deepcustom.report.web.subject import Subject, Suspiciousness
 
 TOP = 5
 """The most suspicious units of a class that a table names."""
-NO_CELL = "–"
+NO_CELL = "-"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,13 @@ def checks_table(subject: Subject, checks: Sequence[Check]) -> Table:
     """Every check, those that fail first."""
     order = ("fail", "warn", "ok")
     rows = [
-        [Cell(c.name), Cell(c.verdict, kind=c.verdict), Cell(c.about), Cell(c.text), Cell(_meaning(c))]
+        [
+            Cell(c.name),
+            Cell(c.verdict, kind=c.verdict),
+            Cell(c.about),
+            Cell(c.text),
+            Cell(_meaning(c)),
+        ]
         for c in sorted(checks, key=lambda one: order.index(one.verdict))
     ]
     return Table(
@@ -112,7 +118,11 @@ def pairs_table(subject: Subject) -> Table | None:
         for one in subject.pairs
     ]
     head = ["first", "second", "only the first", "only the second", "p"]
-    return Table(f"{subject.name}-pairs", f"{subject.title}: pairwise comparison", head, rows) if rows else None
+    return (
+        Table(f"{subject.name}-pairs", f"{subject.title}: pairwise comparison", head, rows)
+        if rows
+        else None
+    )
 
 
 def units_table(subject: Subject, found: Suspiciousness, classes: Sequence[str]) -> Table:
@@ -136,9 +146,7 @@ def units_table(subject: Subject, found: Suspiciousness, classes: Sequence[str])
     )
 
 
-def cost_table(
-    subject: Subject, protocol: str, seconds: Mapping[str, float]
-) -> Table | None:
+def cost_table(subject: Subject, protocol: str, seconds: Mapping[str, float]) -> Table | None:
     """What each attack of one protocol cost, over all networks."""
     _, attacks, cells = pivot(subject.results, subject.name, protocol)
     rows = []
@@ -165,7 +173,14 @@ def cost_table(
     if not rows:
         return None
     second = "seconds for 1,000 images" if protocol == "transfer" else "seconds"
-    head = ["attack", "gradients an image", "queries an image", second, "lowest accuracy left", "of network"]
+    head = [
+        "attack",
+        "gradients an image",
+        "queries an image",
+        second,
+        "lowest accuracy left",
+        "of network",
+    ]
     note = "Means over the networks; an attack gets only the images that others before it left."
     if protocol == "transfer":
         note = "The images are made once, and shown to each network."

@@ -86,7 +86,12 @@ def css_variables() -> str:
 def chart_config(theme: str, series: int) -> dict[str, Any]:
     """Vega-Lite's config of a theme, ``light`` or ``dark``, for charts of so many series."""
     of = LIGHT if theme == "light" else DARK
-    text = {"labelColor": of["quiet"], "titleColor": of["ink"], "labelFontSize": 12, "titleFontSize": 12}
+    text = {
+        "labelColor": of["quiet"],
+        "titleColor": of["ink"],
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+    }
     return {
         "background": "transparent",
         "font": FONT,
