@@ -47,6 +47,8 @@
       tooltip: { theme: "custom", disableDefaultStyle: true },
     });
     views.set(place, found);
+    // The place itself says what the chart shows, and a table has its numbers.
+    place.querySelector("svg")?.setAttribute("aria-hidden", "true");
     place.dataset.drawn = as;
     show(place);
     legend(place, spec, config);
