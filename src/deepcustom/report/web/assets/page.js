@@ -177,7 +177,7 @@
     const box = make("span");
     links.forEach(([name, what, detail], at) => {
       if (at) box.append("; ");
-      box.append(make("span", what, what.split(" ")[0]), ` ${name}${detail ? ` (${detail})` : ""}`);
+      box.append(make("span", what, what.split(" ")[0]), `${name === what ? "" : ` ${name}`}${detail ? ` (${detail})` : ""}`);
     });
     return links.length ? box : "nothing was compared";
   };
