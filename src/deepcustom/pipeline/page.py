@@ -67,7 +67,7 @@ def gather(ws: Workspace, tree: Mapping[str, Any], name: str) -> Subject:
     pairs = there.read(workspace.pairs(name), read_pairs, "the pairs of networks", scored)
     gallery = None
     if any(rows(tree, "gallery", name)):
-        hint = f"`dvc pull` fetches them where they are published; dvc repro gallery@{name}"
+        hint = f"dvc pull, or dvc repro gallery@{name}"
         gallery = there.read(workspace.gallery(name), read_gallery, "the images", hint)
     dataset = row(tree, "train_target", name).dataset
     relevance, suspicious = _analyses(there, tree, name)
