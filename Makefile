@@ -16,7 +16,7 @@ TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work fo
 PROJECTS := tests/test_wheel.py tests/test_own_projects.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup evaluate pull push repro ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
+.PHONY: help setup evaluate pull push repro report ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -42,6 +42,10 @@ push: $(READY)  ## push the trained models to the DVC remote (REMOTE=name; by de
 
 repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, paper or smoke)
 	$(BIN)/deepcustom repro --profile $(PROFILE)
+
+report: $(READY)  ## fetch what the page needs, write reports/index.html, and print its address
+	@$(TELL) $(BIN)/dvc pull --quiet || echo 'make report: what dvc pull could not fetch is named on the page' >&2
+	@$(TELL) $(BIN)/deepcustom page
 
 ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)

@@ -28,6 +28,7 @@ from deepcustom.data.datasets import save_spec
 from deepcustom.data.sources import find_source
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import write_lock
+from deepcustom.pipeline.watch.state import FOLDER as RUNNING
 from deepcustom.pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -291,11 +292,11 @@ def keep_rows(folder: Path, networks: Collection[str], sets: Collection[str]) ->
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Every file below ``folder``, hidden ones too, and when it was written."""
+    """Every file below ``folder``, hidden ones too, and when it was written; not what a stage says for a watcher."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent != folder / RUNNING
     }
 
 

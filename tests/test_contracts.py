@@ -294,12 +294,20 @@ def test_training_never_sees_the_test_split(pipeline: Pipeline) -> None:
     training += [
         one for one in pipeline.of("generate", "attack") if one.options["split"] == "train"
     ]
-    assert {one.stage for one in training} == set(stages.NAMES) - {"prepare", "evaluate", "report"}
+    assert {one.stage for one in training} == set(stages.NAMES) - {
+        "prepare",
+        "evaluate",
+        "report",
+        "gallery",
+        "page",
+    }
     for one in training:
         assert [dep for dep in one.deps if "test" in dep] == []
         before = pipeline.upstream(one.name)
         assert not [name for name in before if name.endswith("-test")]
-        assert not [name for name in before if name.startswith(("evaluate", "report"))]
+        assert not [
+            name for name in before if name.startswith(("evaluate", "report", "gallery", "page"))
+        ]
 
 
 def test_only_evaluate_reads_the_clean_test_split_and_makers_of_test_sets(
@@ -336,7 +344,8 @@ def of_banks(pipeline: Pipeline, subject: str, names: set[str]) -> set[str]:
         own = one.options.get("bank", one.options.get("network"))
         if one.options["subject"] == subject and own in names:
             made.add(one.name)
-    return made | {f"evaluate@{subject}", f"report@{subject}"}
+    shown = {f"{stage}@{subject}" for stage in ("evaluate", "report", "gallery")}
+    return made | shown | {"page@index"}
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -556,7 +565,7 @@ def test_what_is_published_is_cached_and_the_rest_is_hashed_alone(pipeline: Pipe
     """Plain `dvc pull` fetches every cached output, and fails where one is not in the remote."""
     for one in pipeline.instances.values():
         for out in one.outs:
-            published = out.def_path.startswith(("models/", "data/analysis/"))
+            published = out.def_path.startswith(("models/", "data/analysis/", "data/gallery/"))
             assert out.use_cache == published, out.def_path
             assert out.can_push, out.def_path
 
@@ -569,7 +578,7 @@ def test_the_run_cache_serves_every_training_and_the_evaluation(pipeline: Pipeli
         for out in one.outs
         if not (out.use_cache or out.is_metric or out.is_plot)
     }
-    assert without == {"prepare", "generate", "attack", "report"}
+    assert without == {"prepare", "generate", "attack", "report", "page"}
 
 
 def test_every_plot_names_a_chart_its_axes_and_a_title(pipeline: Pipeline) -> None:
@@ -649,7 +658,7 @@ def test_what_a_notebook_needs_is_at_the_top(name: str) -> None:
 
 
 def test_what_is_published_comes_from_these_stages() -> None:
-    assert set(PUBLISHED) == {*TRAINING, *ANALYSES}
+    assert set(PUBLISHED) == {*TRAINING, *ANALYSES, "gallery"}
     assert set(PUBLISHED) <= set(stages.NAMES)
 
 

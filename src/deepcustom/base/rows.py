@@ -70,6 +70,8 @@ LAYOUTS = {
     ),
     "evaluate": Layout(recipe=True),
     "report": Layout(),
+    "gallery": Layout(),
+    "page": Layout(dataset=False),
 }
 """The sections that hold rows, one for each stage, in the order of the pipeline."""
 

@@ -343,6 +343,25 @@ class EvaluateParams(Params):
         return attack
 
 
+class GalleryParams(Params):
+    """Images for the page.
+
+    ``per_class``: on how many the network fell, and as many on which it withstood, of each class and set;
+    ``classes``: the most classes; ``size``: the longest side in pixels, to which larger images are reduced.
+    """
+
+    per_class: int = Field(ge=1, le=20)
+    classes: int = Field(ge=1, le=100)
+    size: int = Field(ge=8, le=256)
+
+
+class PageParams(Params):
+    """The page of the project; ``classes``: the most whose pixels and units are drawn."""
+
+    title: str = Field(min_length=1, max_length=200)
+    classes: int = Field(ge=1, le=100)
+
+
 class ReportParams(Params):
     """The page of a subject; ``grid_columns``: columns of images in each picture."""
 

@@ -22,6 +22,7 @@ from deepcustom.cli.evaluate import evaluate
 from deepcustom.cli.experiment import experiment
 from deepcustom.cli.following import followed
 from deepcustom.cli.init import init
+from deepcustom.cli.page import page
 from deepcustom.cli.place import Folder, Profile, folder_of, here
 from deepcustom.cli.remote import pull, push
 from deepcustom.cli.results import rescore, results
@@ -196,6 +197,16 @@ def report(subject: Subject) -> None:
         stage.run(ws, subject)
 
 
+@app.command("gallery", rich_help_panel=STAGES)
+def gallery(subject: Subject) -> None:
+    """Choose images of each adversarial test set, for the page."""
+    from deepcustom.stages import gallery as stage
+
+    with followed(stage.__name__, subject) as ws:
+        stage.run(ws, subject)
+
+
+app.command("page", rich_help_panel=STAGES)(page)
 app.command("init", rich_help_panel=HELPERS)(init)
 
 

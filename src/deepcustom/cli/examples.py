@@ -19,6 +19,8 @@ EXAMPLES = {
     "train_online": "deepcustom train_online --subject mnist --network online",
     "evaluate": "deepcustom evaluate --subject mnist --network mine.safetensors --architecture my_nets:Mine",
     "report": "deepcustom report --subject mnist",
+    "gallery": "deepcustom gallery --subject mnist",
+    "page": "deepcustom page",
     "init": "deepcustom init mine --images photos --network small --eps 8/255",
     "repro": "deepcustom repro train_target@mnist --profile smoke",
     "watch": "deepcustom watch --once --profile smoke",

@@ -30,7 +30,9 @@ from deepcustom.base.settings import (
     AttackSetParams,
     ComputeParams,
     EvaluateParams,
+    GalleryParams,
     GenerateParams,
+    PageParams,
     RelevanceParams,
     ReportParams,
     SubjectParams,
@@ -60,6 +62,8 @@ MODELS: dict[str, type[Params]] = {
     "attack": AttackSetParams,
     "evaluate": EvaluateParams,
     "report": ReportParams,
+    "gallery": GalleryParams,
+    "page": PageParams,
 }
 """Section → class of its rows' settings, where all rows of the section share one class."""
 
@@ -157,7 +161,7 @@ def _check_place(one: Row, subjects: Mapping[str, SubjectParams]) -> None:
         raise ParamsError(
             f"params.yaml: {one.place} should be called {called}, after its {', '.join(names)}"
         )
-    if one.stage == "prepare":
+    if one.stage in ("prepare", "page"):
         return
     if one.subject not in subjects:
         raise ParamsError(

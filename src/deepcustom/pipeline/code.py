@@ -50,9 +50,15 @@ OWN = "own"
 """The folder of a project for the user's own code, with a folder for each kind of it."""
 BY_NAME = {"training/nets/base.py": "training/nets", "pipeline/cards.py": "hardening"}
 """Modules that load others by a name in ``params.yaml``, and the folder whose modules they may load."""
-KEPT = {"report": ("report", "base.settings"), "evaluate": ("tracking.record",)}
+KEPT = {
+    "report": ("report", "base.settings"),
+    "page": ("report", "base.settings"),
+    "evaluate": ("tracking.record",),
+}
 """Stage → modules of :data:`CUT` that do decide its output: evaluate looks up in the records what training
-read, and report draws and prints settings."""
+read, and report and page draw and print settings."""
+BESIDE = {"report/web/page.py": "report/web/assets"}
+"""Modules that lay the files of a folder into what they write; these files count as code."""
 
 
 def closure(stage: str, package: Path | None = None) -> tuple[str, ...]:
@@ -155,7 +161,7 @@ def is_code(path: str, stage: str) -> bool:
     Code is Python, or a folder outside :data:`OUTPUTS`; ``prepare`` reads images from other folders.
     """
     name = path.rpartition("/")[2]
-    if name.endswith(".py"):
+    if name.endswith(".py") or path.startswith(PREFIX):
         return True
     if stage == "prepare":
         return f"{path}/".startswith(f"{OWN}/data/")
@@ -209,6 +215,11 @@ class _Sources:
         if not path.startswith(PREFIX):  # importing a user's module runs the faces above it
             faces = (self.find(".".join(folder.parts)) for folder in Path(path).parents)
             yield from (face for face in faces if face and not runs_nothing(self.file(face)))
+        if not path.endswith(".py"):
+            return
+        if folder := BESIDE.get(path.removeprefix(PREFIX)):
+            files = sorted((self.package / folder).iterdir())
+            yield from (PREFIX + file.relative_to(self.package).as_posix() for file in files)
         if folder := BY_NAME.get(path.removeprefix(PREFIX)):
             files = sorted((self.package / folder).glob("[!_]*.py"))
             yield from (PREFIX + file.relative_to(self.package).as_posix() for file in files)

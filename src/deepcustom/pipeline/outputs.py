@@ -48,6 +48,10 @@ def outputs(one: Row) -> list[str]:
     elif stage == "evaluate":
         kinds = (workspace.results, workspace.checks, workspace.curves, workspace.pairs)
         made = [*(kind(subject) for kind in kinds), workspace.headline(subject)]
+    elif stage == "gallery":
+        made = [workspace.gallery(subject)]
+    elif stage == "page":
+        made = [workspace.web_page(one.name)]
     else:
         made = [f(subject) for f in (workspace.page, workspace.figures, workspace.cards)]
     if stage in TRAINING:
@@ -63,12 +67,12 @@ def keep_folders(root: Path, tree: Mapping[str, Any]) -> None:
         tree: all of its params.
     """
     stages = [stage for stage in LAYOUTS if stage != "prepare" and stage in tree]
-    made = {
-        str(PurePosixPath(path).parent)
-        for stage in stages
-        for one in rows(tree, stage)
-        for path in outputs(one)
-    }
+    whole = [path for stage in stages for one in rows(tree, stage) for path in outputs(one)]
+    made = {str(PurePosixPath(path).parent) for path in whole}
+    for folder in workspace.PAGE_READS:
+        path = root / folder
+        if not any(one.startswith(f"{folder}/") for one in whole) and not path.is_dir():
+            replace_file(path / MARKER, b"")
     for subject in tree.get(SUBJECTS, {}):
         for folder in whole_folders(subject):
             path = root / folder

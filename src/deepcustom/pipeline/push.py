@@ -14,7 +14,7 @@ from deepcustom.base.rows import TRAINING
 from deepcustom.pipeline import dvc, provenance
 from deepcustom.pipeline.workspace import OWN_IMAGES
 
-PUBLISHED = (*TRAINING, "relevance", "suspiciousness")
+PUBLISHED = (*TRAINING, "relevance", "suspiciousness", "gallery")
 """The stages whose outputs DVC keeps copies of."""
 LARGEST = 10_000_000
 """The most bytes of a model, or of all images together, that go into a store inside the project."""
@@ -135,7 +135,7 @@ def _added(root: Path) -> dict[str, Published]:
 def _models(lock: Mapping[str, Any]) -> Iterator[Published]:
     for entry in lock.values():
         for out in entry.get("outs", []):
-            if out["path"].startswith(("models/", "data/analysis/")):
+            if out["path"].startswith(("models/", "data/analysis/", "data/gallery/")):
                 yield Published(out["path"], out["md5"], int(out["size"]))
 
 

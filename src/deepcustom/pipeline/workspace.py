@@ -153,7 +153,7 @@ def metrics(subject: str, stage: str, *parts: str) -> str:
     return f"{'/'.join(['reports/metrics', subject, stage, *_joined(parts)])}.json"
 
 
-READ_ALL = ("evaluate", "report")
+READ_ALL = ("evaluate", "report", "gallery")
 """The stages that read all banks, networks and sets of a subject, whichever there are."""
 
 
@@ -214,12 +214,35 @@ def cards(subject: str) -> str:
     return f"reports/cards/{subject}"
 
 
+def gallery(subject: str) -> str:
+    """Some images of each adversarial test set."""
+    return f"data/gallery/{subject}.safetensors"
+
+
+def web_page(name: str) -> str:
+    """The page of the project that a browser opens."""
+    return f"reports/{name}.html"
+
+
+PAGE_READS = (
+    "reports/results",
+    "reports/checks",
+    "reports/curves",
+    "reports/pairs",
+    "reports/training",
+    "data/analysis",
+    "data/gallery",
+)
+"""The folders that the page reads, of all subjects."""
+
+
 def producer(path: str) -> str:
     """The DVC stage that makes ``path``, for messages; empty where none does."""
     parts = Path(path).with_suffix("").parts
     makers: dict[tuple[str, ...], str] = {
         ("data", "prepared"): "prepare@{2}",
         ("data", "analysis"): "{3}@{2}",
+        ("data", "gallery"): "gallery@{2}",
         ("data", "adversarial"): "--glob '*@{2}-{4}-{3}'",
         ("models", "target"): "train_target@{2}",
         ("models", "dgn"): "--glob 'train_*@{2}-{3}'",

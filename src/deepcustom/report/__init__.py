@@ -7,5 +7,7 @@ FOR_OTHERS = {
     "page": "the page of a subject",
     "printed": "what a scoring found, for the terminal",
     "tables": "tables for Markdown",
+    "web.page": "one page for a whole project",
+    "web.subject": "what that page shows of a subject",
 }
 """The modules that other rooms may import, and what each has."""

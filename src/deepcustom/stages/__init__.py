@@ -12,5 +12,7 @@ NAMES = (
     "train_online",
     "evaluate",
     "report",
+    "gallery",
+    "page",
 )
 """In the order of the pipeline."""

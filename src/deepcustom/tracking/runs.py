@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from deepcustom.base.hashes import file_md5
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 if TYPE_CHECKING:
@@ -27,18 +28,36 @@ LIVE_TAG = "deepcustom.live"
 """On a run that was begun before its record was written, see ``live``."""
 SYSTEM = "system/"  # how the names of metrics of the machine begin; no record has them
 LONGEST_KEY, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 8000  # characters, MLflow's limits
+PAGE = ".html"  # how the path of a page ends, which goes to MLflow as a file of its run
 METRICS_PER_BATCH, PAIRS_PER_BATCH = 1000, 100
 RACES = ("RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")  # error codes if another process was quicker
 TRIES = 3
 
 
 def make_run(
-    client: MlflowClient, experiment: str, record: RunRecord, folder: Path, restored: bool
+    client: MlflowClient,
+    experiment: str,
+    record: RunRecord,
+    folder: Path,
+    root: Path,
+    restored: bool,
 ) -> tuple[str, bool]:
-    """Makes the finished run of ``record``: its id, and whether it was sent just now."""
+    """Makes the finished run of ``record``: its id, and whether it was sent just now.
+
+    Args:
+        client: the store's client.
+        experiment: its id.
+        record: of the run.
+        folder: holds the record and the figures that it names.
+        root: the project, which holds the page that the run made, if it made one.
+        restored: whether the run is sent afterwards, from the record.
+    """
 
     def fill(run_id: str) -> None:
         _fill(client, run_id, record, folder, restored)
+        for path in _pages(record, root):
+            client.log_artifact(run_id, str(root / path))
+        client.set_terminated(run_id, "FINISHED", span(record)[1])
 
     tags = {KEY_TAG: record.run_key}
     _drop_what_differs(client, experiment, record)
@@ -158,7 +177,7 @@ def once_more(step: Callable[[], None]) -> None:
 def _fill(
     client: MlflowClient, run_id: str, record: RunRecord, folder: Path, restored: bool
 ) -> None:
-    """Sends everything; the status FINISHED comes last, so that an interrupted run is recognisable."""
+    """Sends what the record has; the caller sets the status FINISHED last, which tells a whole run."""
     from mlflow.entities import Param, RunTag
 
     tags = [RunTag(fit(k), v[:LONGEST_TAG]) for k, v in _tags(record, restored).items()]
@@ -175,7 +194,15 @@ def _fill(
     for figure in record.figures:
         if (folder / figure).is_file():
             client.log_artifact(run_id, str(folder / figure), "figures")
-    client.set_terminated(run_id, "FINISHED", span(record)[1])
+
+
+def _pages(record: RunRecord, root: Path) -> list[str]:
+    """The pages for a browser that the run made, as far as they are still what it made."""
+    return [
+        path
+        for path, md5 in record.outputs.items()
+        if path.endswith(PAGE) and (root / path).is_file() and file_md5(root / path) == md5
+    ]
 
 
 def group(

@@ -269,7 +269,7 @@ def _send(
 ) -> Sent:
     with _connection(root, _kept(folder)) as client:
         experiment = _experiment(client, root)
-        run_id, new = make_run(client, experiment, record, folder, restored)
+        run_id, new = make_run(client, experiment, record, folder, root, restored)
         if record.repro:
             exp = experiment_tags(record.dvc_exp, record.dvc_exp_baseline)
             below = partial(

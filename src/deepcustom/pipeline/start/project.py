@@ -33,6 +33,8 @@ GITIGNORE = f"""__pycache__/
 # DVC hashes these and keeps no copy: `dvc repro` makes them anew.
 /data/prepared/
 /data/adversarial/
+# The page: `deepcustom page` makes it anew.
+/reports/*.html
 # Your images. `dvc add` keeps them with the project's other data, and git then keeps what it writes. DVC
 # would take a plain * for the folder itself, and not look for that.
 /{OWN_IMAGES}/?*
