@@ -292,7 +292,7 @@ def keep_rows(folder: Path, networks: Collection[str], sets: Collection[str]) ->
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Every file below ``folder``, hidden ones too, and when it was written; not what a stage says for a watcher."""
+    """Every file below ``folder``, hidden too, and when it was written; without what stages tell watchers."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
         for path in folder.rglob("*")

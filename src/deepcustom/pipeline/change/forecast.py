@@ -13,6 +13,8 @@ from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 MINUTE = 60.0
+SHOWING = ("report", "gallery", "page")
+"""The stages that show what others made."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def expected(
 ) -> list[Expected]:
     """The stages that run again after rows came or went.
 
-    A report prints settings of every subject, so each is written anew.
+    A report prints settings of every subject, so each is written anew; so is the page of all. A gallery shows
+    sets, so it is made anew where one came or went.
 
     Args:
         ws: the project, for its records.
@@ -59,13 +62,15 @@ def expected(
         found = [
             _trained(records, row, sibling)
             for row, sibling in changed
-            if row.stage not in ("evaluate", "report")
+            if row.stage not in ("evaluate", *SHOWING)
         ]
     subjects = list(dict.fromkeys(row.subject for row, _ in changed))
     for one in rows(tree, "evaluate"):
         if one.subject in subjects:
             found.append(_scored(records, one, changed, added))
-    found += [_known(records, one) for one in rows(tree, "report")]
+    shown = {row.subject for row, _ in changed if row.stage in ("generate", "attack", "gallery")}
+    found += [_known(records, one) for one in rows(tree, "gallery") if one.subject in shown]
+    found += [_known(records, one) for stage in ("report", "page") for one in rows(tree, stage)]
     order = list(LAYOUTS)
     return sorted(found, key=lambda one: order.index(one.stage.partition("@")[0]))
 
