@@ -271,7 +271,7 @@ GONE = (
 
 def content(folder: Path) -> dict[str, str]:
     """Path → hash of what a workspace holds; pictures and records of runs are there, and may be newer."""
-    apart = (".dvc/", "mlflow.db", "mlartifacts/", "src/", "examples/")
+    apart = (".dvc/", ".git/", "mlflow.db", "mlartifacts/", "src/", "examples/")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

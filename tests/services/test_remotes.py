@@ -291,7 +291,7 @@ def test_the_page_says_how_many_models_there_are_and_how_large(home: Project) ->
 
 
 def test_make_pull_is_the_command_of_the_page() -> None:
-    (line,) = commands("Fetch them")
+    line, _ = commands("Fetch them")
     assert f"$(BIN)/{shlex.join(line)}\n" in (ROOT / "Makefile").read_text()
 
 
@@ -311,7 +311,7 @@ def test_a_damaged_model_of_the_store_is_refused_and_git_restores_it(
     project = home.clone(tmp_path / "clone")
     stored = project.folder / STORE / project.stored(MODEL)
     stored.write_bytes(damaged(stored.read_bytes()))
-    (line,) = commands("Fetch them")
+    line, _ = commands("Fetch them")
     done = project.run(*line)
     assert done.returncode == 1, done.stdout + done.stderr
     assert MODEL in done.stderr

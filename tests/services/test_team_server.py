@@ -321,7 +321,7 @@ def machine(folder: Path, records: Mapping[str, RunRecord]) -> Path:
         for figure in one.figures:
             (folder / "reports/runs" / name / figure).write_bytes(FIGURE + one.run_key.encode())
     (folder / "dvc.yaml").write_text("stages: {}\n")
-    (folder / "params.yaml").write_text(f"seed: 0\nprepare: {{{DATASET}: {{code: mine.py}}}}\n")
+    (folder / "params.yaml").write_text(f"seed: 0\nprepare: {{{DATASET}: {{reads: mine.py}}}}\n")
     write_lock(folder)
     return folder
 

@@ -69,6 +69,7 @@ def data_set(name: str, md5: str, path: str, record: RunRecord, root: Path) -> D
         record: of the run.
         root: the project's folder.
     """
+    import mlflow.data  # noqa: F401  looks for our class by its entry point, and would find half of it later
     from mlflow.entities import Dataset
 
     from deepcustom.tracking.dvc_source import DvcDatasetSource
