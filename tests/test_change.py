@@ -169,6 +169,7 @@ ADDED: dict[str, tuple[Callable[[Draft], None], tuple[str, ...], list[str]]] = {
             "adversarial_train.small-madry",
             "evaluate.small",
             "report.small",
+            "gallery.small",
         ],
     ),
 }
@@ -363,7 +364,8 @@ def test_a_profile_without_a_subject_has_none_of_its_rows(project: Workspace) ->
     check(project.root, tree)
     assert list(tree["subjects"]) == ["mnist"]
     assert tree["report"] == {}
-    left = {one.subject for stage in LAYOUTS for one in rows(tree, stage) if stage != "prepare"}
+    stages = [stage for stage in LAYOUTS if stage not in ("prepare", "page")]
+    left = {one.subject for stage in stages for one in rows(tree, stage)}
     assert left == {"mnist"}
 
 
@@ -781,7 +783,7 @@ def test_folders_that_are_read_whole_are_those_of_the_template() -> None:
 
 
 def test_the_forecast_is_what_dvc_would_run(project: Workspace) -> None:
-    """A new row is a new stage; what is made from it runs again, and reports print settings of all."""
+    """A new row is a new stage; what is made from it runs again, and reports and page show all."""
     for what in ADDED:
         if "subject" in what:
             continue
@@ -791,9 +793,12 @@ def test_the_forecast_is_what_dvc_would_run(project: Workspace) -> None:
         change.make()
         pipeline = resolve(ws.root)
         new = {row.partition(",")[0].replace(".", "@", 1) for row in change.rows}
-        report = {one.name for one in pipeline.of("report")}
-        evaluate = {f"evaluate@{ADDED[what][1][1]}"}
-        assert {one.stage for one in change.expected} == new | report | evaluate
+        shows = {one.name for stage in ("report", "page") for one in pipeline.of(stage)}
+        subject = ADDED[what][1][1]
+        made = {f"evaluate@{subject}"}
+        if any(row.startswith(("generate@", "attack@")) for row in new):
+            made.add(f"gallery@{subject}")
+        assert {one.stage for one in change.expected} == new | shows | made
         assert new <= set(pipeline.instances)
         removing(ws, *ADDED[what][1]).make()
         assert settings_of(ws) == before

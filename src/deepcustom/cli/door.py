@@ -241,11 +241,14 @@ app.command("trace", rich_help_panel=HELPERS)(records.trace)
 @app.command("upgrade", rich_help_panel=HELPERS)
 def upgrade(as_json: Json = False) -> None:
     """Write dvc.yaml, and deepcustom.lock where it is needed, for the code of now; say what will run."""
+    from deepcustom.base.params import read_params
     from deepcustom.pipeline import dvc, template
+    from deepcustom.pipeline.outputs import keep_folders
 
     root = here().root
     with answering() as answer:
         changed = template.upgrade(root)
+        keep_folders(root, read_params(root / "params.yaml"))
         again = dvc.status(root)
         if as_json:
             print_json({"other_code": list(changed), "will_run": list(again)}, answer)
