@@ -58,7 +58,7 @@ def test_what_was_not_evaluated_is_said_to_be_so() -> None:
 def test_without_hardened_networks_their_worth_is_not_known() -> None:
     found = findings(subject(TARGET))
     assert found[0] == (
-        "A: the undefended network gets 90.00 % of the clean images right; none of them stands under "
+        "A: the undefended network gets 90.00 % of the clean images right; none of them is left under "
         "everything that was tried."
     )
     assert found[1] == "No hardened network was scored, so what hardening is worth is not known."
@@ -88,7 +88,7 @@ def test_a_network_without_a_clean_image_right_and_a_single_image_left() -> None
     assert nothing[0] == (
         "A: the undefended network gets no clean image right, so there is nothing to attack."
     )
-    assert "1 of 1,000 images stands" in findings(subject(worst("target", clean=0.9, all=0.001)))[0]
+    assert "1 of 1,000 images is left" in findings(subject(worst("target", clean=0.9, all=0.001)))[0]
 
 
 def test_transfer_is_an_example_only_where_it_flatters() -> None:

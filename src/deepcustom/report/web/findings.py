@@ -53,17 +53,17 @@ def _undefended(title: str, cells: Cells) -> str:
     begin = f"{title}: the undefended network gets {percent(clean)} % of the clean images right"
     if every is None:
         return f"{begin}; what attacks leave of that was not measured."
-    return f"{begin}; {_stand(every)} under everything that was tried."
+    return f"{begin}; {_left(every)} under everything that was tried."
 
 
-def _stand(cell: Result) -> str:
-    """How much stands: ``none of them stands``, ``1 of 1,000 stands``, or a share."""
+def _left(cell: Result) -> str:
+    """How much is left: ``none is left``, ``1 of 1,000 is left``, or a share."""
     right = round(cell.accuracy * cell.n)
     if right == 0:
-        return "none of them stands"
+        return "none of them is left"
     if right == 1:
-        return f"1 of {cell.n:,} images stands"
-    return f"{percent(cell)} % stand"
+        return f"1 of {cell.n:,} images is left"
+    return f"{percent(cell)} % are left"
 
 
 def _hardened(cells: Cells, networks: Sequence[str]) -> str:
