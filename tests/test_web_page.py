@@ -88,7 +88,9 @@ def test_a_network_without_a_clean_image_right_and_a_single_image_left() -> None
     assert nothing[0] == (
         "A: the undefended network gets no clean image right, so there is nothing to attack."
     )
-    assert "1 of 1,000 images is left" in findings(subject(worst("target", clean=0.9, all=0.001)))[0]
+    assert (
+        "1 of 1,000 images is left" in findings(subject(worst("target", clean=0.9, all=0.001)))[0]
+    )
 
 
 def test_transfer_is_an_example_only_where_it_flatters() -> None:
