@@ -191,7 +191,12 @@ def words_of(stage: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("stage", stages.NAMES)
+def test_unknown_page(project: Path, fails: Fails) -> None:
+    message = fails(project, "page", "--name", "svhn")
+    assert message == "params.yaml: page.svhn is missing; page has: index"
+
+
+@pytest.mark.parametrize("stage", [name for name in stages.NAMES if name != "page"])
 def test_unknown_subject(stage: str, project: Path, fails: Fails) -> None:
     words = ["svhn" if word == DATASET else word for word in words_of(stage)]
     message = fails(project, *words)
