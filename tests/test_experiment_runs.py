@@ -19,6 +19,7 @@ from tracking_fixtures import all_runs, client
 from deepcustom.base.experiment import home
 from deepcustom.base.files import replace_file
 from deepcustom.cli.experiment import RUNS, SCORES, experiment, keep_records
+from deepcustom.pipeline import check as checking
 from deepcustom.pipeline import profile, provenance, repository
 from deepcustom.pipeline.code import PREFIX
 from deepcustom.pipeline.provenance import ORIGIN, git_state, note_origin
@@ -196,7 +197,7 @@ def project(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def quick(project: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setattr(profile, "check", lambda root, tree: None)
+    monkeypatch.setattr(checking, "check", lambda root, tree: None)
     return profile.workspace(project, "quick")
 
 
@@ -270,7 +271,7 @@ def test_a_hook_of_the_outer_repository_is_no_trap(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Git tells its hooks by variables where they are; these must not reach the workspace's git."""
-    monkeypatch.setattr(profile, "check", lambda root, tree: None)
+    monkeypatch.setattr(checking, "check", lambda root, tree: None)
     before = git(project.root, "rev-parse", "HEAD")
     with environment(GIT_DIR=str(project.root / ".git"), GIT_INDEX_FILE=str(project.root / "x")):
         root = profile.workspace(project, "quick").root
@@ -281,7 +282,7 @@ def test_a_hook_of_the_outer_repository_is_no_trap(
 def test_a_workspace_of_an_earlier_version_becomes_one(
     project: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profile, "check", lambda root, tree: None)
+    monkeypatch.setattr(checking, "check", lambda root, tree: None)
     root = project.root / "workspaces/quick"
     replace_file(
         root / ".dvc/config", b"[core]\n    no_scm = True\n['remote \"a\"']\n    url = x\n"

@@ -741,7 +741,7 @@ def test_own_code_is_a_dependency_where_the_project_has_it(tmp_path: Path) -> No
     assert own_code(tmp_path, "train_target") == ["own/nets"]
     text = render(tmp_path)
     assert text.count("      - own/data\n") == 1
-    assert text.count("      - own/nets\n") == 10
+    assert text.count("      - own/nets\n") == 11
     assert "OWN" not in text
 
 

@@ -177,7 +177,10 @@ ROWS: dict[str, Any] = {
     "suspiciousness": {
         NAME: {"dataset": NAME, "k": 4, "activation_threshold": 0.0, "formula": "tarantula"}
     },
-    **{name: {} for name in ("train_dgn", "generate", "attack", "evaluate", "report")},
+    **{
+        name: {}
+        for name in ("train_dgn", "generate", "attack", "evaluate", "report", "gallery", "page")
+    },
     **{name: {} for name in HARDENING},
 }
 
@@ -541,7 +544,7 @@ def test_what_a_brought_program_needs_goes_with_it(
     torch.export.save(exported, ws.root / MINE["name"])
     brought(ws)
     assert run(ws, **MINE) == 0
-    assert "it takes exactly 5 images at a time" in capfd.readouterr().out
+    assert "it takes exactly 5 images at a time" in capfd.readouterr().err
     kept = Remedy.from_json(read_metadata(ws.root / workspace.target(NAME))[REMEDY])
     assert (kept.most, kept.exact) == (5, True)
     set_params(ws.root, {"relevance": {NAME: {"method": "input_x_gradient"}}})
@@ -571,12 +574,12 @@ def test_a_network_that_is_no_better_than_one_answer_is_said(
     )
     set_params(ws.root, {"train_target": {NAME: {"epochs": 0}}})
     assert run(ws) == 0
-    said = capfd.readouterr().out
+    said = capfd.readouterr().err
     assert f"note: own.nets.mine:Net: it {told}was the normalisation forgotten (mean and" in said
     assert "warning" not in said
     set_params(ws.root, {"train_target": {NAME: {"epochs": 1, "learning_rate": 1e-12}}})
     assert run(ws) == 0
-    said = capfd.readouterr().out
+    said = capfd.readouterr().err
     assert (f"warning: train_target@{NAME}: the network {told}attacks on it tell nothing\n") in said
     assert "note" not in said
 
@@ -590,7 +593,7 @@ def test_a_brought_network_is_tried_with_as_many_images_as_later_stages_show_it(
     torch.export.save(exported, ws.root / MINE["name"])
     brought(ws)
     assert run(ws, **MINE) == 0
-    assert "it takes at most 256 images at a time" in capfd.readouterr().out
+    assert "it takes at most 256 images at a time" in capfd.readouterr().err
     assert read_metadata(ws.root / workspace.target(NAME))[REMEDY]["most"] == 256
 
 

@@ -15,7 +15,7 @@ SHOW = """
 import os, sys
 from deepcustom.cli import door as cli
 assert "torch" not in sys.modules
-cli.app = lambda words: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
+cli.terminal.call = lambda app, words: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules)
 cli.main()
 """
 
@@ -24,7 +24,7 @@ import hashlib, sys
 sys.argv = ["deepcustom"]
 from deepcustom.cli import door as cli
 
-def train(words):
+def train(app, words):
     import torch
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def train(words):
     import os
     print(os.environ["GOMP_SPINCOUNT"], digest.hexdigest())
 
-cli.app = train
+cli.terminal.call = train
 cli.main()
 """
 

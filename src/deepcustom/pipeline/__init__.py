@@ -16,6 +16,7 @@ FOR_OTHERS = {
     "hardened": "which attack each network was hardened with",
     "histories": "curves of a training as a file",
     "load": "what several stages read",
+    "outputs": "what the run of each row makes",
     "page": "the page of the whole project",
     "profile": "whole sets of settings",
     "provenance": "where a result came from",

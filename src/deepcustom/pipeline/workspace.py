@@ -150,15 +150,17 @@ def own_scores(subject: str, name: str) -> str:
 
 def metrics(subject: str, stage: str, *parts: str) -> str:
     """What a stage's run measured, and the hash of each file of data or weights that it made."""
+    if stage == "page":  # which reads all the others
+        return f"reports/page/{subject}.json"
     return f"{'/'.join(['reports/metrics', subject, stage, *_joined(parts)])}.json"
 
 
-READ_ALL = ("evaluate", "report", "gallery")
+READ_ALL = ("evaluate", "report", "gallery", "page")
 """The stages that read all banks, networks and sets of a subject, whichever there are."""
 
 
 def metrics_of(path: str) -> list[str]:
-    """The files of :func:`metrics` that may hold the hash of a bank, a hardened network or a set.
+    """The files of :func:`metrics` that may hold the hash of what a stage made.
 
     They are small and in git, so they are there where the file itself is not. DVC follows them in its place,
     where a stage reads all banks, networks or sets of a subject.
@@ -172,6 +174,10 @@ def metrics_of(path: str) -> list[str]:
             ]
         case ("data", "adversarial", subject, split_name, attack):
             return [metrics(subject, stage, attack, split_name) for stage in ("generate", "attack")]
+        case ("data", "analysis", subject, file):
+            return [metrics(subject, file.partition(".")[0])]
+        case ("data", "gallery", file):
+            return [metrics(file.removesuffix(".safetensors"), "gallery")]
     return []
 
 
@@ -230,10 +236,11 @@ PAGE_READS = (
     "reports/curves",
     "reports/pairs",
     "reports/training",
-    "data/analysis",
-    "data/gallery",
+    "reports/metrics",
 )
 """The folders that the page reads, of all subjects."""
+PAGE_SHOWS = ("data/analysis", "data/gallery")
+"""The folders of files of which it shows those that are here; their runs' accounts tell their hashes."""
 
 
 def producer(path: str) -> str:

@@ -16,6 +16,9 @@ def run(ws: Workspace, name: str) -> None:
         for folder in workspace.PAGE_READS:
             if (ws.root / folder).exists():
                 stage.read(folder)
+        for folder in workspace.PAGE_SHOWS:
+            for file in sorted((ws.root / folder).rglob("*.safetensors")):
+                stage.read(file.relative_to(ws.root).as_posix())
 
         text = page_text(ws, name).encode()
         stage.write(workspace.web_page(name)).write_bytes(text)

@@ -23,7 +23,7 @@ from deepcustom.pipeline.trace.official import official_links
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
-ACCOUNTS = ("reports/metrics/", "reports/training/")
+ACCOUNTS = ("reports/metrics/", "reports/page/", "reports/training/")
 """Where runs say what they measured; numbers are not traced through these."""
 
 OF_CODE = ("params", "code", "code that ran")
