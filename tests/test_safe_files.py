@@ -24,6 +24,7 @@ from deepcustom.data.datasets import load_spec
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline.dvc import read_lock
+from deepcustom.pipeline.gallery import read_gallery
 from deepcustom.pipeline.load import load_analysis
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -114,6 +115,9 @@ READERS: dict[str, Callable[[Path], object]] = {
         torch.device("cpu"),
     ),
     "data/analysis/mnist/relevance.safetensors": analysis,
+    "data/gallery/mnist.safetensors": lambda folder: read_gallery(
+        folder / "data/gallery/mnist.safetensors"
+    ),
     **{
         f"data/prepared/mnist/train/{name}.npy": lambda folder: Split.load(
             folder / "data/prepared/mnist/train", MNIST
