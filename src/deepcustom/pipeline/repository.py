@@ -12,15 +12,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.files import replace_file
 from deepcustom.pipeline.dvc import run_dvc
 
-IGNORED = """__pycache__/
-# DVC keeps the models. The rest can be made anew from what they and the settings say.
-/data/**
-!/data/**/
-!/data/**/.gitignore
-/models/**
-!/models/**/
-!/models/**/.gitignore
-/mlflow.db
+OF_RUNS = """/mlflow.db
 /mlflow.db.lock
 /mlartifacts/
 /mlruns/
@@ -29,6 +21,16 @@ IGNORED = """__pycache__/
 .*.partial*
 /.checkpoints/
 """
+"""Lines of a project's ``.gitignore``: what runs leave that git is not to keep."""
+IGNORED = f"""__pycache__/
+# DVC keeps the models. The rest can be made anew from what they and the settings say.
+/data/**
+!/data/**/
+!/data/**/.gitignore
+/models/**
+!/models/**/
+!/models/**/.gitignore
+{OF_RUNS}"""
 SETTINGS = {"user.name": "deepcustom", "user.email": "deepcustom@localhost"}
 """Who commits where git does not know the user."""
 

@@ -19,6 +19,7 @@ from deepcustom.pipeline.code_lock import write_lock
 from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import repository
+from deepcustom.pipeline.repository import OF_RUNS
 from deepcustom.pipeline.start.estimate import seconds_per_image
 from deepcustom.pipeline.start.images import Images
 from deepcustom.pipeline.start.starter import Answers
@@ -40,15 +41,7 @@ GITIGNORE = f"""__pycache__/
 /{OWN_IMAGES}/?*
 !/{OWN_IMAGES}/*.dvc
 !/{OWN_IMAGES}/.gitignore
-/mlflow.db
-/mlflow.db.lock
-/mlartifacts/
-/mlruns/
-/reports/runs/**/*.png
-/reports/own/
-.*.partial*
-/.checkpoints/
-"""
+{OF_RUNS}"""
 GITATTRIBUTES = """# Hashes are of bytes, so git is to change no end of a line, whatever core.autocrlf says.
 * -text
 """
