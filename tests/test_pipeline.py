@@ -783,7 +783,7 @@ def test_metrics_say_the_same_as_the_record(done: Done) -> None:
         assert record.metrics, one.name
         trains = one.stage in ("train_target", "train_dgn", "adversarial_train", "train_online")
         assert bool(record.history) == trains
-        pictured = one.stage not in ("relevance", "suspiciousness", "report")
+        pictured = one.stage not in ("relevance", "suspiciousness", "gallery", "report")
         assert bool(record.figures) == pictured
         folder = ws.root / workspace.record(DATASET, one.stage, *list(one.options.values())[1:])
         assert sorted(file.name for file in folder.iterdir()) == sorted(
@@ -1204,7 +1204,7 @@ def test_an_interrupted_stage_ends_with_the_same_bytes(
     set_params(ws.root, LONGER)
     run_instance(ws, one)
     whole = taken(ws, one)
-    assert "resumed" not in capsys.readouterr().out
+    assert "resumed" not in "".join(capsys.readouterr())
 
     calls: list[str] = []
     save = Checkpoint.save
@@ -1223,7 +1223,7 @@ def test_an_interrupted_stage_ends_with_the_same_bytes(
     assert files(folder)
     capsys.readouterr()
     run_instance(ws, one)
-    assert capsys.readouterr().out.splitlines()[0] == f"{name}: resumed after {after}"
+    assert capsys.readouterr().err.splitlines()[0] == f"{name}: resumed after {after}"
     assert taken(ws, one) == whole
     assert not folder.exists()
 
@@ -1254,7 +1254,7 @@ def test_after_a_change_an_interrupted_stage_starts_anew(
     set_params(ws.root, {"train_target": {DATASET: {"learning_rate": 2e-3}}})
     run_instance(ws, one)
     changed = taken(ws, one)
-    assert "resumed" not in capsys.readouterr().out
+    assert "resumed" not in "".join(capsys.readouterr())
     assert not folder.exists()
     run_instance(ws, one)
     assert taken(ws, one) == changed
@@ -1289,7 +1289,7 @@ def test_ctrl_c_in_a_process_of_its_own(copied: Done, capsys: pytest.CaptureFixt
     assert not [path for path in one.paths if (ws.root / path).exists()]
     capsys.readouterr()
     run_instance(ws, one)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if "resumed" in line)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "resumed" in line)
     assert re.fullmatch(r"train_dgn@mnist-nce: resumed after class \d(, epoch \d+)?", line)
     assert taken(ws, one) == whole
     assert not folder.exists()
@@ -1409,9 +1409,9 @@ def test_an_interrupted_evaluation_goes_on_inside_a_network(
     capsys.readouterr()
     assert call_main(ws.root, *EVALUATE) == 0
     assert attacked == all_of_it[all_of_it.index(("nce", "square")) :]
-    out = capsys.readouterr().out
-    assert "evaluate@mnist: target was finished before\n" in out
-    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were already done\n", out)
+    said = capsys.readouterr().err
+    assert "evaluate@mnist: target was finished before\n" in said
+    assert re.search(r"evaluate@mnist: nce: 6 of \d+ parts were already done\n", said)
     assert scored(ws) == whole
 
     attacked.clear()
@@ -1545,10 +1545,11 @@ def test_a_network_of_the_users_own_is_tried_before_it_is_attacked(
     assert message in capsys.readouterr().err
     assert not attacked
     assert call_main(ws.root, *words, "--architecture", "odd_own:Blind") == 0
-    out = capsys.readouterr().out
-    assert "note: odd: it gives more than logits; those are taken from 'logits'" in out
+    said = capsys.readouterr().err
+    assert "note: odd: it gives more than logits; those are taken from 'logits'" in said
     assert (
-        "note: odd: it fails where a gradient is asked for (RuntimeError: Can't call numpy()" in out
+        "note: odd: it fails where a gradient is asked for (RuntimeError: Can't call numpy()"
+        in said
     )
     checks = {c.name: c.verdict for c in read_checks(ws.root / "reports/own/mnist/odd/checks.json")}
     assert checks["clean-above-chance"] == "fail"  # its weights are drawn
@@ -1585,10 +1586,10 @@ def test_a_network_alone_is_scored_on_the_test_split_and_nothing_else(
     attacked.clear()
     assert call_main(ws.root, *words, "mine.safetensors") == 0
     assert not attacked  # what was found is kept
-    out = capsys.readouterr().out
-    (line,) = re.findall(r"^left out: .*$", out, re.MULTILINE)
+    shown = capsys.readouterr()
+    (line,) = re.findall(r"^left out: .*$", shown.out, re.MULTILINE)
     assert re.findall(r"(\w+) \(", line) == ["transfer", "blackbox", "adaptive"]
-    assert "--with-siblings" in out
+    assert "--with-siblings" in shown.err
     table = read_csv(ws.root / "reports/own/mnist/mine/results.csv")
     assert {
         (row.protocol, row.attack) for row in table if row.protocol in ("transfer", "blackbox")
