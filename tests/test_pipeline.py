@@ -63,7 +63,7 @@ from deepcustom.base.errors import (
 from deepcustom.base.files import partial_of
 from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.settings import EvaluateParams, ReportParams, SuspiciousnessParams
-from deepcustom.cli.results import run_words
+from deepcustom.cli.door import run_words
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation import blackbox

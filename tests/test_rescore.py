@@ -24,7 +24,7 @@ from deepcustom.base.errors import (
 )
 from deepcustom.base.rows import adversarial_sets, networks
 from deepcustom.base.rows import row as row_of
-from deepcustom.cli.results import run_words
+from deepcustom.cli.door import run_words
 from deepcustom.evaluation.comparison import Comparison
 from deepcustom.evaluation.results import Result, read_csv, write_csv
 from deepcustom.pipeline import dvc, rescore, workspace

@@ -25,8 +25,8 @@ from deepcustom.cli.init import init
 from deepcustom.cli.page import page
 from deepcustom.cli.place import Folder, Profile, folder_of, here
 from deepcustom.cli.remote import pull, push
-from deepcustom.cli.results import rescore, results
-from deepcustom.cli.terminal import Json, answering, print_json
+from deepcustom.cli.results import results
+from deepcustom.cli.terminal import Json, Quiet, answering, print_json
 from deepcustom.cli.watch import watch
 from deepcustom.pipeline.workspace import SPLITS
 
@@ -230,7 +230,35 @@ def repro(
 app.command("watch", rich_help_panel=HELPERS)(watch)
 app.command("doctor", rich_help_panel=HELPERS)(doctor)
 app.command("results", rich_help_panel=HELPERS)(results)
-app.command("rescore", rich_help_panel=HELPERS)(rescore)
+
+
+@app.command("rescore", rich_help_panel=HELPERS)
+def rescore(quiet: Quiet = False, as_json: Json = False) -> None:
+    """Score the published networks again, without training; compare with the committed tables."""
+    from dataclasses import asdict
+
+    from deepcustom.base.params import read_params
+    from deepcustom.pipeline import rescore as again
+    from deepcustom.pipeline.hardened import hardened_networks
+    from deepcustom.report.printed import print_tables, say
+
+    with answering(quiet) as answer:
+        found, compared = again.rescore(here(), run_words)
+        if as_json:
+            lines = [{**asdict(one), "alike": one.alike} for one in compared]
+            print_json({"results": [asdict(one) for one in found], "compared": lines}, answer)
+            again.say_differences(compared, lambda line: None)
+            return
+        console = terminal.console_on(answer)
+        print_tables(found, hardened_networks(read_params(here().params)), console)
+        again.say_differences(compared, lambda line: say(console, line))
+
+
+def run_words(words: Sequence[str]) -> None:
+    """Run a command in this process; its errors are the caller's."""
+    app(list(words), standalone_mode=False)
+
+
 app.command("push", rich_help_panel=HELPERS)(push)
 app.command("pull", rich_help_panel=HELPERS)(pull)
 

@@ -1,8 +1,7 @@
-"""``deepcustom results`` and ``deepcustom rescore``: the tables as they were saved, or measured anew."""
+"""``deepcustom results``: the tables as evaluate saved them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,8 @@ import typer
 
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import check_writable, replace_file
-from deepcustom.cli.place import Folder, Profile, folder_of, here
-from deepcustom.cli.terminal import Json, Quiet, answering, console_on, print_json
+from deepcustom.cli.place import Folder, Profile, folder_of
+from deepcustom.cli.terminal import Json, answering, console_on, print_json
 
 Into = Annotated[
     Path | None,
@@ -58,29 +57,3 @@ def _text_of(into: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
         raise InputError(f"--into {into}: cannot be read: {why}") from None
-
-
-def rescore(quiet: Quiet = False, as_json: Json = False) -> None:
-    """Score the published networks again, without training; compare with the committed tables."""
-    from deepcustom.base.params import read_params
-    from deepcustom.pipeline import rescore as again
-    from deepcustom.pipeline.hardened import hardened_networks
-    from deepcustom.report.printed import print_tables, say
-
-    with answering(quiet) as answer:
-        found, compared = again.rescore(here(), run_words)
-        if as_json:
-            lines = [{**asdict(one), "alike": one.alike} for one in compared]
-            print_json({"results": [asdict(one) for one in found], "compared": lines}, answer)
-            again.say_differences(compared, lambda line: None)
-            return
-        console = console_on(answer)
-        print_tables(found, hardened_networks(read_params(here().params)), console)
-        again.say_differences(compared, lambda line: say(console, line))
-
-
-def run_words(words: Sequence[str]) -> None:
-    """Run a command in this process; its errors are the caller's."""
-    from deepcustom.cli.door import app
-
-    app(list(words), standalone_mode=False)
