@@ -629,11 +629,13 @@ def test_two_clones_may_sync_the_same_records_at_once(
     roots = {name: clone(tmp_path / name) for name in ("anna", "ben")}
     records = [RunRecord.read(file.parent) for file in (tmp_path / "anna").rglob("run.json")]
     work = [Work(SYNC, [], root, team.environment(name)) for name, root in roots.items()]
-    assert [ended.warned for ended in at_once(work)] == ["", ""]
+    # The clones hold records, and no network's file; that is all there is to warn of.
+    absent = r"MLflow cannot load \d+ networks, such as \S+, whose files are not here: [^\n]+\n"
+    assert all(re.fullmatch(absent, ended.warned) for ended in at_once(work))
     with looking(team) as client:
         before = shown(client, team.experiment, records, object_store)
     for ended in at_once(work):
-        assert ended.warned == ""
+        assert re.fullmatch(absent, ended.warned)
         assert ended.said.splitlines()[-1] == f"0 sent, {len(records)} there already"
     with looking(team) as client:
         assert shown(client, team.experiment, records, object_store) == before
