@@ -158,7 +158,7 @@ def test_the_second_time_gives_the_same_bytes(folders: dict[str, Path], again: s
     assert stages == set(NAMES) - {"page"}
     for subject, folder in folders.items():
         made = {name: entry for name, entry in lock(folder).items() if name in again}
-        assert len(made) > len(NAMES)
+        assert len(made) > len(stages)
         md5s = {out["path"]: out["md5"] for entry in made.values() for out in entry["outs"]}
         assert f"reports/results/{subject}.csv" in md5s
         for path, md5 in md5s.items():
@@ -170,10 +170,12 @@ def test_the_page_of_what_is_there_has_the_same_bytes_each_time(
     project: Path, folders: dict[str, Path], instances: dict[str, Instance]
 ) -> None:
     """One of the two subjects was not evaluated here, which the page says."""
+    copy = folders["mnist"].with_name("page")
+    shutil.copytree(folders["mnist"], copy, symlinks=True)
     words, md5s = f"{PROGRAM.parent}/{' '.join(instances[PAGE].words)}", []
     for _ in range(2):
-        side_by_side(project, {"page": ["sh", "-ec", f"cd {folders['mnist']} && {words}"]})
-        md5s.append({path: dvc_md5(folders["mnist"] / path) for path in instances[PAGE].paths})
+        side_by_side(project, {"page": ["sh", "-ec", f"cd {copy} && {words}"]})
+        md5s.append({path: dvc_md5(copy / path) for path in instances[PAGE].paths})
     assert "reports/index.html" in md5s[0]
     assert md5s[0] == md5s[1]
 
