@@ -45,7 +45,7 @@ repro: $(READY)  ## run the whole pipeline, training included (PROFILE=default, 
 
 report: $(READY)  ## fetch what the page needs, write reports/index.html, and print its address
 	@$(TELL) $(BIN)/dvc pull --quiet || echo 'make report: what dvc pull could not fetch is named on the page' >&2
-	@$(TELL) $(BIN)/deepcustom page
+	@$(BIN)/deepcustom page
 
 ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)
