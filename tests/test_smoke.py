@@ -39,6 +39,7 @@ AGAIN = {
     "adversarial_train": ("nce", "madry"),
     "train_online": ("online",),
 }
+PROCESS = re.compile(r"-\d+(?=\.json$)")
 MINUTE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 PAGE = "page@index"  # of all subjects together, and made apart
 PICTURED = (
@@ -173,9 +174,8 @@ def test_the_page_of_what_is_there_is_the_same_each_time_but_for_the_minute(
 ) -> None:
     """One of the two subjects was not evaluated here. The page says when its numbers were verified."""
     copy = folders["mnist"].with_name("page")
-    store = shutil.ignore_patterns(
-        "mlflow.db*", "mlartifacts"
-    )  # its runs' files lie where it was made
+    # Not the store: a copy of it would put its runs' files where the first one lies.
+    store = shutil.ignore_patterns("mlflow.db*", "mlartifacts")
     shutil.copytree(folders["mnist"], copy, symlinks=True, ignore=store)
     words, made = f"{PROGRAM.parent}/{' '.join(instances[PAGE].words)}", []
     for _ in range(2):
@@ -291,22 +291,18 @@ GONE = (
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Path → hash of what a workspace holds; pictures and records of runs are there, and may be newer."""
-    apart = (
-        ".dvc/",
-        ".git/",
-        "mlflow.db",
-        "mlartifacts/",
-        "src/",
-        "examples/",
-        ".checkpoints/running/",
-    )
+    """Path → hash of what a workspace holds; pictures and records of runs are there, and may be newer.
+
+    What the last stage said of itself is there too, under the number of its process.
+    """
+    apart = (".dvc/", ".git/", "mlflow.db", "mlartifacts/", "src/", "examples/")
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith(apart):
-            loose = path.suffix == ".png" or path.name == RUN_FILE
-            found[name] = "" if loose else dvc_md5(path)
+            last = name.startswith(".checkpoints/running/")
+            loose = last or path.suffix == ".png" or path.name == RUN_FILE
+            found[PROCESS.sub("", name) if last else name] = "" if loose else dvc_md5(path)
         elif path.is_dir() and not f"{name}/".startswith(apart):
             found[f"{name}/"] = ""
     return found
