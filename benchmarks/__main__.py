@@ -14,13 +14,13 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import machine, making, memory, peaks, report, training
-from benchmarks.inputs import demand
+from benchmarks import sizes as sizes_of
+from benchmarks.inputs import OF_STUDY, SUBJECTS, demand, lacking
 from benchmarks.race import HERE, race
 from deepcustom.base.errors import DeepCustomError
 from deepcustom.base.progress import progress
 
 GROUPS = ("making", "training", "peaks", "memory")
-DATASETS = ("mnist", "cifar10")
 ROUNDS, QUICK_ROUNDS = 5, 2
 LEAST, QUICK_LEAST = 1.0, 0.0  # seconds of a contender's turn
 
@@ -43,7 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"action": "append", "default": None}
     parser.add_argument("--only", choices=GROUPS, help="this group; may be repeated", **several)
     parser.add_argument(
-        "--dataset", choices=DATASETS, help="this data set; may be repeated", **several
+        "--subject",
+        "--dataset",
+        dest="dataset",
+        choices=tuple(SUBJECTS),
+        help="this subject; may be repeated",
+        **several,
     )
     parser.add_argument("--rounds", type=_positive, help=f"rounds of each race ({ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: whether it runs at all")
@@ -73,7 +78,10 @@ def _sizes(text: str) -> list[int]:
 def _run(options: argparse.Namespace) -> int:
     quick, root = options.quick, options.root.resolve()
     out = options.out or HERE / ("build/benchmarks" if quick else "benchmarks")
-    names = [name for name in DATASETS if name in (options.dataset or DATASETS)]
+    asked = options.dataset or [
+        name for name in SUBJECTS if name in OF_STUDY or not lacking(root, name, train=False)
+    ]
+    names = [name for name in SUBJECTS if name in asked]
     usual = [group for group in GROUPS if group != "memory" or memory.DATASET in names]
     groups = [group for group in GROUPS if group in (options.only or usual)]
     sizes = options.sizes or list(memory.QUICK_SIZES if quick else memory.SIZES)
@@ -90,17 +98,25 @@ def _run(options: argparse.Namespace) -> int:
             (out / "results" / f"{name}.json").write_text(text)
             report.section(measured).show(console)
     page = out / "RESULTS.md"
-    page.write_text(report.markdown(report.load(out / "results")))
-    print(f"written: {page}")
+    found = report.load(out / "results")
+    page.write_text(report.markdown(found))
+    for written in filter(None, (page, sizes_of.write(found, out))):
+        print(f"written: {written}")
     return 0
 
 
 def _demand(root: Path, groups: Sequence[str], names: Sequence[str]) -> None:
-    raced = names if set(groups) - {"memory"} else []
-    train = bool({"training", "peaks"} & set(groups))
-    demand(root, raced, train=train)
-    if "memory" in groups and memory.DATASET not in raced:
+    if "making" in groups:
+        demand(root, names, train=False)
+    if {"training", "peaks"} & set(groups):
+        demand(root, of_study(names), train=True)
+    if "memory" in groups:
         demand(root, [memory.DATASET], train=False)
+
+
+def of_study(names: Sequence[str]) -> list[str]:
+    """The subjects that every group measures; the others are for ``making`` alone."""
+    return [name for name in names if name in OF_STUDY]
 
 
 def _measure(
@@ -129,12 +145,12 @@ def _measure(
         }
         if group in ("making", "training"):
             module = {"making": making, "training": training}[group]
-            for name in names:
+            for name in names if group == "making" else of_study(names):
                 settings = {**module.settings(name, quick), **common}
                 results = raced(f"{group} {name}", module.contenders(root, name, quick))
                 yield {**before, "dataset": name, "settings": settings, "results": results}
         elif group == "peaks":
-            results = raced(group, peaks.contenders(root, names, quick))
+            results = raced(group, peaks.contenders(root, of_study(names), quick))
             settings = {**peaks.settings(quick), **common}
             yield {**before, "dataset": None, "settings": settings, "results": results}
         else:

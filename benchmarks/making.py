@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.inputs import DGN_BATCH, EPS, Inputs, own_compute
+from benchmarks.inputs import DGN_BATCH, SUBJECTS, Inputs, own_compute
 from benchmarks.race import Contender
 from benchmarks.worker import Work
 
@@ -19,43 +19,68 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STEPS = 20
-EPS_STEP = {"mnist": 0.03, "cifar10": 0.0078}
-# Test images per call: of the DGNs and FGSM, and of PGD; accuracy is that of the fewer.
-IMAGES = {"mnist": (4000, 4000), "cifar10": (2000, 1000)}
-QUICK_IMAGES = (40, 40)
+EPS_STEP = {"mnist": 0.03}
+CIFAR_STEP = 0.0078
+# Test images per call: of the DGNs, of FGSM, and of PGD; accuracy is that of the fewest.
+IMAGES = {
+    "mnist": (4000, 4000, 4000),
+    "cifar10": (2000, 2000, 1000),
+    "cifar10-resnet20": (2000, 1000, 256),
+    "cifar10-resnet18": (2000, 256, 128),
+}
+QUICK_IMAGES = (40, 40, 40)
 
 METHODS = {"fgsm": "FGSM", "pgd": f"PGD-{STEPS}"}
-PLAIN_SIZES = (32, 128, 1000)
-LIBRARY_SIZES = (128, 1000)
-QUICK_SIZES = (128,)
+PLAIN_SIZES: tuple[int, ...] = (32, 128, 1000)
+LIBRARY_SIZES: tuple[int, ...] = (128, 1000)
+DEEP_SIZES: tuple[int, ...] = (
+    32,
+    128,
+)  # a deep classifier does not gain by more, and takes its time
+QUICK_SIZES: tuple[int, ...] = (128,)
+
+OWN: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("", "", {}),
+    ("-float32", ", float32", {"precision": "float32"}),
+)
+"""How this project's own contenders run: name, title and options of each."""
+DEEP = ("cifar10-resnet20", "cifar10-resnet18")
 
 Attack = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 def settings(dataset: str, quick: bool) -> dict[str, Any]:
     """What the figures depend on."""
-    many, few = QUICK_IMAGES if quick else IMAGES[dataset]
+    dgn, fgsm, pgd = QUICK_IMAGES if quick else IMAGES[dataset]
     return {
-        "eps": EPS[dataset],
-        "eps_step": EPS_STEP[dataset],
+        "eps": SUBJECTS[dataset].eps,
+        "eps_step": eps_step(dataset),
         "steps": STEPS,
-        "images": {"dgn": many, "fgsm": many, "pgd": few},
-        "judged": few,
+        "images": {"dgn": dgn, "fgsm": fgsm, "pgd": pgd},
+        "judged": min(dgn, fgsm, pgd),
     }
+
+
+def eps_step(dataset: str) -> float:
+    """The length of PGD's steps."""
+    return EPS_STEP.get(dataset, CIFAR_STEP)
 
 
 def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
     """All of them, the DGNs first."""
     chosen = settings(dataset, quick)
     common = {"root": str(root), "dataset": dataset, "judged": chosen["judged"]}
+    full = reduced()  # then each of this project's runs in full precision as well
     found = [
         Contender(
-            "dgn",
-            "DGNs, this project",
+            f"dgn{suffix}",
+            f"DGNs, this project{words}",
             "benchmarks.making:dgn",
-            {**common, "images": chosen["images"]["dgn"]},
+            {**common, "images": chosen["images"]["dgn"], **options},
         )
+        for suffix, words, options in OWN[: 1 + full]
     ]
+    deep = dataset in DEEP
 
     def add(method: str, who: str, by: str, sizes: tuple[int | None, ...], optional: bool) -> None:
         for size in sizes:
@@ -76,23 +101,38 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
             )
 
     for method in METHODS:
-        add(method, "project", "this project", (None,), False)
+        for suffix, words, options in OWN[: 1 + full]:
+            name = f"{method}-project{suffix}"
+            images = {"images": chosen["images"][method], "method": method}
+            title = f"{METHODS[method]}, this project{words}"
+            found.append(
+                Contender(name, title, "benchmarks.making:project", {**common, **images, **options})
+            )
         add(method, "art", "ART as it comes", (None,), False)
         if not quick:
-            add(method, "art", "ART, larger batches", (1000,), False)
-        sizes = QUICK_SIZES if quick else LIBRARY_SIZES
-        add(method, "foolbox", "Foolbox", sizes, True)
-        add(method, "torchattacks", "torchattacks", sizes, True)
-        add(method, "plain", "plain PyTorch", QUICK_SIZES if quick else PLAIN_SIZES, False)
+            add(method, "art", "ART, larger batches", (128 if deep else 1000,), False)
+        library, own = (DEEP_SIZES, DEEP_SIZES) if deep else (LIBRARY_SIZES, PLAIN_SIZES)
+        if quick:
+            library = own = QUICK_SIZES
+        add(method, "foolbox", "Foolbox", library, True)
+        add(method, "torchattacks", "torchattacks", library, True)
+        add(method, "plain", "plain PyTorch", own, False)
     return found
+
+
+def reduced() -> bool:
+    """Whether this machine computes faster in another precision than float32."""
+    from deepcustom.training.compute import FLOAT32
+
+    return own_compute().precision is not FLOAT32.precision
 
 
 # As this project runs them
 
 
-def dgn(root: str, dataset: str, images: int, judged: int) -> Work:
-    """``DGNBank.generate`` as the stage ``generate`` calls it, by true labels."""
-    inputs, compute = Inputs(Path(root), dataset), own_compute()
+def dgn(root: str, dataset: str, images: int, judged: int, precision: str = "auto") -> Work:
+    """``DGN.generate`` as the stage ``generate`` calls it, by true labels."""
+    inputs, compute = Inputs(Path(root), dataset), own_compute(precision)
     bank, threat = inputs.bank(compute), inputs.threat
 
     def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
@@ -103,18 +143,20 @@ def dgn(root: str, dataset: str, images: int, judged: int) -> Work:
     return _work(inputs, images, judged, partial(_staged, perturb, chunk), facts)
 
 
-def project(root: str, dataset: str, images: int, judged: int, method: str) -> Work:
+def project(
+    root: str, dataset: str, images: int, judged: int, method: str, precision: str = "auto"
+) -> Work:
     """``run_attack`` as the stage ``attack`` calls it."""
     import torch
 
     from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
     from deepcustom.base.settings import AttackParams
 
-    inputs, compute = Inputs(Path(root), dataset), own_compute()
+    inputs, compute = Inputs(Path(root), dataset), own_compute(precision)
     own: dict[str, Any] = {}
     if method == "pgd":
-        own = {"eps_step": EPS_STEP[dataset], "max_iter": STEPS, "num_random_init": 0}
-    params = AttackParams(method=method, batch_size=1000, **own)
+        own = {"eps_step": eps_step(dataset), "max_iter": STEPS, "num_random_init": 0}
+    params = AttackParams(method=method, batch_size=128 if dataset in DEEP else 1000, **own)
     spec, threat = inputs.spec, inputs.threat
     net = for_gradients(inputs.target_net(compute), compute)
     estimator = art_classifier(net, spec.shape, spec.num_classes, compute.device)
@@ -153,7 +195,7 @@ def art(
     from art.estimators.classification import PyTorchClassifier
 
     inputs = Inputs(Path(root), dataset)
-    eps = EPS[dataset]
+    eps = inputs.eps
     estimator = PyTorchClassifier(
         model=inputs.plain_target_net(),
         loss=torch.nn.CrossEntropyLoss(),
@@ -166,7 +208,7 @@ def art(
         attack = FastGradientMethod(estimator, eps=eps, **size)
     else:
         attack = ProjectedGradientDescentPyTorch(
-            estimator, eps=eps, eps_step=EPS_STEP[dataset], max_iter=STEPS, verbose=False, **size
+            estimator, eps=eps, eps_step=eps_step(dataset), max_iter=STEPS, verbose=False, **size
         )
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
@@ -182,12 +224,12 @@ def foolbox(
     import foolbox as fb  # type: ignore[import-not-found]
 
     inputs = Inputs(Path(root), dataset)
-    eps = EPS[dataset]
+    eps = inputs.eps
     model = fb.PyTorchModel(inputs.plain_target_net(), bounds=(0, 1))
     if method == "fgsm":
         attack = fb.attacks.LinfFastGradientAttack(random_start=False)
     else:
-        step = EPS_STEP[dataset]
+        step = eps_step(dataset)
         attack = fb.attacks.LinfPGD(
             rel_stepsize=step / eps, abs_stepsize=step, steps=STEPS, random_start=False
         )
@@ -206,11 +248,11 @@ def torchattacks(
     import torchattacks as ta  # type: ignore[import-not-found]
 
     inputs = Inputs(Path(root), dataset)
-    net, eps = inputs.plain_target_net(), EPS[dataset]
+    net, eps = inputs.plain_target_net(), inputs.eps
     if method == "fgsm":
         attack = ta.FGSM(net, eps=eps)
     else:
-        attack = ta.PGD(net, eps=eps, alpha=EPS_STEP[dataset], steps=STEPS, random_start=False)
+        attack = ta.PGD(net, eps=eps, alpha=eps_step(dataset), steps=STEPS, random_start=False)
     return _batched_work(inputs, images, judged, attack, batch_size)
 
 
@@ -219,12 +261,12 @@ def plain(root: str, dataset: str, images: int, judged: int, method: str, batch_
     from benchmarks.plain import fgsm, pgd
 
     inputs = Inputs(Path(root), dataset)
-    net, eps = inputs.plain_target_net(), EPS[dataset]
+    net, eps = inputs.plain_target_net(), inputs.eps
 
     def perturb(x: Tensor, y: Tensor) -> Tensor:
         if method == "fgsm":
             return fgsm(net, x, y, eps)
-        return pgd(net, x, y, eps, EPS_STEP[dataset], STEPS)
+        return pgd(net, x, y, eps, eps_step(dataset), STEPS)
 
     return _batched_work(inputs, images, judged, perturb, batch_size)
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 def classifier(dataset: str) -> nn.Sequential:
     """Images (N, C, H, W) in [0, 1] to logits (N, 10)."""
+    if dataset in RESIDUAL:
+        return residual(*RESIDUAL[dataset])
     if dataset == "mnist":
         dense = [layer for _ in range(4) for layer in (nn.Linear(30, 30), nn.ReLU())]
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 30), nn.ReLU(), *dense, nn.Linear(30, 10))
@@ -31,6 +33,57 @@ def classifier(dataset: str) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(64, 10),
     )
+
+
+class Basic(nn.Module):
+    """A residual block: two convolutions; where the size changes, a shortcut as ``option`` A or B has it."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, option: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.stride, self.more = stride, outputs - inputs
+        self.shortcut = nn.Sequential()
+        if option == "B" and self.more:
+            conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.more and not len(self.shortcut):
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+        return F.relu(out + self.shortcut(x))
+
+
+class Mean(nn.Module):
+    """The mean over all positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def residual(widths: tuple[int, ...], blocks: int, option: str) -> nn.Sequential:
+    """A residual network: a convolution, ``blocks`` blocks for each width, logits."""
+    first = widths[0]
+    parts: list[nn.Module] = [
+        nn.Conv2d(3, first, 3, padding=1, bias=False),
+        nn.BatchNorm2d(first),
+        nn.ReLU(),
+    ]
+    inputs = first
+    for width in widths:
+        for number in range(blocks):
+            parts.append(Basic(inputs, width, 1 if number or width == first else 2, option))
+            inputs = width
+    return nn.Sequential(*parts, Mean(), nn.Linear(inputs, 10))
+
+
+RESIDUAL = {
+    "cifar10-resnet20": ((16, 32, 64), 3, "A"),
+    "cifar10-resnet18": ((64, 128, 256, 512), 2, "B"),
+}
 
 
 def generator(dataset: str) -> nn.Sequential:
@@ -89,12 +142,16 @@ def port(net: nn.Module, source: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def fgsm(net: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
+Net = Callable[[Tensor], Tensor]
+"""Images to logits."""
+
+
+def fgsm(net: Net, x: Tensor, y: Tensor, eps: float) -> Tensor:
     """One step of ``eps`` along the sign of the gradient of the cross entropy."""
     return pgd(net, x, y, eps, eps, 1)
 
 
-def pgd(net: nn.Module, x: Tensor, y: Tensor, eps: float, eps_step: float, steps: int) -> Tensor:
+def pgd(net: Net, x: Tensor, y: Tensor, eps: float, eps_step: float, steps: int) -> Tensor:
     """``steps`` such steps of ``eps_step``, kept in the ball and in [0, 1]; no random start."""
     x_adv = x
     for _ in range(steps):

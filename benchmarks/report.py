@@ -20,6 +20,8 @@ from benchmarks.figures import (
     times,
     work_rates,
 )
+from benchmarks.inputs import SUBJECTS
+from benchmarks.sizes import PICTURE, drawable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 Measured = dict[str, Any]
 """One file of results: ``group``, ``dataset``, ``machine``, ``settings``, ``results``."""
 
-TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+TITLES = {name: subject.title for name, subject in SUBJECTS.items()}
 ORDER = ("making", "training", "peaks", "memory")
 POINT = 0.01  # accuracies that lie no farther apart count as the same
 
@@ -105,7 +107,11 @@ def load(folder: Path) -> list[Measured]:
 
 def markdown(measured: Iterable[Measured]) -> str:
     """The whole page; nothing where nothing was measured."""
-    sections = [section(one).markdown() for one in measured]
+    every = list(measured)
+    sections = [section(one).markdown() for one in every]
+    if drawable(every):
+        words = "Adversarial images a second, for three sizes of classifier"
+        sections.insert(0, f"![{words}]({PICTURE})\n")
     return "\n".join([HEAD, *sections]) if sections else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.inputs import EPS, GENERATORS, Inputs, own_compute
+from benchmarks.inputs import Inputs, own_compute
 from benchmarks.race import Contender
 from benchmarks.worker import Work
 
@@ -66,7 +66,7 @@ def project(root: str, dataset: str, images: int, loss: str) -> Work:
     analysis = {"relevance": {"pixels": _relevant(inputs)}}
     context = LossContext(inputs.target_net(compute), LABEL, inputs.threat, analysis)
 
-    generator = GENERATORS[dataset]
+    generator = inputs.architecture(inputs.subject.generator)
 
     def call() -> float:
         _, history = train_dgn(generator, context, x, x[:0], params, Job(0, compute))
@@ -85,7 +85,7 @@ def plain(root: str, dataset: str, images: int, loss: str) -> Work:
     if loss == "nce":
         mean_loss = plain.nce(net, LABEL)
     else:
-        mean_loss = plain.lrp(_relevant(inputs), EPS[dataset], inputs.spec.shape)
+        mean_loss = plain.lrp(_relevant(inputs), inputs.eps, inputs.spec.shape)
 
     def call() -> float:
         return plain.train(plain.generator(dataset), mean_loss, x, batch_size=BATCH)

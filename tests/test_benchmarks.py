@@ -37,7 +37,18 @@ from deepcustom.training.weights import save_network
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import figures, inputs, making, memory, peaks, plain, race, report, training
+from benchmarks import (
+    figures,
+    inputs,
+    making,
+    memory,
+    peaks,
+    plain,
+    race,
+    report,
+    sizes,
+    training,
+)
 from benchmarks.__main__ import main
 from benchmarks.race import Contender, RaceError, once
 
@@ -180,12 +191,23 @@ def test_plain_networks_compute_what_the_projects_do(dataset: str) -> None:
     torch.manual_seed(1)
     x = torch.rand(3, *find_source(dataset).spec.shape)
     for ours, ports in ((NETWORK, plain.classifier), (GENERATOR, plain.generator)):
-        net = build(ours[dataset])
-        net(x)  # batch norm has seen something
-        net.eval()
-        port = plain.port(ports(dataset), net)
-        assert parameter_count(port) == parameter_count(net)
-        torch.testing.assert_close(port(x), net(x), rtol=1e-5, atol=1e-5)
+        same_numbers(build(ours[dataset]), ports(dataset), x)
+
+
+@pytest.mark.parametrize("subject", plain.RESIDUAL)
+def test_plain_residual_networks_compute_what_the_projects_do(subject: str) -> None:
+    torch.manual_seed(1)
+    known = inputs.Inputs(ROOT, subject)
+    net = build(known.architecture(known.subject.network))
+    same_numbers(net, plain.classifier(subject), torch.rand(3, 3, 32, 32))
+
+
+def same_numbers(net: nn.Module, port: nn.Module, x: Tensor) -> None:
+    net(x)  # batch norm has seen something
+    net.eval()
+    port = plain.port(port, net)
+    assert parameter_count(port) == parameter_count(net)
+    torch.testing.assert_close(port(x), net(x), rtol=1e-4, atol=1e-4)
 
 
 def test_plain_pgd_is_arts(target_net: Classifier, few: tuple[Tensor, Tensor]) -> None:
@@ -349,14 +371,37 @@ def test_the_other_groups_have_tables_too() -> None:
     assert "* 2 times the images took 1.50 times the memory." in text
 
 
+def test_three_sizes_of_classifier_are_drawn_where_one_machine_measured_all(tmp_path: Path) -> None:
+    wanted = {"eps": 0.03, "eps_step": 0.01, "steps": 20, "judged": 100}
+    images = {"dgn": 100, "fgsm": 100, "pgd": 100}
+    found = [
+        {**measured("making", making_results(), images=images, **wanted), "dataset": name}
+        for name in sizes.SHOWN
+    ]
+    assert sizes.drawable(found) == found
+    (axes,) = sizes.draw(found).axes
+    lines = {one.get_label(): one[0].get_ydata().tolist() for one in axes.containers}
+    assert lines["generators, this project"] == [100.0] * 3
+    assert lines["FGSM, this project"] == [1000.0] * 3
+    assert sizes.write(found, tmp_path) == tmp_path / "sizes.png"
+    assert "](sizes.png)" in report.markdown(found)
+    # One is not there, or another machine measured it.
+    assert sizes.drawable(found[:2]) == []
+    other = {**found[2], "machine": {**MACHINE, "capability": "AVX512"}}
+    assert sizes.write([*found[:2], other], tmp_path / "nowhere") is None
+    assert "sizes.png" not in report.markdown([*found[:2], other])
+
+
 def test_the_committed_page_is_made_from_the_committed_figures() -> None:
     loaded = report.load(ROOT / "benchmarks/results")
     measured = {(one["group"], one["dataset"]) for one in loaded}
-    assert measured == {
+    assert measured - {("making", name) for name in making.DEEP} == {
         *((group, dataset) for group in ("making", "training") for dataset in ("mnist", "cifar10")),
         ("peaks", None),
         ("memory", None),
     }
+    deep = {("making", name) for name in making.DEEP}
+    assert not measured & deep or deep <= measured
     written = (ROOT / "benchmarks/RESULTS.md").read_text()
     assert written == report.markdown(loaded), "python -m benchmarks --render"
     assert not [one for one in loaded if one["settings"]["quick"]], "a quick run was committed"

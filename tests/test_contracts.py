@@ -214,8 +214,14 @@ def test_no_setting_has_a_default_in_the_code() -> None:
     absent = {
         "NetworkParams": {"options": {}, "mean": (), "std": (), "layers": ()},
         "ArchitectureParams": {"options": {}},
-        "TrainingParams": {"augment": None},
-        "TargetParams": {"augment": None, "weights": None, "decay_rate": None, "decay_steps": None},
+        "TrainingParams": {"augment": None, "accumulate": None},
+        "TargetParams": {
+            "augment": None,
+            "accumulate": None,
+            "weights": None,
+            "decay_rate": None,
+            "decay_steps": None,
+        },
     }
     for model, defaults in absent.items():
         fields = getattr(settings, model).model_fields

@@ -99,6 +99,14 @@ def nce(x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]) 
     }
 
 
+def soft_margin(
+    x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]
+) -> dict[str, float]:
+    logits = run_by_hand(net, g)[1]
+    best_other = max(v for i, v in enumerate(logits) if i != LABEL)
+    return {"soft_margin": math.log1p(math.exp(logits[LABEL] - best_other))}
+
+
 def suspiciousness(
     x: list[float], g: list[float], net: nn.Module, o: Mapping[str, float]
 ) -> dict[str, float]:
@@ -137,6 +145,7 @@ CASES: dict[str, tuple[Reference, dict[str, float], dict[str, float]]] = {
         {"mse_weight": 1.0, "cross_entropy_weight": 1.0},
         {"mse_weight": 3.0, "cross_entropy_weight": 0.2},
     ),
+    "soft_margin": (soft_margin, {}, {}),
     "suspiciousness": (
         suspiciousness,
         {"custom_loss_constant": 0.8, "theta": 0.5, "gamma": 0.5},
@@ -323,7 +332,7 @@ def test_suspiciousness_of_a_class_without_failures_has_no_spectrum(target_net):
 
 
 def test_registered_names():
-    assert {"lrp", "nce", "suspiciousness"} <= set(REGISTRY)
+    assert {"lrp", "nce", "soft_margin", "suspiciousness"} <= set(REGISTRY)
     for name, cls in REGISTRY.items():
         assert find_loss(name) is cls
         assert issubclass(cls, CustomLoss)

@@ -13,11 +13,17 @@ from deepcustom.base.errors import InputError
 from deepcustom.training.nets.anyshape import AnyConditional, AnyGenerator
 from deepcustom.training.nets.base import Conditional, parameter_count
 from deepcustom.training.nets.resnet import ResNet
+from deepcustom.training.nets.resnet18 import ResNet18
 from deepcustom.training.nets.sizes import at_least
 from deepcustom.training.nets.small import SmallClassifier
+from deepcustom.training.nets.unet import NormedConv, UNetConditional, UNetGenerator
 
 SHAPES = [(1, 8, 8), (3, 9, 13), (1, 28, 28), (2, 33, 16), (3, 64, 64)]
-CLASSIFIERS = {"small": SmallClassifier, "resnet": partial(ResNet, width=4, depth=14)}
+CLASSIFIERS = {
+    "small": SmallClassifier,
+    "resnet": partial(ResNet, width=4, depth=14),
+    "resnet18": partial(ResNet18, width=4),
+}
 
 
 # Classifiers
@@ -106,9 +112,43 @@ def test_a_block_that_halves_the_size_has_a_shortcut_without_parameters():
     assert torch.equal(out[:, 2:], torch.zeros(3, 2, 3, 4))
 
 
+def test_the_wide_resnet_has_the_usual_number_of_parameters_and_a_name_for_every_relu():
+    """11.17 million, as for every ResNet-18 that starts with 3 x 3 and has 10 classes."""
+    net = ResNet18((3, 32, 32), 10).eval()
+    assert parameter_count(net) == 11_173_962
+    with torch.no_grad():
+        seen, _ = net.preactivations(torch.rand(1, 3, 32, 32))
+    between = [f"block{n}{part}" for n in range(1, 9) for part in "ab"]
+    assert list(seen) == ["stem", *between]
+    sizes = [(64, 32)] * 5 + [(128, 16)] * 4 + [(256, 8)] * 4 + [(512, 4)] * 4
+    assert [(v.shape[1], v.shape[2]) for v in seen.values()] == sizes
+
+
+def test_a_wide_block_that_changes_the_size_projects_its_shortcut():
+    """With its convolutions at zero, what is left is the projection, normed; elsewhere the image itself."""
+    net = ResNet18((1, 8, 8), 2, width=2).eval()
+    plain, halving = net.blocks[1], net.blocks[2]
+    assert not list(plain.short.parameters())
+    for block in (plain, halving):
+        for conv in (block.conv1, block.conv2):
+            conv.weight.data.zero_()
+    x = torch.rand(3, 2, 6, 8)
+    with torch.no_grad():
+        assert torch.equal(plain(x)[2], x)
+        projected = nn.functional.conv2d(x, halving.short[0].weight, stride=2)
+        expected = (projected / (1 + halving.short[1].eps) ** 0.5).clamp(min=0)
+        torch.testing.assert_close(halving(x)[2], expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ResNet18((3, 32, 32), 10, width=0), "ResNet18: width must be 1 or more, found 0"),
+        (lambda: ResNet18((3, 7, 32), 10), "at least 8 x 8 pixels, found (3, 7, 32)"),
+        (lambda: UNetGenerator((1, 8, 8), widths=()), "widths are numbers of 1 or more, found []"),
+        (lambda: UNetGenerator((1, 8, 8), widths=(4, 0)), "of 1 or more, found [4, 0]"),
+        (lambda: UNetConditional((1, 8, 8), 2, blocks=-1), "blocks must be 0 or more, found -1"),
+        (lambda: UNetConditional((0, 8, 8), 2), "at least 1 x 1 pixels, found (0, 8, 8)"),
         (lambda: ResNet((3, 32, 32), 10, depth=18), "ResNet: depth must be 6 n + 2 (8, 14, 20"),
         (lambda: ResNet((3, 32, 32), 10, depth=2), "ResNet: depth must be 6 n + 2"),
         (lambda: ResNet((3, 32, 32), 10, width=0), "ResNet: width must be 1 or more, found 0"),
@@ -135,8 +175,14 @@ def test_a_shape_from_a_file_is_a_list():
 def test_a_generator_keeps_shape_and_range_and_is_float32(shape):
     torch.manual_seed(0)
     x, y = torch.rand(2, *shape), torch.tensor([0, 2])
-    for net, given in ((AnyGenerator(shape), (x,)), (AnyConditional(shape, 3), (x, y))):
-        net.net.decoder.weight.data.mul_(100)  # far into the sigmoid's ends
+    unets = UNetGenerator(shape).eval(), UNetConditional(shape, 3).eval()
+    for net, last, given in (
+        (AnyGenerator(shape), "decoder", (x,)),
+        (AnyConditional(shape, 3), "decoder", (x, y)),
+        (unets[0], "last", (x,)),
+        (unets[1], "last", (x, y)),
+    ):
+        getattr(net.net, last).weight.data.mul_(100)  # far into the sigmoid's ends
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             g = net(*given)
         assert (g.shape, g.dtype) == (x.shape, torch.float32)
@@ -147,6 +193,39 @@ def test_generators_are_small():
     assert parameter_count(AnyGenerator((3, 32, 32))) == 62_444
     assert parameter_count(AnyConditional((3, 64, 64), 100)) == 62_444 + 100 * 32
     assert parameter_count(AnyGenerator((1, 28, 28))) < 62_444
+    assert parameter_count(UNetGenerator((3, 32, 32))) == 112_275
+    assert parameter_count(UNetConditional((3, 32, 32), 10)) == 112_275 + 10 * (16 + 32 + 64)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_in_eval_mode_the_norm_is_a_part_of_the_convolution(stride):
+    """And gradients flow as they would through both."""
+    torch.manual_seed(0)
+    step = NormedConv(3, 5, stride=stride)
+    for _ in range(3):
+        step(torch.rand(8, 3, 6, 7) * 4)  # running means and variances unlike 0 and 1
+    step.norm.weight.data.uniform_(0.5, 2)
+    step.norm.bias.data.uniform_(-1, 1)
+    step.eval()
+    x = torch.rand(2, 3, 6, 7, requires_grad=True)
+    expected = step.norm(step.conv(x)).relu()
+    torch.testing.assert_close(step(x), expected)
+    wanted = torch.autograd.grad(expected.square().sum(), [x, *step.parameters()])
+    found = torch.autograd.grad(step(x).square().sum(), [x, *step.parameters()])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_u_net_sees_every_resolution():
+    """Its levels have the sizes that their names say, and what is costly works on few pixels."""
+    net = UNetGenerator((3, 32, 32), widths=(4, 8, 6), blocks=2).eval()
+    sizes = []
+    for part in net.modules():
+        if isinstance(part, NormedConv):
+            part.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    with torch.no_grad():
+        net(torch.rand(1, 3, 32, 32))
+    down = [(4, 32, 32), (8, 16, 16), (6, 8, 8)]
+    assert sizes == [*down, (6, 8, 8), (6, 8, 8), (8, 16, 16), (4, 32, 32)]
 
 
 def test_an_odd_size_is_the_even_one_cropped():
@@ -159,10 +238,23 @@ def test_an_odd_size_is_the_even_one_cropped():
         torch.testing.assert_close(net(x), wide[..., :5])
 
 
-@pytest.mark.parametrize("classes", [3, 100])
-def test_the_label_decides_and_reaches_every_pixel(classes):
+@pytest.mark.parametrize("size", [(5, 6), (8, 7), (1, 3)])
+def test_a_u_net_fills_a_side_with_its_last_pixels(size):
     torch.manual_seed(0)
-    net = AnyConditional((3, 16, 16), classes)
+    net = UNetGenerator((1, *size)).eval()
+    x = torch.rand(2, 1, *size)
+    below, right = (-n % 4 for n in size)
+    filled = torch.cat([x, *[x[..., -1:]] * right], dim=3)
+    filled = torch.cat([filled, *[filled[:, :, -1:]] * below], dim=2)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), net(filled)[:, :, : size[0], : size[1]])
+
+
+@pytest.mark.parametrize("kind", [AnyConditional, UNetConditional])
+@pytest.mark.parametrize("classes", [3, 100])
+def test_the_label_decides_and_reaches_every_pixel(classes, kind):
+    torch.manual_seed(0)
+    net = kind((3, 16, 16), classes).eval()
     assert isinstance(net, Conditional)
     assert net.classes == classes
     x = torch.rand(1, 3, 16, 16).expand(classes, -1, -1, -1)
@@ -181,6 +273,9 @@ def test_every_weight_learns(shape):
         (AnyConditional(shape, 3), (x, torch.tensor([0, 1, 2, 0]))),
         (SmallClassifier(shape, 3), (x,)),
         (ResNet(shape, 3, width=4, depth=8), (x,)),
+        (ResNet18(shape, 3, width=4), (x,)),
+        (UNetGenerator(shape), (x,)),
+        (UNetConditional(shape, 3), (x, torch.tensor([0, 1, 2, 0]))),
     ):
         (net(*given) ** 2).sum().backward()
         for name, parameter in net.named_parameters():

@@ -73,7 +73,7 @@ def test_models_change_no_setting(name):
         for one in rows.rows(tree, stage):
             given = p.validate(model, one.settings, one.place).model_dump(mode="json")
             lacking = {"decay_rate", "decay_steps", "eps_step", "max_iter", "num_random_init"}
-            lacking |= {"augment", "weights"}
+            lacking |= {"augment", "accumulate", "weights"}
             assert without_none(given, lacking) == without_none(one.settings, lacking), one.place
     for subject, values in tree["subjects"].items():
         assert p.validate(m.SubjectParams, values, subject).model_dump(mode="json") == values

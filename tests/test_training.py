@@ -104,6 +104,27 @@ def test_fit_is_adam_on_the_mean_of_the_summed_terms(changes, rate, compute):
         assert history["loss"][epoch] == pytest.approx(sum(mean.values()), rel=1e-4)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 99])
+def test_a_batch_in_parts_is_the_same_step(parts, compute):
+    """Also where the parts are of unlike size, and where a batch has fewer rows than parts."""
+    whole, x, y = problem()
+    pieces, seen = copy.deepcopy(whole), []
+
+    def counted(some, wanted):
+        seen.append(len(some))
+        return terms_of(pieces)(some, wanted)
+
+    first = fit(whole, terms_of(whole), [x, y], params(), Job(7, compute))
+    second = fit(pieces, counted, [x, y], params(accumulate=parts), Job(7, compute))
+    torch.testing.assert_close(parameters(pieces), parameters(whole), rtol=1e-5, atol=1e-6)
+    assert second.keys() == first.keys()
+    for name, values in first.items():
+        assert second[name] == pytest.approx(values, rel=1e-5)
+    size = math.ceil(4 / parts)
+    assert sum(seen) == 3 * N
+    assert max(seen) == size
+
+
 def test_history_has_one_number_per_epoch_and_term(compute):
     net, x, y = problem()
     history = fit(net, terms_of(net), [x, y], params(epochs=4), Job(0, compute))

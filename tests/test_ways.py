@@ -162,6 +162,17 @@ def test_an_old_name_is_taken_with_a_hint(old: str, capsys: pytest.CaptureFixtur
     assert said.out == ""
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"augment": {"flip": True, "crop": 0}}, "type art trains on the images as they are"),
+        ({"accumulate": 2}, "type art trains on whole batches: leave accumulate out"),
+    ],
+)
+def test_art_has_no_part_in_what_our_own_loop_does(change, message) -> None:
+    refused("art", message, training={**TRAINING, **change})
+
+
 def test_art_trains_at_a_constant_rate() -> None:
     scheduled = {**TRAINING, "schedule": "one_cycle"}
     refused(

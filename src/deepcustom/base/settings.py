@@ -128,7 +128,8 @@ class TrainingParams(Params):
 
     ``schedule`` of the learning rate: ``constant``; ``staircase``, multiplied by ``decay_rate`` every
     ``decay_steps`` steps; ``one_cycle``, up to ``learning_rate`` and down again. ``momentum`` is Adam's
-    first beta. ``augment``: None leaves images as they are.
+    first beta. ``augment``: None leaves images as they are. ``accumulate``: a batch goes through the network
+    in so many parts, and the step is taken with the sum of their gradients; None: as a whole.
     """
 
     learning_rate: float = Field(gt=0, le=1)
@@ -140,6 +141,7 @@ class TrainingParams(Params):
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
     augment: AugmentParams | None = None
+    accumulate: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _a_staircase_alone_decays(self) -> TrainingParams:

@@ -12,6 +12,7 @@ import yaml
 from deepcustom.base.errors import InputError
 from deepcustom.cli import complete
 from deepcustom.cli.terminal import Json, answering, console_on, print_json
+from deepcustom.library.starting import LOSS
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.change.draft import Draft
@@ -63,7 +64,7 @@ def add_bank(
             help="A name of `deepcustom losses`, or package.module:Class.",
             autocompletion=complete.losses,
         ),
-    ],
+    ] = LOSS,
     recipe: Recipe = None,
     given: Given = None,
     dry_run: Dry = False,

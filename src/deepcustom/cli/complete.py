@@ -115,7 +115,7 @@ def profiles(ctx: typer.Context, incomplete: str) -> Iterable[str]:
 def losses(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     """The losses of the package, and those that rows of the project name."""
     own = [one["loss"] for one in _tree().get("train_dgn", {}).values()]
-    return ("lrp", "nce", "suspiciousness", *own)
+    return ("lrp", "nce", "soft_margin", "suspiciousness", *own)
 
 
 @_silent

@@ -31,7 +31,7 @@ BuiltIn = Annotated[str | None, typer.Option(help="Or a built-in data set: mnist
 Network = Annotated[
     str | None,
     typer.Option(
-        help="small, resnet, mnist, cifar10, or FILE.py:Class, which is copied to own/nets."
+        help="small, resnet, resnet18, mnist, cifar10, or FILE.py:Class, which is copied to own/nets."
     ),
 ]
 Eps = Annotated[
@@ -107,11 +107,13 @@ def _network(given: str | None, dataset: str | None) -> tuple[Architectures, lis
     """The classes of the subject, and the file of the user's own network, if it is one."""
     from deepcustom.pipeline.start.starter import ANY, NETWORKS, Architectures
 
-    word = given or dataset or _ask("network: small, resnet, or FILE.py:Class", "--network")
+    word = (
+        given or dataset or _ask("network: small, resnet, resnet18, or FILE.py:Class", "--network")
+    )
     if word in NETWORKS:
         if word in ("mnist", "cifar10") and word != dataset:
             raise InputError(
-                f"--network {word} is made for --dataset {word}: choose small or resnet"
+                f"--network {word} is made for --dataset {word}: choose small, resnet or resnet18"
             )
         return NETWORKS[word], []
     module, colon, cls = word.partition(":")

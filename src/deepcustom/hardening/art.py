@@ -31,6 +31,14 @@ class ArtSettings(WaySettings):
             raise ValueError("type art trains at a constant rate: schedule must be constant")
         return self
 
+    @model_validator(mode="after")
+    def _on_whole_plain_batches(self) -> ArtSettings:
+        if self.training.augment is not None:
+            raise ValueError("type art trains on the images as they are: leave augment out")
+        if self.training.accumulate is not None:
+            raise ValueError("type art trains on whole batches: leave accumulate out")
+        return self
+
 
 class Art(Way[ArtSettings]):
     """ART attacks the network as it learns."""

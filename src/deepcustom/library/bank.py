@@ -43,7 +43,9 @@ from deepcustom.library.kept import check_keep, checkpoint, sources
 from deepcustom.library.starting import (
     CONDITIONAL,
     GENERATOR,
+    LOSS,
     NCE,
+    NETS,
     RELEVANT,
     SEED,
     SUSPICIOUS,
@@ -57,10 +59,15 @@ from deepcustom.training.nets.base import Architecture, Classifier
 from deepcustom.training.nets.healed import Healed
 from deepcustom.training.prediction import BATCH
 from deepcustom.training.rows import LabelledImages
-from deepcustom.training.weights import read_metadata
+from deepcustom.training.weights import load_tensors, read_metadata
 
 ANALYSED = {"relevance": 500, "suspiciousness": 1000}
 """Images that an analysis shows the network at once."""
+BEFORE = {
+    GENERATOR: f"{NETS}.anyshape:AnyGenerator",
+    CONDITIONAL: f"{NETS}.anyshape:AnyConditional",
+}
+"""Classes of generators → those that files of earlier versions hold."""
 DATASET = "images"
 """What a bank's file says that it attacks."""
 
@@ -70,7 +77,7 @@ def train_bank(
     x: Images,
     y: Labels | None = None,
     eps: float | str | None = None,
-    loss: str = "nce",
+    loss: str = LOSS,
     *,
     options: Mapping[str, Any] | None = None,
     epochs: int | None = None,
@@ -163,15 +170,21 @@ def load_bank(
         raise InputError(f"x has shape {tuple(getattr(x, 'shape', ()))}, want images (N, C, H, W)")
     about = read_metadata(place)
     if about.get("kind") == KIND:
-        from deepcustom.training.weights import load_tensors
-
-        labels = load_tensors(place)[0].get("label.weight", torch.empty(0))
-        told = Architecture(CONDITIONAL, facts={"shape": shape})
+        tensors = load_tensors(place)[0]
+        labels = tensors.get("label.weight", torch.empty(0))
+        told = Architecture(_class_of(tensors, CONDITIONAL), facts={"shape": shape})
         return ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
-    each, classes = Architecture(GENERATOR, facts={"shape": shape}), about.get("classes")
+    named = _class_of(load_tensors(place)[0], GENERATOR)
+    each, classes = Architecture(named, facts={"shape": shape}), about.get("classes")
     if not isinstance(classes, int):
         raise InputError(f"{place} does not say how many DGNs it holds")
     return DGNBank.load(place, each, DATASET, classes, compute.device)
+
+
+def _class_of(tensors: Mapping[str, Tensor], today: str) -> str:
+    """The class of generators with these tensors: ``today``, or what took its place before."""
+    before = any(".encoder." in f".{name}" for name in tensors)
+    return BEFORE[today] if before else today
 
 
 def _params(

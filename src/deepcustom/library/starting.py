@@ -20,11 +20,13 @@ from deepcustom.base.params import fraction
 
 TEMPLATE = Path(__file__).with_name("recipes.yaml")
 NETS = "deepcustom.training.nets"
-GENERATOR, CONDITIONAL = f"{NETS}.anyshape:AnyGenerator", f"{NETS}.anyshape:AnyConditional"
+GENERATOR, CONDITIONAL = f"{NETS}.unet:UNetGenerator", f"{NETS}.unet:UNetConditional"
 """Generators for images of any shape: of one class, and one that is told the label."""
 
 SEED = 1
 COMPUTE = {"device": "auto", "precision": "auto", "threads": "auto"}
+LOSS = "soft_margin"
+"""What a bank is trained on, where nothing else is asked for."""
 NCE = {"mse_weight": 1.0, "cross_entropy_weight": 1.0}
 """The options of the loss ``nce``."""
 RELEVANT, SUSPICIOUS = 0.026, 20

@@ -44,7 +44,8 @@ def fit(
             signed. The loop minimises the batch mean of the sum of all terms.
         tensors: training data, all with first dimension N, on the job's device; images may be unread. The
             first are the images that are augmented.
-        params: learning rate, epochs, batch size and schedule.
+        params: learning rate, epochs, batch size and schedule. Where ``accumulate`` is above 1, ``terms``
+            gets one part of a batch after the other, and the step goes against the gradient of the whole.
         job: its seed decides the order of the images, and what ``terms`` and ``net`` draw. Its checkpoint
             does not keep what ``terms`` remembers from batch to batch.
         before_epoch: called with the number of the epoch that begins, from 1, or from the one after those
@@ -74,12 +75,14 @@ def fit(
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=job.compute.device))
         for batch in _batches(tensors, params.batch_size, order):
             batch = (augmented(batch[0], params.augment), *batch[1:])
-            with job.compute.autocast():
-                parts = terms(*batch)
-            loss = torch.stack([part.float() for part in parts.values()]).sum(0).mean()
-            descent.step(loss)
-            for name, value in {**parts, "loss": loss.expand(len(batch[0]))}.items():
-                sums[name] += value.detach().float().sum()
+            for number, part in enumerate(_parts(batch, params.accumulate or 1)):
+                with job.compute.autocast():
+                    found = terms(*part)
+                loss = torch.stack([term.float() for term in found.values()]).sum(0).mean()
+                descent.add(loss * (len(part[0]) / len(batch[0])), anew=not number)
+                for name, value in {**found, "loss": loss.expand(len(part[0]))}.items():
+                    sums[name] += value.detach().float().sum()
+            descent.step()
         # Average over the images; stop if the loss is not finite.
         means = {name: float(total) / count for name, total in sums.items()}
         if not math.isfinite(means["loss"]):
@@ -121,10 +124,14 @@ class _Descent:
         scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
         return cls(net, optimizer, _scheduler(optimizer, params, steps), scaler)
 
-    def step(self, loss: Tensor) -> None:
-        """Take one step against the gradient of ``loss``."""
-        self.optimizer.zero_grad(set_to_none=True)
+    def add(self, loss: Tensor, *, anew: bool) -> None:
+        """Add the gradient of ``loss`` to that of the next step; ``anew``: forget what was added before."""
+        if anew:
+            self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Take one step against the gradients that were added."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
@@ -153,6 +160,12 @@ def _batches(
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         yield tuple(tensor[chosen] for tensor in tensors)
+
+
+def _parts(batch: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
+    """A batch in ``count`` parts of about the same size, or in fewer if it has fewer rows."""
+    size = math.ceil(len(batch[0]) / count)
+    return list(zip(*(torch.split(tensor, size) for tensor in batch), strict=True))
 
 
 def _scheduler(

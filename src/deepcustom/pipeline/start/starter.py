@@ -12,7 +12,7 @@ from deepcustom.library.starting import (
     COMPUTE,
     CONDITIONAL,
     GENERATOR,
-    NCE,
+    LOSS,
     NETS,
     SEED,
     Start,
@@ -41,6 +41,7 @@ ANY = (GENERATOR, CONDITIONAL)
 NETWORKS = {
     "small": Architectures(f"{NETS}.small:SmallClassifier", *ANY),
     "resnet": Architectures(f"{NETS}.resnet:ResNet", *ANY),
+    "resnet18": Architectures(f"{NETS}.resnet18:ResNet18", *ANY),
     "mnist": Architectures(
         f"{NETS}.mnist:MnistClassifier",
         f"{NETS}.mnist:MnistGenerator",
@@ -110,7 +111,7 @@ def params_text(answers: Answers, images: Images) -> str:
             "columns": min(10, images.classes),
             "eps": eps_text(answers.eps),
             "recipes": start.recipes_text(),
-            "nce": flow(NCE),
+            "loss": LOSS,
             "seed": SEED,
             **COMPUTE,
             **start.training(),
