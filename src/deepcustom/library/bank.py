@@ -89,7 +89,7 @@ def train_bank(
     seed: int = SEED,
     device: str = "auto",
 ) -> DGNBank | ConditionalDGN:
-    """Train DGNs that fool a network: one for each class, or, above 20 classes, one that is told the label.
+    """Train a DGN that fools a network, and that is told the label; or one for each class.
 
     Args:
         net: images (N, C, H, W) to logits (N, classes). It is used in eval mode, and left as it was.

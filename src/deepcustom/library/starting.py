@@ -32,11 +32,13 @@ NCE = {"mse_weight": 1.0, "cross_entropy_weight": 1.0}
 RELEVANT, SUSPICIOUS = 0.026, 20
 """Share of the pixels that count as relevant, and suspicious units of each class, as in the study."""
 MANY_CLASSES = 20
-"""With more classes, one DGN that is told the label takes the place of one for each class."""
+"""With more classes, a bank whose recipe does not say otherwise is one DGN that is told the label."""
 ATTACKED, DRAWN = 500, 100
 """Test images that are attacked, and those among them that the curves are drawn of."""
-STEPS, BANK_STEPS = 2000, 300
-"""Optimiser steps of a network's training, and of one DGN's, where the data set is small."""
+STEPS, BANK_STEPS = 2000, 1200
+"""Optimiser steps of a network's training, and of a DGN's, where the data set is small."""
+BANK_EPOCHS = 8
+"""The fewest epochs of a DGN: fewer leave it much weaker (benchmarks/GENERATORS.md)."""
 RADII = (0, 0.25, 0.5, 1, 1.5, 2, 4, 8)
 VALUES_AT_ONCE = 400_000
 """Values of images that are attacked at once."""
@@ -80,19 +82,14 @@ class Start:
         """Epochs and batches: few images are seen more often, so that every training has enough steps."""
         train = max(1, self.train)
         batch = 128 if train >= 5000 else 32
-        conditional = self.classes > MANY_CLASSES
-        seen = train if conditional else train // self.classes
-        bank_batch = 128 if seen >= 2000 else 32
-        enough = BANK_STEPS * (4 if conditional else 1)
-        bank_epochs = min(60, max(4, math.ceil(enough * bank_batch / max(1, seen))))
-        kind = "conditional" if conditional else "per_class"
+        bank_batch = 128 if train >= 5000 else 32
+        bank_epochs = min(60, max(BANK_EPOCHS, math.ceil(BANK_STEPS * bank_batch / train)))
         return {
             "batch": batch,
             "epochs": self.epochs or min(50, max(10, math.ceil(STEPS * batch / train))),
             "bank_batch": bank_batch,
             "bank_epochs": bank_epochs,
             "adapted_epochs": max(1, bank_epochs // 4),
-            "bank_generator": kind,
         }
 
     def _attacks(self) -> dict[str, Any]:
