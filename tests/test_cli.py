@@ -257,7 +257,10 @@ def test_what_options_were_called_is_understood_with_a_hint(
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        ("foo", "unknown loss 'foo': choose from lrp, nce, suspiciousness, or your own package"),
+        (
+            "foo",
+            "unknown loss 'foo': choose from lrp, nce, soft_margin, suspiciousness, or your own package",
+        ),
         ("nowhere:Loss", "loss 'nowhere:Loss': importing 'nowhere' failed"),
         ("deepcustom.attacks.losses.nce:Foo", "deepcustom.attacks.losses.nce has no class 'Foo'"),
         (
@@ -436,7 +439,7 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             "train_dgn.mnist-nce.loss",
             "ncee",
-            "train_dgn.mnist-nce.loss: unknown loss 'ncee': choose from lrp, nce, suspiciousness, ",
+            "train_dgn.mnist-nce.loss: unknown loss 'ncee': choose from lrp, nce, soft_margin, ",
         ),
         (
             "train_dgn.mnist-nce.loss",
@@ -796,7 +799,7 @@ def test_losses_lists_every_loss_and_what_it_needs(
     found = re.findall(
         r"^(\S+)\n    .+\n    requires: (.+)$", capsys.readouterr().out, re.MULTILINE
     )
-    assert {"lrp", "nce", "suspiciousness"} <= set(dict(found))
+    assert {"lrp", "nce", "soft_margin", "suspiciousness"} <= set(dict(found))
     assert dict(found) == {
         name: ", ".join(c.requires) or "nothing" for name, c in registered().items()
     }

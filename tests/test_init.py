@@ -122,7 +122,7 @@ def test_its_settings_pass_every_check(project: Path) -> None:
     tree = read_params(project / "params.yaml")
     check(project, tree)
     assert list(tree["subjects"]) == ["mnist"]
-    assert networks(tree, "mnist") == ["target", "nce", "madry", "online"]
+    assert networks(tree, "mnist") == ["target", "margin", "madry", "online"]
     assert "$" not in (project / "params.yaml").read_text()
     for stage in ("train_dgn", "generate", "attack", "evaluate", "report"):
         assert list(rows(tree, stage))
@@ -229,10 +229,13 @@ REFUSED = {
         ["--dataset", "svhn"],
         "unknown data set 'svhn': choose from cifar10, mnist",
     ),
-    "no such network": ([*MNIST, "--network", "large"], "--network 'large': want small, resnet"),
+    "no such network": (
+        [*MNIST, "--network", "large"],
+        "--network 'large': want small, resnet, resnet18",
+    ),
     "a network of another shape": (
         [*MNIST, "--network", "cifar10"],
-        "--network cifar10 is made for --dataset cifar10: choose small or resnet",
+        "--network cifar10 is made for --dataset cifar10: choose small, resnet or resnet18",
     ),
     "a network that is not there yet": (
         [*MNIST, "--network", "own.nets.mine:Mine"],

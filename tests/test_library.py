@@ -19,12 +19,15 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import deepcustom
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN
+from deepcustom.attacks.dgn import DGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError, LossError, UnknownNameError
 from deepcustom.evaluation.results import parse_csv
 from deepcustom.evaluation.victim import Counted
 from deepcustom.library.given import gathered
 from deepcustom.library.starting import Start, radius
+from deepcustom.training.nets.anyshape import AnyConditional, AnyGenerator
+from deepcustom.training.nets.base import Architecture
 
 EPS = "1/10"
 CHEAP: dict[str, Any] = {
@@ -87,7 +90,11 @@ def net(train: tuple[Tensor, Tensor]) -> Tiny:
 @pytest.fixture(scope="module")
 def bank(net: Tiny, train: tuple[Tensor, Tensor]) -> DGNBank:
     made = deepcustom.train_bank(
-        net, *train, EPS, epochs=8, settings={"training": {"batch_size": 16}}
+        net,
+        *train,
+        EPS,
+        epochs=8,
+        settings={"generator": "per_class", "training": {"batch_size": 16}},
     )
     assert isinstance(made, DGNBank)
     return made
@@ -237,9 +244,36 @@ def test_a_bank_fools_the_network_and_comes_back_from_its_file(
         deepcustom.load_bank(tmp_path / "bank.safetensors", test[1])
 
 
-def test_with_many_classes_one_dgn_is_told_the_label(
-    data: tuple[Tensor, Tensor], tmp_path: Path
+@pytest.mark.parametrize("name", ["AnyGenerator", "AnyConditional"])
+def test_a_file_of_earlier_versions_still_loads(
+    name: str, data: tuple[Tensor, Tensor], tmp_path: Path
 ) -> None:
+    """Its generators have another architecture than those of today, and the file does not name it."""
+    torch.manual_seed(0)
+    x, y = data[0][:6], torch.arange(6) % 3
+    if name == "AnyConditional":
+        before: DGN = ConditionalDGN(
+            "images", "nce", per_class=False, generator=AnyConditional(x.shape[1:], 3).eval()
+        )
+    else:
+        each = [AnyGenerator(x.shape[1:]).eval() for _ in range(3)]
+        before = DGNBank("images", "nce", "perturbation", each)
+    before.save(tmp_path / "bank.safetensors")  # type: ignore[attr-defined]
+    back = deepcustom.load_bank(tmp_path / "bank.safetensors", x)
+    found = deepcustom.attack(back, x, y, EPS).x_adv
+    saved = type(
+        before
+    ).load(  # type: ignore[attr-defined]
+        tmp_path / "bank.safetensors",
+        Architecture(f"deepcustom.training.nets.anyshape:{name}", facts={"shape": x.shape[1:]}),
+        "images",
+        3,
+        torch.device("cpu"),
+    )
+    assert torch.equal(found, deepcustom.attack(saved, x, y, EPS).x_adv)
+
+
+def test_one_dgn_is_told_the_label(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     torch.manual_seed(0)
     wide = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
     x, y = data[0][:60], torch.arange(60) % 24

@@ -264,11 +264,11 @@ def test_a_folder_of_images_becomes_a_table(
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     # Every network stands in the table under every protocol, on images of the expected shape.
     results = read_csv(project / f"reports/results/{name}.csv")
-    assert {r.network for r in results} == {"target", "nce", "madry", "online"}
+    assert {r.network for r in results} == {"target", "margin", "madry", "online"}
     assert {r.protocol for r in results} == set(PROTOCOLS)
     banks = [bank.split()[0] for bank in own.banks]
     sets = {r.attack for r in results if r.protocol == "transfer"}
-    assert sets == {"clean", "nce", "fgsm", "pgd", *banks}
+    assert sets == {"clean", "margin", "fgsm", "pgd", *banks}
     described = yaml.safe_load((project / f"data/prepared/{name}/dataset.json").read_text())
     assert tuple(described["shape"]) == own.shape
     assert len(described["classes"]) == own.classes
@@ -284,7 +284,7 @@ def test_a_folder_of_images_becomes_a_table(
         assert len(list(csv.DictReader(file))) == 6
     # What people read names what is there, and nothing of the study.
     written = [project / f"reports/{name}.md", *(project / f"reports/cards/{name}").iterdir()]
-    assert {f"dgn-{bank}.md" for bank in ("nce", *banks)} < {one.name for one in written}
+    assert {f"dgn-{bank}.md" for bank in ("margin", *banks)} < {one.name for one in written}
     for one in written:
         text = one.read_text()
         assert name in text
@@ -312,7 +312,7 @@ def in_mlflow(project: Path, name: str) -> None:
     """The networks and banks are there by the subject's name, and runs name the images by their hash."""
     client = MlflowClient(tracking_uri=f"sqlite:///{project}/mlflow.db")
     models = {model.name for model in client.search_registered_models()}
-    parts = ("target", "dgn-nce", "dgn-online", "robust-nce", "robust-madry", "robust-online")
+    parts = ("target", "dgn-margin", "dgn-online", "robust-margin", "robust-madry", "robust-online")
     assert models >= {f"{name}-{part}" for part in parts}
     experiment = client.get_experiment_by_name("deepcustom")
     runs = client.search_runs([experiment.experiment_id])
@@ -343,7 +343,7 @@ def a_clone_goes_on(project: Path, clone: Path) -> None:
     left = json.loads(dvc(clone, "status", "--json").stdout)
     trained = (
         "train_target@two",
-        "train_dgn@two-nce",
+        "train_dgn@two-margin",
         "train_dgn@two-logit",
         "train_online@two-online",
     )

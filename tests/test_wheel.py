@@ -148,6 +148,6 @@ def a_bank_comes_and_goes(project: Path, python: Path) -> None:
     run(python, project, "deepcustom", "add", "bank", "again", *words, "--loss", "nce")
     printed = run(python, project, "dvc", "repro")
     assert f"train_dgn@{project.name}-again" in printed
-    assert f"Running stage 'train_dgn@{project.name}-nce'" not in printed
+    assert f"Running stage 'train_dgn@{project.name}-margin'" not in printed
     run(python, project, "deepcustom", "remove", "bank", "again", *words)
     assert (project / "params.yaml").read_text() == before

@@ -44,8 +44,8 @@ from deepcustom.library.starting import (
     CONDITIONAL,
     GENERATOR,
     LOSS,
-    NCE,
     NETS,
+    OPTIONS,
     RELEVANT,
     SEED,
     SUSPICIOUS,
@@ -194,7 +194,7 @@ def _params(
     epochs: int | None,
     settings: Mapping[str, Any],
 ) -> TrainDgnParams:
-    given = options if options is not None else NCE if loss == "nce" else {}
+    given = options if options is not None else OPTIONS.get(loss, {})
     tree = overlay(start.recipes()["bank"], {"loss": loss, "options": given})
     if epochs is not None:
         tree = overlay(tree, {"training": {"epochs": epochs}})

@@ -27,8 +27,8 @@ SEED = 1
 COMPUTE = {"device": "auto", "precision": "auto", "threads": "auto"}
 LOSS = "soft_margin"
 """What a bank is trained on, where nothing else is asked for."""
-NCE = {"mse_weight": 1.0, "cross_entropy_weight": 1.0}
-"""The options of the loss ``nce``."""
+OPTIONS = {"nce": {"mse_weight": 1.0, "cross_entropy_weight": 1.0}}
+"""The options that a bank begins with, by its loss; the other losses want theirs, or have none."""
 RELEVANT, SUSPICIOUS = 0.026, 20
 """Share of the pixels that count as relevant, and suspicious units of each class, as in the study."""
 MANY_CLASSES = 20

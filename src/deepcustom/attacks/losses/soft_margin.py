@@ -31,7 +31,7 @@ def soft_margin(logits: Tensor, label: int) -> Tensor:
 
 @register_loss("soft_margin")
 class SoftMarginLoss(CustomLoss):
-    """Lower the target network's logit of the label below another: no weight to choose; for perturbations."""
+    """Lower the target network's logit of the label below another."""
 
     def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:
         """See :func:`soft_margin`; one term, of this name."""

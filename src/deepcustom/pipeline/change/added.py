@@ -23,7 +23,7 @@ from deepcustom.base.rows import LAYOUTS, SETS, START, SUBJECTS, Row, overlay, r
 from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
 from deepcustom.hardening.ways import way, way_of
-from deepcustom.library.starting import MANY_CLASSES
+from deepcustom.library.starting import MANY_CLASSES, OPTIONS
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change.analyses import add_analyses
 from deepcustom.pipeline.change.draft import Draft, NewRow, Tree
@@ -42,7 +42,11 @@ def add_bank(
     banks = list(rows(draft.tree, "train_dgn", subject))
     twin = next((one for one in banks if one.settings.get("loss") == loss), None)
     sibling = twin or next(iter(banks), None)
-    own = _own(draft.tree, twin) if twin else {"options": _defaults(draft, loss)}
+    own = (
+        _own(draft.tree, twin)
+        if twin
+        else {"options": {**_defaults(draft, loss), **OPTIONS.get(loss, {})}}
+    )
     if sibling is None:
         own |= _by_classes(draft, section(draft.tree, SUBJECTS, subject, "dataset"))
     settings = overlay({"loss": loss, **own}, given)

@@ -42,16 +42,8 @@ NETWORKS = {
     "small": Architectures(f"{NETS}.small:SmallClassifier", *ANY),
     "resnet": Architectures(f"{NETS}.resnet:ResNet", *ANY),
     "resnet18": Architectures(f"{NETS}.resnet18:ResNet18", *ANY),
-    "mnist": Architectures(
-        f"{NETS}.mnist:MnistClassifier",
-        f"{NETS}.mnist:MnistGenerator",
-        f"{NETS}.mnist:MnistConditional",
-    ),
-    "cifar10": Architectures(
-        f"{NETS}.cifar10:Cifar10Classifier",
-        f"{NETS}.cifar10:Cifar10Generator",
-        f"{NETS}.cifar10:Cifar10Conditional",
-    ),
+    "mnist": Architectures(f"{NETS}.mnist:MnistClassifier", *ANY),
+    "cifar10": Architectures(f"{NETS}.cifar10:Cifar10Classifier", *ANY),
 }
 """What ``--network`` calls the networks that come with the package. The last two fit their data set alone."""
 EPS = {"mnist": "0.3", "cifar10": "8/255"}
