@@ -1,8 +1,9 @@
 """How long a training waits for its images, which it reads from memory maps.
 
-60,000 random images of 32 x 32 pixels lie in a temporary folder. Some batches of a network's training are timed,
-and so is the time in it that goes into reading them. *cold*: the system has forgotten the file before, so that
-images come from the disk; *warm*: it remembers them. Linux only. Writes a CSV beside itself::
+60,000 random images of 32 x 32 pixels lie in a temporary folder. Steps of a network's training are timed,
+and so is the time in them that goes into reading their batches. *cold*: the system has forgotten the file
+before, so that images come from the disk, until all of it has been read; *warm*: it remembers them. Run it
+on Linux, on an otherwise idle machine. It writes a CSV beside itself::
 
     python docs/experiments/loader.py
 """
@@ -13,7 +14,7 @@ import csv
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,12 +30,13 @@ from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.nets.resnet import ResNet
 
 OUT = Path(__file__).with_suffix(".csv")
-BATCH, BATCHES = 128, 20
+BATCH = 128
 COUNT, SHAPE = 60_000, (3, 32, 32)
-NETWORKS = {
-    "the study's CNN": Cifar10Classifier,
-    "ResNet-20": partial(ResNet, SHAPE, 10),
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "the study's CNN": (Cifar10Classifier, COUNT // BATCH),
+    "ResNet-20": (partial(ResNet, SHAPE, 10), 40),
 }
+"""Network → how it is made, and how many batches are timed: of the quick one a whole epoch."""
 
 
 def forget(file: Path) -> None:
@@ -44,15 +46,15 @@ def forget(file: Path) -> None:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def epoch(net: nn.Module, x: MappedImages, compute: Compute) -> tuple[float, float]:
-    """Seconds of some batches of training, and how many of them went into reading."""
+def steps(net: nn.Module, x: MappedImages, batches: int, compute: Compute) -> tuple[float, float]:
+    """Seconds of the first batches of an epoch, and how many of them went into reading."""
     optimizer = torch.optim.Adam(net.parameters(), fused=True)
     order = torch.Generator().manual_seed(0)
-    batches: Iterator[tuple[torch.Tensor, ...]] = fit._batches([x], BATCH, order)
+    read: Iterator[tuple[torch.Tensor, ...]] = fit._batches([x], BATCH, order)
     begin, reading = time.monotonic(), 0.0
-    for _ in range(BATCHES):
+    for _ in range(batches):
         asked = time.monotonic()
-        (some,) = next(batches)
+        (some,) = next(read)
         reading += time.monotonic() - asked
         with compute.autocast():
             loss = net(some).float().logsumexp(1).mean()
@@ -70,15 +72,15 @@ def main() -> None:
         file = Path(folder) / "x.npy"
         draw = np.random.default_rng(0)
         np.save(file, draw.integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8))
-        for name, make in NETWORKS.items():
+        for name, (make, batches) in NETWORKS.items():
             net = compute.place(make()).train()
             for files in ("cold", "warm"):
                 if files == "cold":
                     forget(file)
                 x = MappedImages.on(np.load(file, mmap_mode="r"), compute.device)
-                total, reading = epoch(net, x, compute)
+                total, reading = steps(net, x, batches, compute)
                 figures = {"seconds": f"{total:.2f}", "share_waiting": f"{reading / total:.4f}"}
-                rows.append({"network": name, "file": files, "images": BATCH * BATCHES, **figures})
+                rows.append({"network": name, "file": files, "images": BATCH * batches, **figures})
                 print(rows[-1], flush=True)
     with OUT.open("w", newline="") as out:
         table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")

@@ -173,7 +173,9 @@ def load_bank(
         tensors = load_tensors(place)[0]
         labels = tensors.get("label.weight", torch.empty(0))
         told = Architecture(_class_of(tensors, CONDITIONAL), facts={"shape": shape})
-        return ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
+        dgn = ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
+        compute.place(dgn.generator)  # as training left it, so that it makes the same bytes
+        return dgn
     named = _class_of(load_tensors(place)[0], GENERATOR)
     each, classes = Architecture(named, facts={"shape": shape}), about.get("classes")
     if not isinstance(classes, int):
