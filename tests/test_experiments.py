@@ -279,3 +279,30 @@ def test_no_seed_makes_fixed_images_a_defence() -> None:
     for (subject, network, _), value in worst.items():
         if (subject, network) in fixed:
             assert value <= 0.01
+
+
+def csv_of(name: str) -> list[dict[str, str]]:
+    with (EXPERIMENTS / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_hardly_waits_for_its_images_as_the_docs_say() -> None:
+    share = {(one["network"], one["file"]): float(one["share_waiting"]) for one in csv_of("loader")}
+    assert max(share.values()) <= 0.05
+    cnn = "the study's CNN"
+    text = " ".join((ROOT / "docs/speed.md").read_text().split())
+    assert f"{100 * share[cnn, 'cold']:.1f} % of the time goes into that if" in text
+    assert f"first, and {100 * share[cnn, 'warm']:.1f} % if not" in text
+    assert f"of a ResNet-20's steps, {100 * share['ResNet-20', 'cold']:.1f} % (" in text
+
+
+def test_compiling_does_not_pay_as_the_docs_say() -> None:
+    """It is off; should it come to pay, this says so."""
+    found = {one["network"]: one for one in csv_of("compiled")}
+    cnn, residual = found["the study's CNN"], found["ResNet-20"]
+    text = " ".join((ROOT / "docs/speed.md").read_text().split())
+    assert f"training slower ({float(cnn['times_as_fast']):.2f} times as fast)" in text
+    assert f"hardly faster ({float(residual['times_as_fast']):.2f} times)" in text
+    seconds = [f"{float(one['seconds_to_compile']):.0f}" for one in (cnn, residual)]
+    assert f"after {' and '.join(seconds)} seconds of compiling" in text
+    assert all(float(one["times_as_fast"]) < 1.1 for one in found.values())
