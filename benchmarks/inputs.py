@@ -204,9 +204,11 @@ class Inputs:
         from deepcustom.attacks.conditional import ConditionalDGN
 
         path = self.read(workspace.bank(self.name, self.subject.bank))
-        kind = ConditionalDGN if self.subject.told else DGNBank
         generator = self.architecture(self.subject.generator)
-        return kind.load(path, generator, self.name, self.spec.num_classes, compute.device)
+        about = (path, generator, self.name, self.spec.num_classes, compute.device)
+        if self.subject.told:
+            return ConditionalDGN.load(*about).placed(compute)
+        return DGNBank.load(*about)
 
 
 def own_compute(precision: str = "auto") -> Compute:

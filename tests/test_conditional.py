@@ -29,6 +29,7 @@ from deepcustom.training.nets.anyshape import AnyConditional
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.nets.foreign import Foreign
 from deepcustom.training.nets.small import SmallClassifier
+from deepcustom.training.nets.unet import UNetConditional
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import load_tensors
 
@@ -452,3 +453,20 @@ def test_a_network_that_tells_no_hidden_layers_is_shown_a_batch_at_once(few):
         found = [net(part) for part in parts]
     assert sizes == [6]
     torch.testing.assert_close(torch.cat(found), silent.net(x))
+
+
+def test_where_weights_lie_changes_no_number_but_by_rounding(few, tmp_path):
+    """What a stage lays out for speed is the same generator, and its file says nothing of it."""
+    x, y = few
+    torch.manual_seed(0)
+    net = UNetConditional((1, 28, 28), 10).eval().requires_grad_(False)
+    dgn = ConditionalDGN("mnist", "soft_margin", per_class=False, generator=net)
+    before = dgn.generate(x, y, ThreatModel(0.3), compute=FLOAT32)
+    dgn.save(tmp_path / "one.safetensors")
+    placed = dgn.placed(FLOAT32)
+    assert placed.generator.net.down[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
+    after = placed.generate(x, y, ThreatModel(0.3), compute=FLOAT32)
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+    placed.save(tmp_path / "two.safetensors")
+    one, two = (tmp_path / f"{name}.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()

@@ -174,8 +174,7 @@ def load_bank(
         labels = tensors.get("label.weight", torch.empty(0))
         told = Architecture(_class_of(tensors, CONDITIONAL), facts={"shape": shape})
         dgn = ConditionalDGN.load(place, told, DATASET, len(labels), compute.device)
-        compute.place(dgn.generator)  # as training left it, so that it makes the same bytes
-        return dgn
+        return dgn.placed(compute)  # as training left it, so that it makes the same bytes
     named = _class_of(load_tensors(place)[0], GENERATOR)
     each, classes = Architecture(named, facts={"shape": shape}), about.get("classes")
     if not isinstance(classes, int):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
@@ -29,6 +30,8 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, "target", compute)
         dgn = load_dgns(stage, spec, bank_name, compute)
+        if isinstance(dgn, ConditionalDGN):
+            dgn = dgn.placed(compute)
 
         def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
             labels = y if params.label == "true" else predict(target_net, x).argmax(1)
