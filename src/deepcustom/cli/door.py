@@ -22,6 +22,7 @@ from deepcustom.cli.evaluate import evaluate
 from deepcustom.cli.experiment import experiment
 from deepcustom.cli.following import followed
 from deepcustom.cli.init import init
+from deepcustom.cli.leaderboard import leaderboard
 from deepcustom.cli.page import page
 from deepcustom.cli.place import Folder, Profile, folder_of, here
 from deepcustom.cli.remote import pull, push
@@ -230,6 +231,7 @@ def repro(
 app.command("watch", rich_help_panel=HELPERS)(watch)
 app.command("doctor", rich_help_panel=HELPERS)(doctor)
 app.command("results", rich_help_panel=HELPERS)(results)
+app.command("leaderboard", rich_help_panel=HELPERS)(leaderboard)
 
 
 @app.command("rescore", rich_help_panel=HELPERS)

@@ -26,6 +26,7 @@ EXAMPLES = {
     "watch": "deepcustom watch --once --profile smoke",
     "doctor": "deepcustom doctor --json",
     "results": "deepcustom results --json > results.json",
+    "leaderboard": "deepcustom leaderboard --csv leaderboard.csv",
     "rescore": "deepcustom rescore --quiet",
     "push": "deepcustom push --remote storage",
     "pull": "deepcustom pull --remote storage",

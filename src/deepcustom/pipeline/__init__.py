@@ -15,6 +15,7 @@ FOR_OTHERS = {
     "gallery": "images for the page",
     "hardened": "which attack each network was hardened with",
     "histories": "curves of a training as a file",
+    "leaderboard": "all scored networks in one order",
     "load": "what several stages read",
     "outputs": "what the run of each row makes",
     "page": "the page of the whole project",

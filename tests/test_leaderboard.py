@@ -1,0 +1,144 @@
+"""The order of all scored networks: by their worst case, never across radii, each leading to its sources."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pipeline_fixtures import ROOT, call_main
+
+from deepcustom.base.errors import InputError
+from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.files import rows_csv
+from deepcustom.evaluation.results import Result, csv_text, pivot, read_csv
+from deepcustom.pipeline.leaderboard import Standing, csv_of, leaderboard
+from deepcustom.pipeline.trace.walk import trace
+from deepcustom.pipeline.workspace import Workspace, own_scores
+from deepcustom.tracking.record import RunRecord
+
+MINE = {"clean": 97, "whitebox": 60, "blackbox": 70, "all": 55}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The study's settings, tables and records, and nothing else."""
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("results", "runs"):
+        shutil.copytree(ROOT / "reports" / name, tmp_path / "reports" / name)
+    return tmp_path
+
+
+def score_own(root: Path, name: str, right: dict[str, int], eps: float = 0.3) -> Path:
+    """Scores of the user's network on 100 images of MNIST: column of the worst case → images left."""
+    hashes = {"network_md5": "1" * 32, "set_md5": "2" * 32 + ".dir"}
+    about: dict[str, Any] = {"dataset": "mnist", "network": name, "protocol": "worst", "n": 100}
+    rows = [
+        Result.of(attack=attack, correct=correct, **about, **hashes)
+        for attack, correct in right.items()
+    ]
+    folder = root / own_scores("mnist", name)
+    folder.mkdir(parents=True)
+    (folder / "results.csv").write_text(csv_text(rows))
+    points = [Point("steps", eps, steps, 0.5, 1.0, 0.9) for steps in (1, 5)]
+    table = rows_csv(["network"], [((name,), point) for point in points])
+    (folder / "curves.csv").write_text(table)
+    return folder
+
+
+def test_it_is_the_tables_of_the_project_in_order(project: Path) -> None:
+    found = leaderboard(project)
+    for subject in ("mnist", "cifar10"):
+        _, _, cells = pivot(read_csv(ROOT / f"reports/results/{subject}.csv"), subject, "worst")
+        some = [one for one in found if one.subject == subject]
+        assert {one.network: (one.worst, one.clean, one.n) for one in some} == {
+            network: (cell.accuracy, cells[network, "clean"].accuracy, cell.n)
+            for (network, attack), cell in cells.items()
+            if attack == "all"
+        }
+        assert [one.worst for one in some] == sorted((one.worst for one in some), reverse=True)
+        assert [one.place for one in some] == [
+            1 + sum(other.worst > one.worst for other in some) for one in some
+        ]
+
+
+def test_a_row_says_what_the_records_say(project: Path) -> None:
+    (madry,) = (
+        one for one in leaderboard(project) if (one.subject, one.network) == ("cifar10", "madry")
+    )
+    record = RunRecord.read(project / "reports/runs/cifar10/adversarial_train/madry")
+    assert madry.training_seconds == pytest.approx(record.seconds, abs=0.1)
+    assert (madry.norm, madry.eps, madry.parameters) == ("linf", 0.0313, 122_570)
+    assert madry.tried.split() == ["transfer", "whitebox", "blackbox", "adaptive"]
+    assert madry.network_md5 == record.outputs["models/robust/cifar10/madry.safetensors"]
+
+
+def test_a_row_leads_to_its_sources() -> None:
+    (best,) = (one for one in leaderboard(ROOT) if one.subject == "mnist" and one.place == 1)
+    assert trace(Workspace(ROOT), best.trace, ROOT).broken() == []
+
+
+def test_a_network_of_ones_own_is_marked_and_what_it_was_spared_is_said(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score_own(project, "mine", MINE)
+    (mine,) = (one for one in leaderboard(project) if one.own)
+    assert (mine.place, mine.worst, mine.n, mine.eps) == (1, 0.55, 100, 0.3)
+    assert mine.trace == "reports/own/mnist/mine"
+    assert call_main(project, "leaderboard") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 mine * 97.0 55.0 45.2-64.4 - - reports/own/mnist/mine" in said
+    assert "mine: without transfer and adaptive, so its worst case is an easier one" in said
+
+
+def test_another_radius_has_an_order_of_its_own(project: Path) -> None:
+    score_own(project, "near", MINE, eps=0.1)
+    (near,) = (one for one in leaderboard(project) if one.own)
+    assert (near.eps, near.place) == (0.1, 1)
+    assert {one.place for one in leaderboard(project) if one.eps == 0.3} > {1, 2}
+
+
+def test_the_projects_networks_on_other_images_do_not_come_twice(project: Path) -> None:
+    folder = score_own(project, "n-50", MINE)
+    rows = read_csv(folder / "results.csv")
+    more = [replace(row, network="other") for row in rows]
+    (folder / "results.csv").write_text(csv_text([*rows, *more]))
+    assert not [one for one in leaderboard(project) if one.own]
+
+
+def test_csv_and_json_hold_every_column(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = leaderboard(project)
+    read = list(csv.DictReader(io.StringIO(csv_of(found))))
+    assert [row["network"] for row in read] == [one.network for one in found]
+    assert set(read[0]) == set(Standing.__dataclass_fields__)
+    assert call_main(project, "leaderboard", "--json", "--csv", str(project / "out.csv")) == 0
+    told: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["leaderboard"]
+    assert [Standing(**one) for one in told] == found
+    assert (project / "out.csv").read_text() == csv_of(found)
+
+
+def test_what_is_lacking_is_one_line(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(project / "reports/runs/mnist/evaluate")
+    assert call_main(project, "leaderboard") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "reports/results/mnist.csv has no record that tells its radius" in line
+    assert "`deepcustom repro evaluate@mnist` makes both" in line
+    shutil.rmtree(project / "reports")
+    with pytest.raises(InputError, match="no network is scored here"):
+        leaderboard(project)
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "file").write_text("")
+    assert call_main(project, "leaderboard", "--csv", str(project / "file/where.csv")) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
