@@ -12,6 +12,7 @@ import pytest
 import torch
 from pipeline_fixtures import ROOT
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.data.arrays import Split
@@ -20,6 +21,9 @@ from deepcustom.data.sources import find_source
 from deepcustom.training.compute import FLOAT32
 from deepcustom.training.nets.base import Architecture, Classifier, Conditional, build
 from deepcustom.training.nets.cifar10 import Cifar10Classifier
+from deepcustom.training.nets.resnet import ResNet
+from deepcustom.training.nets.resnet18 import ResNet18
+from deepcustom.training.nets.unet import UNetConditional
 from deepcustom.training.weights import save_network
 
 sys.path.insert(0, str(ROOT))
@@ -37,7 +41,11 @@ PLACES, VARIANTS = variants.read()
 
 def test_a_variant_differs_from_base_in_one_thing() -> None:
     base = VARIANTS["base"].model_dump()
-    together = {"each": {"each", "network", "training"}, "half-resolution": {"network", "options"}}
+    together = {
+        "each": {"each", "network", "training"},
+        "half-resolution": {"network", "options"},
+        "strong": {"options", "training"},
+    }
     for name, variant in VARIANTS.items():
         own = variant.model_dump()
         changed = {key for key in own if own[key] != base[key]} - {"varies", "about"}
@@ -151,6 +159,27 @@ def test_attacks_that_look_at_the_gradient_cost_their_passes() -> None:
     assert found["clean"]["mflop"] == 0
     assert found["fgsm"]["mflop"] == pytest.approx(2 * forward, abs=0.005)
     assert found["pgd-20"]["mflop"] == pytest.approx(40 * forward, abs=0.1)
+
+
+def test_prices_are_those_that_the_docs_tell() -> None:
+    """Of a pass through each, counted on its architecture; FGSM goes forth and back."""
+
+    def million(net: nn.Module, *given: Tensor) -> float:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            net.eval()(*given)
+        return float(counter.get_total_flops() / 1e6)
+
+    x, y = torch.rand(1, *SHAPE), torch.tensor([3])
+    text = " ".join((ROOT / "docs/speed.md").read_text().split())
+    generator = million(UNetConditional(SHAPE, 10), x, y)
+    assert f"that of a new project takes {generator:.0f} million operations" in text
+    cnn, small, large = (
+        2 * million(net, x) for net in (Cifar10Classifier(), ResNet(SHAPE, 10), ResNet18(SHAPE, 10))
+    )
+    assert (
+        f"FGSM takes {cnn:.0f} million on the study's CNN, {small:.0f} million on a ResNet-20, "
+        f"and {round(large, -2):,.0f} million on a ResNet-18"
+    ) in text
 
 
 # The command
