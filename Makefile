@@ -11,9 +11,9 @@ export DVC_NO_ANALYTICS := 1
 TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work for $$n s"; done) & \
   trap "kill $$! 2>/dev/null" EXIT; };
 
-# Tests that run whole pipelines in folders of their own, so several at a time; tests of one group share a process,
-# and so the projects that they look at. The longest group comes first.
-PROJECTS := tests/test_wheel.py tests/test_own_projects.py
+# Tests that run whole pipelines in folders of their own, so several at a time. The longest come first.
+PIPELINES := tests/test_smoke.py tests/test_wheel.py tests/test_own_projects.py
+OTHERS := $(filter-out $(PIPELINES),$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup evaluate pull push repro report ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
@@ -57,8 +57,8 @@ test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': o
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
-	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m '(slow or network) and not services' $(PROJECTS) $(ARGS)
-	@$(TELL) $(BIN)/pytest -m '(slow or network) and not services' $(PROJECTS:%=--ignore=%) $(ARGS)
+	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup -m '(slow or network) and not services' \
+	  $(PIPELINES) $(OTHERS) $(ARGS)
 
 test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser (apt-get: postgresql chromium)
 	@for name in initdb chromium; do \

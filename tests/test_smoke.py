@@ -26,7 +26,7 @@ from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.stages import NAMES
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("smoke")]
 
 SUBJECTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text())["subjects"])
 PROGRAM = Path(sys.executable).parent / "deepcustom"
