@@ -39,6 +39,11 @@ AGAIN = {
     "adversarial_train": ("nce", "madry"),
     "train_online": ("online",),
 }
+# Of these stages, once more for one of the subjects only: they run the same code for both.
+FOR_ONE = {
+    "mnist": {"prepare", "relevance", "generate", "train_online", "gallery"},
+    "cifar10": {"train_target", "suspiciousness", "train_dgn", "attack", "adversarial_train"},
+}
 PROCESS = re.compile(r"-\d+(?=\.json$)")
 MINUTE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 PAGE = "page@index"  # of all subjects together, and made apart
@@ -121,7 +126,8 @@ def again(project: Path, folders: dict[str, Path], instances: dict[str, Instance
         for name, one in instances.items():
             stage, _, item = name.partition("@")
             wanted = [f"{subject}-{part}" for part in AGAIN[stage]] if stage in AGAIN else [subject]
-            if item not in wanted:
+            elsewhere = set().union(*FOR_ONE.values()) - FOR_ONE[subject]
+            if item not in wanted or stage in elsewhere:
                 continue
             names.add(name)
             paths = " ".join(sorted(one.paths))
@@ -161,7 +167,7 @@ def test_the_second_time_gives_the_same_bytes(folders: dict[str, Path], again: s
     assert stages == set(NAMES) - {"page"}
     for subject, folder in folders.items():
         made = {name: entry for name, entry in lock(folder).items() if name in again}
-        assert len(made) > len(stages)
+        assert len(made) >= len(FOR_ONE[subject]) + len({"evaluate", "report"})
         md5s = {out["path"]: out["md5"] for entry in made.values() for out in entry["outs"]}
         assert f"reports/results/{subject}.csv" in md5s
         for path, md5 in md5s.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -39,6 +40,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
         ParamsError: a row names the wrong file. The message is one line: the key, what it names, what it
             should name.
     """
+    more_of = cache(partial(extra_code, root))  # many rows have the same stage and code
     for stage, layout in LAYOUTS.items():
         for one in rows(tree, stage) if layout.files else ():
             if one.stage in HARDENING:
@@ -49,7 +51,7 @@ def check_files(root: Path, tree: Mapping[str, Any]) -> None:
                     must_be(one, key, path, reason)
             if "code" in layout.files and stage != "prepare":
                 free = () if "reads" in wanted else (one.about["reads"],)
-                _no_more(root, one, free)
+                _no_more(root, one, free, more_of)
 
 
 def wanted_files(root: Path, tree: Mapping[str, Any], one: Row) -> dict[str, tuple[str, str]]:
@@ -151,7 +153,9 @@ def extra_code(root: Path, stage: str, code: str) -> list[str]:
     return [path for path in closure_of(code, root) if path not in known]
 
 
-def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
+def _no_more(
+    root: Path, one: Row, reads: tuple[str, ...], more_of: Callable[[str, str], list[str]]
+) -> None:
     """Refuse a row that runs code which neither the row nor its stage in ``dvc.yaml`` names."""
     code = one.about["code"]
     if code in stand_ins(root, one, ONLINE):  # the lock covers all code of the package
@@ -159,7 +163,7 @@ def _no_more(root: Path, one: Row, reads: tuple[str, ...]) -> None:
     folders = own_code(root, one.stage)
     more = [
         path
-        for path in extra_code(root, one.stage, code)
+        for path in more_of(one.stage, code)
         if path not in reads and not any(path.startswith(f"{folder}/") for folder in folders)
     ]
     if more:
