@@ -23,7 +23,7 @@ from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import LOCK, check_lock
 from deepcustom.pipeline.profile import workspace
 from deepcustom.pipeline.start import project as laying
-from deepcustom.pipeline.start.estimate import seconds
+from deepcustom.pipeline.start.estimate import Pace, seconds
 from deepcustom.pipeline.start.images import Images, built_in, look
 from deepcustom.pipeline.start.starter import (
     NETWORKS,
@@ -343,7 +343,7 @@ def test_a_full_disk_is_one_line_that_names_the_project(
     def full(*given: object) -> float:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(laying, "seconds_per_image", full)
+    monkeypatch.setattr(laying, "pace", full)
     with pytest.raises(OutputError, match=r"mine cannot be written: No space left on device$"):
         _lay(tmp_path / "mine")
     assert list(tmp_path.iterdir()) == []
@@ -568,11 +568,21 @@ def test_every_place_of_the_template_is_filled_and_used() -> None:
 def test_the_estimate_grows_with_the_work() -> None:
     tree = settings(ARRAYS)
     sizes = split_sizes(ARRAYS)
-    once = seconds(tree, sizes, 1e-3)
-    assert seconds(tree, sizes, 2e-3) > 1.5 * once
-    assert seconds(settings(ARRAYS, epochs=100), sizes, 1e-3) > once
+    once = seconds(tree, sizes, Pace(1e-3, 1e-3))
+    assert once < seconds(tree, sizes, Pace(1e-3, 2e-3)) < seconds(tree, sizes, Pace(2e-3, 2e-3))
+    assert seconds(tree, sizes, Pace(2e-3, 2e-3)) > 1.5 * once
+    assert seconds(settings(ARRAYS, epochs=100), sizes, Pace(1e-3, 1e-3)) > once
     without = {**tree, "train_online": {}, "adversarial_train": {}}
-    assert seconds(without, sizes, 1e-3) < once
+    assert seconds(without, sizes, Pace(1e-3, 1e-3)) < once
+
+
+def test_the_estimate_of_a_generator_has_its_own_price_and_a_gradient_of_the_network() -> None:
+    tree, sizes = settings(ARRAYS), split_sizes(ARRAYS)
+    alone = {section: {} for section in LAYOUTS} | {"train_dgn": tree["train_dgn"]}
+    tree = {**tree, **alone}
+    epochs = tree["recipes"]["bank"]["training"]["epochs"]  # type: ignore[index]
+    wanted = sizes["train"] * epochs * (3e-3 + 0.7 * 1e-3) + 8.0
+    assert seconds(tree, sizes, Pace(1e-3, 3e-3)) == pytest.approx(wanted)
 
 
 # Projects without the package's sources

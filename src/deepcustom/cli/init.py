@@ -209,8 +209,9 @@ def _document(folder: Path, answers: Answers, images: Images, laid: Laid) -> dic
         "shape": list(images.shape),
         "size": answers.size,
         "images": dict(sizes),
-        "seconds_per_image": laid.per_image,
-        "first_run_seconds": seconds(read_params(folder / "params.yaml"), sizes, laid.per_image),
+        "seconds_per_image": laid.pace.network,
+        "seconds_per_image_of_generator": laid.pace.generator,
+        "first_run_seconds": seconds(read_params(folder / "params.yaml"), sizes, laid.pace),
         "git": laid.git,
         "git_says": laid.why,
         "next": [f"cd {folder}", "dvc repro", "deepcustom results"],
@@ -228,8 +229,8 @@ def _told(folder: Path, answers: Answers, images: Images, laid: Laid) -> Iterato
     yield f"{answers.name}: {images.classes} classes, images {shape}; {counts}"
     if answers.size:
         yield "images will be brought to {} x {}: `--size` chooses another".format(*answers.size)
-    whole = seconds(read_params(folder / "params.yaml"), sizes, laid.per_image)
-    yield f"this machine trains the network on {1 / laid.per_image:,.0f} images a second"
+    whole = seconds(read_params(folder / "params.yaml"), sizes, laid.pace)
+    yield f"this machine trains the network on {1 / laid.pace.network:,.0f} images a second"
     estimate = "an estimate from a few steps of training"
     yield f"the first run will take roughly {_in_words(whole)}: {estimate}"
     if laid.git == "staged":

@@ -20,7 +20,7 @@ from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import repository
 from deepcustom.pipeline.repository import OF_RUNS
-from deepcustom.pipeline.start.estimate import seconds_per_image
+from deepcustom.pipeline.start.estimate import Pace, pace
 from deepcustom.pipeline.start.images import Images
 from deepcustom.pipeline.start.starter import Answers
 from deepcustom.pipeline.workspace import OWN_CODE, OWN_IMAGES
@@ -78,12 +78,12 @@ class Laid:
     Attributes:
         git: ``committed``; ``staged``, where the first commit is left to the user; ``inside``, where the
             folder lies in a repository that was there already, which is left as it is; or ``missing``.
-        per_image: seconds that one image costs in a step of the network's training.
+        pace: what an image costs in a step of training.
         why: why git committed nothing, in its own words.
     """
 
     git: str
-    per_image: float
+    pace: Pace
     why: str = ""
 
 
@@ -137,10 +137,10 @@ def lay_down(
         tree = read_params(root / "params.yaml")
         check(root, tree)
         keep_folders(root, tree)
-        per_image = seconds_per_image(root, answers.network.network, images)
+        at = pace(root, answers.network.network, answers.network.conditional, images)
         remove(root / "own/nets/__pycache__")
         state, why = _versioned(root, folder.resolve())
-        return Laid(state, per_image, why)
+        return Laid(state, at, why)
 
 
 @contextmanager
