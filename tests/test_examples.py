@@ -147,3 +147,9 @@ def test_a_network_that_is_not_tiny_withstands_more() -> None:
         for file, subject in zip(trees, ("mnist", "mnist-small"), strict=True)
     ]
     assert epochs == [40, 20]
+
+
+def test_every_project_among_the_examples_is_spared_when_old_models_go() -> None:
+    text = (ROOT / "docs/models.md").read_text()
+    for file in (ROOT / "examples").glob("*/dvc.lock"):
+        assert f" examples/{file.parent.name}" in text
