@@ -80,13 +80,13 @@ SUBJECTS = {
     "cifar10-resnet20": Subject(
         "CIFAR-10, ResNet-20",
         "cifar10",
-        "examples/cifar10-resnet20",
+        "build/cifar10-resnet20",
         f"{NETS}.resnet:ResNet",
         f"{NETS}.unet:UNetConditional",
         "margin",
         told=True,
         eps=0.0313,
-        made_by="`dvc pull` in that folder fetches the networks, `dvc repro prepare` makes the images",
+        made_by="benchmarks/README.md says how to train it",
     ),
     "cifar10-resnet18": Subject(
         "CIFAR-10, ResNet-18",

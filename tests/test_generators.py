@@ -213,8 +213,10 @@ def test_a_run_writes_what_it_finds_and_does_not_repeat_it(
     assert files == ["reference.json", "widths-8-16-32.json"]
     assert "| widths-8-16-32 | width | half as wide | " in (out / "GENERATORS.md").read_text()
     assert (out / "generators.png").read_bytes().startswith(b"\x89PNG")
-    assert main([*words, "--only", "reference", "widths-8-16-32"]) == 0
-    assert "val" not in capsys.readouterr().out
+    assert main([*words, "--only", "reference", "widths-8-16-32", "both"]) == 0
+    said = capsys.readouterr().out
+    assert "val" not in said
+    assert "left out: both on cnn, since resnet20 is not there" in said
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ def test_a_run_writes_what_it_finds_and_does_not_repeat_it(
     [
         (["--only", "wider"], "error: --only wider: want reference, base, "),
         (["--on", "vgg"], "error: --on vgg: want cnn, resnet20"),
-        (["--on", "cnn"], "error: no trained network for cnn: `dvc pull` in its project"),
+        (["--on", "cnn"], "error: no trained network for cnn: benchmarks/README.md says how to"),
     ],
 )
 def test_what_is_not_there_is_one_line(
