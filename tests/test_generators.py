@@ -19,6 +19,7 @@ from deepcustom.data.arrays import Split
 from deepcustom.data.datasets import save_spec
 from deepcustom.data.sources import find_source
 from deepcustom.training.compute import FLOAT32
+from deepcustom.training.epochs import epochs_kept
 from deepcustom.training.nets.base import Architecture, Classifier, Conditional, build
 from deepcustom.training.nets.cifar10 import Cifar10Classifier
 from deepcustom.training.nets.resnet import ResNet
@@ -28,6 +29,7 @@ from deepcustom.training.weights import save_network
 
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.generators import __main__ as command
 from benchmarks.generators import page, trying, variants
 from benchmarks.generators.__main__ import main
 
@@ -118,7 +120,7 @@ def test_a_generator_is_trained_and_measured(each: bool, tmp_path: Path) -> None
     assert found["shown_to"] == {"other": pytest.approx(1 - found["test"], abs=0.05)}
     assert len(found["epochs_val"]) == 15
     assert found["mflop"] > 0
-    assert not (tmp_path / "kept").exists() or not list((tmp_path / "kept").rglob("*.safetensors"))
+    assert list((tmp_path / "kept").rglob("*.safetensors"))  # until the results are written
 
 
 def test_a_second_pass_goes_on_from_the_first_and_stays_in_the_ball() -> None:
@@ -199,6 +201,36 @@ def root(tmp_path: Path) -> Path:
         Split.whole(x, y).save(tmp_path / f"data/prepared/cifar10/{name}")
     save_spec(spec, tmp_path / "data/prepared/cifar10/dataset.json")
     return tmp_path
+
+
+def test_an_interrupt_while_it_measures_costs_the_last_epoch_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--root", str(root), "--out", str(root / "out"), "--on", "cnn", "--quick"]
+    words += ["--only", "widths-8-16-32"]
+    monkeypatch.setattr(command, "UNFINISHED", root / "unfinished")
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trying, "_mflop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            main(words)
+    file = root / "out/results/generators/cnn/widths-8-16-32.json"
+    assert not file.exists()
+    begun: list[int] = []
+    after = trying.train_conditional
+
+    def counted(*given: Any) -> Any:
+        begun.append(epochs_kept(given[-1].checkpoint))
+        return after(*given)
+
+    monkeypatch.setattr(trying, "train_conditional", counted)
+    assert main(words) == 0
+    assert begun == [1]
+    assert file.exists()
+    assert not list((root / "unfinished").rglob("*.safetensors"))
 
 
 def test_a_run_writes_what_it_finds_and_does_not_repeat_it(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Container
@@ -20,6 +21,7 @@ from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.base.files import replace_file
 
 ROOT = Path(__file__).resolve().parents[2]
+UNFINISHED = ROOT / "build/generators/unfinished"
 REFERENCE = "reference"
 
 
@@ -79,9 +81,9 @@ def _try(options: argparse.Namespace, root: Path, out: Path) -> None:
             if name == REFERENCE:
                 found = trying.reference(benches[on])
             else:
-                kept = ROOT / "build" / "generators" / "unfinished" / on / name
-                found = trying.tried(known[name], benches[on], benches, kept)
+                found = trying.tried(known[name], benches[on], benches, UNFINISHED / on / name)
             _write(file, {"variant": name, "on": on, "quick": options.quick, **began, **found})
+            shutil.rmtree(UNFINISHED / on / name, ignore_errors=True)
 
 
 def _absent(variant: variants.Variant | None, benches: Container[str]) -> list[str]:

@@ -173,7 +173,7 @@ def tried(
         variant: is trained here.
         own: the classifier that it is tried on.
         others: all classifiers by name, for ``against`` and for what the images do to the others.
-        kept: a folder for finished epochs.
+        kept: a folder for finished epochs. It stays: an interrupt may come before the results are written.
     """
     nets = [own.net if name == OWN else others[name].net for name in variant.against]
     net = nets[0] if len(nets) == 1 else own.compute.place(Mean(nets)).eval()
@@ -236,7 +236,6 @@ def _trained(
         else:
             fresh = bench.compute.place(conditional(architecture, bench.classes))
             found = train_conditional(fresh, bench.title, known, train, val, params, job)
-        place.clear()
     return found
 
 
