@@ -19,6 +19,7 @@ from deepcustom.base.errors import InputError, ParamsError, UnknownNameError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, row, rows
 from deepcustom.data.datasets import DatasetSpec, SplitFacts, save_spec
+from deepcustom.library.starting import LOSS
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.change import added
 from deepcustom.pipeline.change.draft import Draft
@@ -319,6 +320,16 @@ def test_a_radius_that_is_none_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "subjects.near.threat.eps: should be" in line
     assert settings_of(project) == before
+
+
+def test_a_bank_without_a_loss_gets_the_one_that_the_help_names(
+    project: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_main(project.root, "add", "bank", "mine", "--subject", "mnist") == 0
+    assert read_params(project.params)["train_dgn"]["mnist-mine"]["loss"] == LOSS
+    capsys.readouterr()
+    assert call_main(project.root, "add", "bank", "--help") == 0
+    assert f"by default {LOSS}" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_numbers_as_people_write_them(project: Workspace) -> None:

@@ -12,7 +12,6 @@ import yaml
 from deepcustom.base.errors import InputError
 from deepcustom.cli import complete
 from deepcustom.cli.terminal import Json, answering, console_on, print_json
-from deepcustom.library.starting import LOSS
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.change.draft import Draft
@@ -59,23 +58,23 @@ def add_bank(
     name: Name,
     subject: Subject,
     loss: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="A name of `deepcustom losses`, or package.module:Class.",
+            help="A name of `deepcustom losses`, or package.module:Class; by default soft_margin.",
             autocompletion=complete.losses,
         ),
-    ] = LOSS,
+    ] = None,
     recipe: Recipe = None,
     given: Given = None,
     dry_run: Dry = False,
     as_json: Json = False,
 ) -> None:
     """Add a bank of DGNs, and its adversarial set of the test split."""
+    from deepcustom.library.starting import LOSS
     from deepcustom.pipeline.change import added
 
-    _add(
-        lambda d: added.add_bank(d, subject, name, loss, recipe, _settings(given)), dry_run, as_json
-    )
+    own = _settings(given)
+    _add(lambda d: added.add_bank(d, subject, name, loss or LOSS, recipe, own), dry_run, as_json)
 
 
 @add.command("attack")
