@@ -38,7 +38,7 @@ ATTACKED, DRAWN = 500, 100
 STEPS, BANK_STEPS = 2000, 1200
 """Optimiser steps of a network's training, and of a DGN's, where the data set is small."""
 BANK_EPOCHS = 8
-"""The fewest epochs of a DGN: fewer leave it much weaker (benchmarks/GENERATORS.md)."""
+"""The fewest epochs of a DGN."""
 RADII = (0, 0.25, 0.5, 1, 1.5, 2, 4, 8)
 VALUES_AT_ONCE = 400_000
 """Values of images that are attacked at once."""
