@@ -44,7 +44,7 @@ A generator puts out a perturbation in one pass, so its price is that of its own
 classifier costs. Each row is one generator, trained on the 45,000 train images and scored by what it
 *leaves*: the share of images that the classifier still gets right once they are perturbed within
 eps = 0.0313. Less is stronger. Each row differs from `base` in the one thing that it names. The rows are
-compared, and the default was chosen, on the 5,000 images of `val`; the 10,000 test images are shown beside
+compared on the 5,000 images of `val`; the 10,000 test images are shown beside
 them and decided nothing. A price counts the operations of convolutions and matrix products for one image,
 two for a multiplication and an addition. For FGSM and PGD it has the passes through the classifier, forth
 and back. PGD-20 was run on the first 1,000 images of each split.
