@@ -80,13 +80,13 @@ SUBJECTS = {
     "cifar10-resnet20": Subject(
         "CIFAR-10, ResNet-20",
         "cifar10",
-        "build/cifar10-resnet20",
+        "examples/cifar10-resnet20",
         f"{NETS}.resnet:ResNet",
         f"{NETS}.unet:UNetConditional",
         "margin",
         told=True,
         eps=0.0313,
-        made_by="benchmarks/README.md says how to train it",
+        made_by="`dvc pull` there fetches the networks, `dvc repro prepare@cifar10` the images",
     ),
     "cifar10-resnet18": Subject(
         "CIFAR-10, ResNet-18",
