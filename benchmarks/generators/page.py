@@ -131,8 +131,8 @@ def _section(on: str, tried: dict[str, Tried]) -> str:
     for one in generators(tried):
         shown = ", ".join(f"{name}: {100 * left:.1f}" for name, left in one["shown_to"].items())
         lines.append(_line(one["variant"], one["varies"], one["about"], one, shown))
-    said = "\n".join(f"* {sentence}" for sentence in sentences(tried))
-    return f"## Against {title}\n\n" + "\n".join(lines) + f"\n\n{said}\n"
+    said = [f"* {sentence}" for sentence in sentences(tried)]
+    return "\n".join([f"## Against {title}", "", *lines, *([""] if said else []), *said, ""])
 
 
 def _line(name: str, varies: str, about: str, one: Tried, shown: str) -> str:
@@ -170,26 +170,39 @@ def _against(one: Tried, base: Tried) -> str:
     return f"`{one['variant']}` ({one['varies']}) leaves {points} than `base`, at {price}."
 
 
+STARS = {"fgsm": "C1", "pgd-20": "C2"}
+"""Attacks in the figure and their colours, the same in each panel."""
+
+
 def draw(found: dict[str, dict[str, Tried]]) -> Figure:
     """A panel for each classifier: the widths as a line, every other variant, and the attacks."""
     from deepcustom.report.figures.page import new_figure
 
     figure = new_figure(4.6 * len(found), 4.4, "What is left of val, against the price of an image")
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
+    kinds = dict.fromkeys(one["varies"] for tried in found.values() for one in generators(tried))
+    others = [kind for kind in kinds if kind not in (BASE, WIDTH)]
     for axes, tried in zip(panels, found.values(), strict=True):
         made = list(generators(tried))
         line = sorted(
             (one for one in made if one["variant"] == BASE or one["varies"] == WIDTH),
             key=lambda one: one["mflop"],
         )
-        axes.plot(*_points(line), marker="o", label="base, and other widths")
-        for number, kind in enumerate(dict.fromkeys(one["varies"] for one in made)):
-            some = [one for one in made if one["varies"] == kind]
-            if kind not in (BASE, WIDTH):
-                axes.plot(*_points(some), "sD^vP"[number % 5], ms=5, label=kind)
+        if line:
+            axes.plot(*_points(line), "C0o-", label="base, and other widths")
+        for number, kind in enumerate(others):
+            if some := [one for one in made if one["varies"] == kind]:
+                axes.plot(*_points(some), "sD^vP"[number % 5], c=f"C{3 + number}", ms=5, label=kind)
         for attack, one in tried.get(REFERENCE, {}).get("attacks", {}).items():
-            if attack != "clean":
-                axes.plot([one["mflop"]], [100 * one["val"]], "*", ms=12, label=attack.upper())
+            if attack in STARS:
+                axes.plot(
+                    [one["mflop"]],
+                    [100 * one["val"]],
+                    "*",
+                    c=STARS[attack],
+                    ms=12,
+                    label=attack.upper(),
+                )
         axes.set(xscale="log", xlabel="MFLOP an image", ylim=(0, None))
         axes.set_title(f"against {next(iter(tried.values()))['classifier']}", fontsize=10)
         axes.grid(alpha=0.3)
