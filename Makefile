@@ -51,7 +51,7 @@ ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)
 
 test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': on one)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not slow and not network and not services' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'not slow and not network and not services' $(ARGS)
 
 	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST),'
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
@@ -107,7 +107,7 @@ lowest: $(READY)  ## the fast tests with the lowest versions that pyproject.toml
 	@rm .lock.partial
 	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/requirements.txt 'setuptools>=77'
 	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto \
+	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto --dist loadfile \
 	  -m 'not slow and not network and not services' $(ARGS)
 
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
