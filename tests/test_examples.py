@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -65,6 +66,22 @@ def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
 def records(folder: str) -> list[RunRecord]:
     runs = ROOT / f"examples/{folder}/reports/runs"
     return [RunRecord.read(file.parent) for file in sorted(runs.rglob(RUN_FILE))]
+
+
+def test_what_a_bank_leaves_of_the_resnet_is_what_was_measured() -> None:
+    folder = ROOT / "examples/cifar10-resnet20"
+    text = " ".join((folder / "README.md").read_text().split())
+    made = folder / "reports/metrics/cifar10-resnet20/generate/margin-test.json"
+    (bank,) = (one["metrics"] for one in json.loads(made.read_text()))
+    reference = ROOT / "benchmarks/results/generators/resnet20/reference.json"
+    known = json.loads(reference.read_text())["attacks"]
+    assert bank["clean_accuracy"] == known["clean"]["test"]  # one network, the same images
+    right, left = 100 * bank["clean_accuracy"], 100 * bank["target_accuracy"]
+    assert f"right on {right:.1f} % of the {bank['images']:,.0f} test images" in text
+    fgsm = 100 * known["fgsm"]["test"]
+    assert f"The bank leaves {left:.1f} % of them; FGSM leaves {fgsm:.1f} %" in text
+    base = json.loads((reference.parents[1] / "cnn/base.json").read_text())  # the bank's network
+    assert 6 <= known["fgsm"]["mflop"] / base["mflop"] < 7
 
 
 def test_the_minutes_are_those_of_the_records() -> None:
