@@ -86,7 +86,7 @@ SUBJECTS = {
         "margin",
         told=True,
         eps=0.0313,
-        made_by="`dvc pull` there fetches the networks, `dvc repro prepare@cifar10` the images",
+        made_by="benchmarks/README.md says how to fetch it",
     ),
     "cifar10-resnet18": Subject(
         "CIFAR-10, ResNet-18",
