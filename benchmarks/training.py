@@ -43,9 +43,9 @@ def contenders(root: Path, dataset: str, quick: bool) -> list[Contender]:
 
 
 def project(root: str, dataset: str, images: int, loss: str) -> Work:
-    """``train_bank.train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
+    """``train_dgn`` as the stage ``train_dgn`` calls it, without validation images."""
     from deepcustom.attacks.losses import LossContext
-    from deepcustom.attacks.train_bank import train_dgn
+    from deepcustom.attacks.train_dgn import train_dgn
     from deepcustom.base.settings import TrainDgnParams, TrainingParams
     from deepcustom.training.job import Job
 

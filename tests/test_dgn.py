@@ -340,7 +340,7 @@ def test_a_finished_bank_is_not_trained_again(banking, tmp_path, compute):
     ]
 
 
-def test_a_bank_of_another_fingerprint_or_a_damaged_class_is_trained_anew(
+def test_a_bank_of_another_fingerprint_is_trained_anew_and_of_a_damaged_one_that_class(
     banking, tmp_path, compute
 ):
     place = Checkpoint(tmp_path / "kept", "f")
@@ -350,7 +350,8 @@ def test_a_bank_of_another_fingerprint_or_a_damaged_class_is_trained_anew(
     assert not any(resumed for _, _, resumed in banking.said)
     (place.folder / "class_2.safetensors").write_bytes(b"half")
     assert banking(Checkpoint(place.folder, "g"), compute) == whole
-    assert banking.trained == [2, 3, 4]
+    assert banking.trained == [2]
+    assert ("resumed after classes 0, 1, 3, 4", 12, True) in banking.said
 
 
 # Mistakes before and while training

@@ -26,6 +26,8 @@ from deepcustom.training.nets.mnist import MnistClassifier
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_tensors
 
+CPU = torch.device("cpu")
+
 BALL = ThreatModel(0.1)
 BUDGET = budgets.training(learning_rate=3e-3, epochs=2, batch_size=16)
 ONLINE = OnlineSettings(
@@ -188,7 +190,7 @@ def test_half_precision_learns_along_the_same_gradient(dataset):
     for precision in (torch.float32, torch.float16):
         torch.manual_seed(1)
         generator = conditional(CONDITIONAL[dataset], 10)
-        learner = _Partner.of(generator, ONLINE, None, precision)
+        learner = _Partner.of(generator, ONLINE, None, Compute(CPU, precision))
         with Compute(torch.device("cpu"), precision).autocast():
             learner.start(net, x, y, BALL, 0.05, learning=True)
         found[precision] = [p.grad.flatten() for p in generator.parameters()]
@@ -200,7 +202,7 @@ def test_a_gradient_that_overflowed_changes_nothing(few):
     x, y = few[0][:16], few[1][:16]
     generator = partner()
     before = weights(generator)
-    learner = _Partner.of(generator, ONLINE, None, torch.float16)
+    learner = _Partner.of(generator, ONLINE, None, Compute(CPU, torch.float16))
     offered = perturbed(generator, x, y, BALL)
     learner._learn(offered, torch.full_like(x, torch.inf))
     assert weights(generator) == before

@@ -72,8 +72,8 @@ class Clock:
             self.ticks.append(tick)
             return real(tick, every)
 
-        real = module._ticking
-        monkeypatch.setattr(module, "_ticking", ticking)
+        real = module.ticking
+        monkeypatch.setattr(module, "ticking", ticking)
         monkeypatch.setattr(
             module,
             "threading",

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.bank import DGNBank, propose, ready
-from deepcustom.attacks.dgn import stored
+from deepcustom.attacks.bank import DGNBank, ready
 from deepcustom.attacks.losses import LossContext, build_loss
-from deepcustom.base.errors import InputError, LossError
+from deepcustom.attacks.threat import ThreatModel
+from deepcustom.attacks.train_dgn import train_dgn
+from deepcustom.base.errors import InputError
+from deepcustom.base.progress import Advance
 from deepcustom.base.settings import TrainDgnParams
-from deepcustom.training.compute import derive_seed, seed_everything
+from deepcustom.data.arrays import Array
+from deepcustom.data.mapped import MappedImages, held
+from deepcustom.training.compute import Compute, derive_seed
+from deepcustom.training.engine import Task
 from deepcustom.training.epochs import History, epochs_kept
-from deepcustom.training.fit import fit
 from deepcustom.training.job import Job
-from deepcustom.training.nets.base import MixedPrecision, Named, build
-from deepcustom.training.prediction import accuracy
+from deepcustom.training.nets.base import Classifier, Named, build
 from deepcustom.training.rows import Images, LabelledImages
 
-_ROWS = 2000  # validation images at a time
+CPU = torch.device("cpu")
+Analyses = Mapping[str, Mapping[str, Tensor]]
 
 
 def train_bank(
@@ -47,7 +52,7 @@ def train_bank(
         params: loss, its options, output and training budget.
         job: every class derives its own seed from the job's, for initial weights and the order of images.
             The checkpoint keeps the finished classes, and of the class under way what
-            :func:`deepcustom.training.fit.fit` keeps.
+            :func:`deepcustom.training.fit.fit` keeps. Classes are the tasks of its engine, if it has one.
 
     Returns:
         The bank as its file will hold it, and the history: per class under ``class_<k>/``, and the
@@ -65,109 +70,133 @@ def train_bank(
         build_loss(params.loss, params.options, context)
     # Go on after the classes that the checkpoint holds.
     finished = _finished(generator, len(contexts), job)
-    _tell_resumed(len(finished), params.training.epochs, job)
+    _tell_resumed(list(finished), params.training.epochs, job)
     # Train a DGN for each class that is left, and keep it as soon as it is finished.
-    for context in contexts[len(finished) :]:
-        own = f"class_{context.label}"
-        part = job.checkpoint.part(own)
-        net, history = train_dgn(
-            generator,
-            context,
-            train[0][train[1] == context.label],
-            val[0][val[1] == context.label],
-            params,
-            replace(job, seed=derive_seed(job.seed, str(context.label)), checkpoint=part),
-        )
-        job.checkpoint.save(own, net.state_dict(), {"history": list(history.items())})
-        part.clear()
-        finished.append((net, history))
-    generators = [net for net, _ in finished]
-    merged = _merge([history for _, history in finished])
-    return DGNBank(dataset, params.loss, params.output, generators), merged
+    left = [context for context in contexts if context.label not in finished]
+    rows = [
+        (context, of_class(train, context.label), of_class(val, context.label)) for context in left
+    ]
+    train_left = _here if job.engine is None else _elsewhere
+    for label, (net, history) in train_left(generator, rows, params, job):
+        job.checkpoint.save(_own(label), net.state_dict(), {"history": list(history.items())})
+        job.checkpoint.part(_own(label)).clear()
+        finished[label] = net, history
+    in_order = [finished[context.label] for context in contexts]
+    merged = _merge([history for _, history in in_order])
+    return DGNBank(dataset, params.loss, params.output, [net for net, _ in in_order]), merged
 
 
-def _finished(generator: Named, num_classes: int, job: Job) -> list[tuple[nn.Module, History]]:
-    """The results of :func:`train_dgn` for the first classes, as many as the checkpoint holds."""
-    found: list[tuple[nn.Module, History]] = []
-    for label in range(num_classes):
-        kept = job.checkpoint.load(f"class_{label}")
-        if kept is None:
-            break
-        net = build(generator)
-        net.load_state_dict(kept[0])
-        found.append((ready(net, job.compute.device), dict(kept[1]["history"])))
+Trained = tuple[nn.Module, History]
+"""A DGN, and its history."""
+OfClass = tuple[LossContext, Images, Images]
+"""What the loss of a class may know, and the class's images to train on and to watch."""
+
+
+def of_class(images: LabelledImages, label: int) -> Images:
+    """The images of one class."""
+    found: Images = images[0][images[1] == label]
     return found
 
 
-def _tell_resumed(classes: int, epochs: int, job: Job) -> None:
-    """If training resumes, report where: ``classes`` are finished, with ``epochs`` each."""
-    more = epochs_kept(job.checkpoint.part(f"class_{classes}"))
-    if classes or more:
-        last = f"class {classes}, epoch {more}" if more else f"class {classes - 1}"
-        job.advance(f"resumed after {last}", steps=classes * epochs + more, resumed=True)
+def _here(
+    generator: Named, rows: Sequence[OfClass], params: TrainDgnParams, job: Job
+) -> Iterator[tuple[int, Trained]]:
+    """Train one class after the other in this process."""
+    for context, x, x_val in rows:
+        label = context.label
+        seed, part = derive_seed(job.seed, str(label)), job.checkpoint.part(_own(label))
+        own = replace(job, seed=seed, checkpoint=part)
+        yield label, train_dgn(generator, context, x, x_val, params, own)
 
 
-def train_dgn(
-    generator: Named,
-    context: LossContext,
-    x: Images,
-    x_val: Images,
-    params: TrainDgnParams,
-    job: Job,
-) -> tuple[nn.Module, History]:
-    """Train the DGN of one class on ``x``; other arguments as in :func:`train_bank`.
-
-    Returns:
-        The generator with its weights as they will be stored, and its history: ``loss``, the loss's
-        terms and, where ``x_val`` is not empty, ``val_target_accuracy``: the share of projected
-        validation images that the target network still gets right. The last value is for the stored
-        weights.
-    """
-    seed_everything(job.seed)
-    net = job.compute.place(build(generator))
-    attacked = MixedPrecision(context.target_net, job.compute)
-    loss = build_loss(params.loss, params.options, replace(context, target_net=attacked))
-
-    # What training minimises, and what it measures after each epoch.
-    def terms(batch: Tensor) -> Mapping[str, Tensor]:
-        g = propose(net, batch, params.output, context.threat)
-        with torch.autocast(job.compute.device.type, enabled=False):
-            return checked(loss(batch, g), len(batch), params.loss)
-
-    def left() -> float:
-        bank = DGNBank("", params.loss, params.output, [net])  # used in this call alone
-        hits = 0.0
-        for start in range(0, len(x_val), _ROWS):
-            some = x_val[start : start + _ROWS]
-            labels = torch.zeros(len(some), dtype=torch.int64, device=some.device)
-            x_adv = bank.generate(some, labels, context.threat, compute=job.compute)
-            hits += len(some) * accuracy(context.target_net, x_adv, labels + context.label)
-        return hits / len(x_val)
-
-    def watch(epoch: int) -> Mapping[str, float]:
-        return {"val_target_accuracy": left()} if len(x_val) else {}
-
-    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
-        job.advance(f"class {context.label}  {note}", steps, resumed=resumed)
-
-    # Train, then measure once more with the weights as they will be stored.
-    own = replace(job, advance=advance)
-    history = fit(net, terms, [x], params.training, own, after_epoch=watch)
-    net.load_state_dict({k: stored(t).to(t.dtype) for k, t in net.state_dict().items()})
-    if len(x_val):
-        history["val_target_accuracy"][-1] = left()
-    return ready(net, job.compute.device), history
+def _elsewhere(
+    generator: Named, rows: Sequence[OfClass], params: TrainDgnParams, job: Job
+) -> Iterator[tuple[int, Trained]]:
+    """Train the classes as tasks of the job's engine."""
+    assert job.engine is not None
+    tasks = [
+        Task(
+            f"class {context.label}",
+            train_as_task,
+            (
+                Alone(context.label, context.threat, _moved(context.analysis, CPU)),
+                held(x),
+                held(x_val),
+                derive_seed(job.seed, str(context.label)),
+            ),
+        )
+        for context, x, x_val in rows
+    ]
+    target_net = copy.deepcopy(rows[0][0].target_net).cpu() if rows else None
+    shared = generator, target_net, params
+    for place, (state, history) in job.engine.do(shared, tasks, job.advance):
+        net = build(generator)
+        net.load_state_dict({name: torch.tensor(array) for name, array in state.items()})
+        yield rows[place][0].label, (ready(net, job.compute.device), history)
 
 
-def checked(terms: Any, n: int, loss: str) -> Mapping[str, Tensor]:
-    """``terms``, checked, since a user's loss may return anything."""
-    if not isinstance(terms, Mapping) or not terms:
-        raise LossError(f"loss {loss!r} must return a mapping of named terms")
-    for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.shape != (n,):
-            shape = tuple(term.shape) if isinstance(term, Tensor) else type(term).__name__
-            raise LossError(f"loss {loss!r}: term {name!r} is {shape}, expected a ({n},) tensor")
-    return terms
+class Alone(NamedTuple):
+    """A :class:`LossContext` without the network under attack, which all classes share."""
+
+    label: int
+    threat: ThreatModel
+    analysis: Analyses
+
+
+def train_as_task(
+    shared: tuple[Named, Classifier, TrainDgnParams],
+    known: Alone,
+    x: Array,
+    x_val: Array,
+    seed: int,
+    *,
+    compute: Compute,
+    advance: Advance,
+) -> tuple[dict[str, Array], History]:
+    """:func:`train_dgn` as a task of an engine: arrays come and go."""
+    generator, target_net, params = shared
+    analysis = _moved(known.analysis, compute.device)
+    context = LossContext(compute.place(target_net), known.label, known.threat, analysis)
+    images, watched = (MappedImages.on(array, compute.device) for array in (x, x_val))
+    job = Job(seed, compute, advance)
+    net, history = train_dgn(generator, context, images, watched, params, job)
+    return {name: tensor.cpu().numpy() for name, tensor in net.state_dict().items()}, history
+
+
+def _moved(analysis: Analyses, device: torch.device) -> Analyses:
+    return {
+        name: {key: array.to(device) for key, array in arrays.items()}
+        for name, arrays in analysis.items()
+    }
+
+
+def _own(label: int) -> str:
+    """The name of a class in a checkpoint."""
+    return f"class_{label}"
+
+
+def _finished(generator: Named, num_classes: int, job: Job) -> dict[int, Trained]:
+    """Class → the result of :func:`train_dgn`, of those that the checkpoint holds."""
+    found: dict[int, Trained] = {}
+    for label in range(num_classes):
+        kept = job.checkpoint.load(_own(label))
+        if kept is not None:
+            net = build(generator)
+            net.load_state_dict(kept[0])
+            found[label] = ready(net, job.compute.device), dict(kept[1]["history"])
+    return found
+
+
+def _tell_resumed(finished: Sequence[int], epochs: int, job: Job) -> None:
+    """If training resumes, report where: the ``finished`` classes have ``epochs`` each."""
+    following = len(finished)
+    more = 0 if job.engine else epochs_kept(job.checkpoint.part(_own(following)))
+    if not finished and not more:
+        return
+    in_turn = list(finished) == list(range(following))
+    last = f"class {following}, epoch {more}" if more else f"class {following - 1}"
+    after = last if in_turn else f"classes {', '.join(map(str, finished))}"
+    job.advance(f"resumed after {after}", steps=following * epochs + more, resumed=True)
 
 
 def _merge(histories: list[History]) -> History:

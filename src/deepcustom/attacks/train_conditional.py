@@ -12,7 +12,7 @@ from torch import Tensor
 from deepcustom.attacks.conditional import ConditionalDGN, perturbed
 from deepcustom.attacks.dgn import stored
 from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
-from deepcustom.attacks.train_bank import checked
+from deepcustom.attacks.train_dgn import checked
 from deepcustom.base.errors import InputError
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.training.compute import seed_everything

@@ -6,6 +6,7 @@ FOR_OTHERS = {
     "experiment": "which project an experiment's folder is a copy of",
     "files": "writing beside, then renaming",
     "hashes": "hashes as DVC counts them",
+    "helper": "whether this process only helps another to train",
     "image_settings": "the models of rows of prepare",
     "names": "package.module:Class",
     "once": "YAML and JSON in which no key stands twice",

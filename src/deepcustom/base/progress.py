@@ -112,7 +112,7 @@ def progress(title: str, total: int, *, every: float = EVERY) -> Iterator[Advanc
         lines = _Lines(title, total, every)
         with (
             _speaking(lines),
-            _ticking(lines.tick, every),
+            ticking(lines.tick, every),
             _standing(title, total, lines.advance) as told,
         ):
             yield told
@@ -149,7 +149,7 @@ def heartbeat(title: str, *, every: float = EVERY) -> Iterator[None]:
         if _under_way[-1:] == [beat] and now - _said >= every:
             _say(f"{title}: at work for {now - start:.0f} s", error=True)
 
-    with _speaking(beat), _ticking(tick, every):
+    with _speaking(beat), ticking(tick, every):
         yield
 
 
@@ -179,7 +179,7 @@ def _leave(one: object) -> None:
 
 
 @contextmanager
-def _ticking(tick: Callable[[], None], every: float) -> Iterator[None]:
+def ticking(tick: Callable[[], None], every: float) -> Iterator[None]:
     """Call ``tick`` from a thread, again and again until the context ends."""
     ended = threading.Event()
 

@@ -23,20 +23,35 @@ from deepcustom.base.params import Length, Params
 class ComputeParams(Params):
     """Where and how precisely to compute; ``auto`` picks the best that the machine has.
 
-    ``threads``: CPU threads for one operation; ``auto`` leaves the number to torch.
+    ``threads``: CPU threads for one operation; ``auto`` leaves the number to torch. ``devices``: how many
+    GPUs, or processes on the CPU, train one network together; ``auto``: all GPUs; None: one.
     """
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     threads: int | Literal["auto"]
+    devices: int | Literal["auto"] | None = None
 
-    @field_validator("threads", mode="before")
+    @field_validator("threads", "devices", mode="before")
     @classmethod
     def _a_count_or_auto(cls, value: Any) -> Any:
         count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if not count and value != "auto":
             raise ValueError("should be auto, or an integer from 1 on")
         return value
+
+
+class EngineParams(Params):
+    """Who does independent pieces of work. It decides no number, so no stage depends on it.
+
+    ``kind``: ``local``, this process; or ``ray``, a cluster. ``address`` of the cluster; None: that of the
+    variable RAY_ADDRESS, else one that is started on this machine. ``patience``: seconds without a sign of
+    life after which a task is given to another process.
+    """
+
+    kind: Literal["local", "ray"]
+    address: str | None = None
+    patience: float = Field(default=60, gt=0)
 
 
 class ThreatParams(Params):

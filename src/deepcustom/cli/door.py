@@ -14,6 +14,7 @@ import typer
 
 from deepcustom import stages
 from deepcustom.base.errors import DeepCustomError, UnknownNameError
+from deepcustom.base.helper import is_helper, keep_quiet
 from deepcustom.base.progress import heartbeat
 from deepcustom.base.waiting import wait_asleep
 from deepcustom.cli import change, complete, examples, records, terminal
@@ -340,6 +341,8 @@ def main() -> None:
         complete.answer(app)
         return
     wait_asleep()
+    if is_helper():
+        keep_quiet()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")

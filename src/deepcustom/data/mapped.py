@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 
@@ -79,3 +79,18 @@ class MappedImages:
 
         found = self.held[torch.from_numpy(rows).to(self.device)]
         return found.float().div_(255) if found.dtype == torch.uint8 else found
+
+
+class Sliced(Protocol):
+    """What gives images for a slice, such as a tensor."""
+
+    def __getitem__(self, which: slice, /) -> Any: ...
+
+
+def held(images: Sliced) -> Array:
+    """The images as an array in memory, (N, C, H, W): uint8 in 0..255 where they are so in their file."""
+    if isinstance(images, MappedImages):
+        rows = images.rows
+        return np.ascontiguousarray(images.array if rows is None else images.array[rows])
+    found: Tensor = images[:]
+    return found.cpu().numpy()

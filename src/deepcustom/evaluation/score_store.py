@@ -97,6 +97,20 @@ class ScoreStore:
         self.note(key)
         Checkpoint(self.folder, key).save(key, *packed)
 
+    def of(self, network: str) -> dict[str, Packed]:
+        """The pieces of a network that are kept, but the images made against it; none of them is noted."""
+        if self.folder is None:
+            return {}
+        found = {}
+        for path in (self.folder / _NO_NAME.sub("_", network)).rglob(f"*{SUFFIX}"):
+            key = path.relative_to(self.folder).as_posix().removesuffix(SUFFIX)
+            packed = (
+                None if path.parent.name == "images" else Checkpoint(self.folder, key).load(key)
+            )
+            if packed is not None:
+                found[key] = packed
+        return found
+
     def note(self, key: str) -> None:
         """Keep the piece of that name, if there is one, as if this run had asked for it."""
         self._used.add(key)

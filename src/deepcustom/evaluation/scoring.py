@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.progress import Advance, progress
+from deepcustom.base.progress import Advance, progress, silent
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.data import draws
 from deepcustom.data.arrays import Split, labels
@@ -34,6 +34,7 @@ from deepcustom.evaluation.transfer import Network, TestSet, transfer
 from deepcustom.evaluation.victim import Cost, Victim
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.training.compute import Compute, derive_seed
+from deepcustom.training.engine import Engine
 
 QUICK = ("transfer", "whitebox")
 """The protocols of a quick scoring, which makes their published numbers again within minutes."""
@@ -127,6 +128,7 @@ class ScoringInputs:
         own: score this network instead of those of the subject. Those then only serve as surrogates.
         reads: stage and item of every run that trained → the paths it read.
         quick: whether to score only the protocols of :data:`QUICK`, without checks and curves.
+        engine: scores the networks elsewhere, each as a task; None: they are scored here.
     """
 
     bed: Testbed
@@ -136,6 +138,7 @@ class ScoringInputs:
     own: Network | None = None
     reads: Mapping[str, Iterable[str]] = field(default_factory=dict)
     quick: bool = False
+    engine: Engine | None = None
 
 
 @dataclass
@@ -177,6 +180,9 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
     stands, on_sets = _transfer(bed, networks, inputs.sets, scores)
     with store, progress(f"evaluate@{bed.subject}", _steps(inputs, networks)) as advance:
         surrogates = {} if quick else _surrogates(bed, inputs.networks, store, advance)
+        if inputs.engine is not None:
+            _elsewhere(inputs, inputs.engine, stands, surrogates, store, advance)
+            advance = silent  # what follows takes everything from the store
         for network in networks:
             victim = bed.victim(network, advance)
             pieces = Pieces(victim, network.md5 + network.source, store)
@@ -199,6 +205,26 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
         scores.pairs = [mcnemar(a, b, worst[a], worst[b]) for a, b in combinations(worst, 2)]
     scores.results.sort(key=lambda result: list(PROTOCOLS).index(result.protocol))
     return scores
+
+
+def _elsewhere(
+    inputs: ScoringInputs,
+    engine: Engine,
+    stands: Mapping[str, Mapping[str, Tensor]],
+    surrogates: Mapping[str, Lazy[Tensor]],
+    store: ScoreStore,
+    advance: Advance,
+) -> None:
+    """Have all networks scored by ``engine``; the pieces go into the store."""
+    from deepcustom.evaluation.elsewhere import Subject, score_elsewhere
+
+    subjects = []
+    for network in inputs.networks:
+        victim = inputs.bed.victim(network, advance)
+        pieces = Pieces(victim, network.md5 + network.source, store)
+        others = {name: images for name, images in surrogates.items() if name != network.name}
+        subjects.append(Subject(victim, network, stands[network.name], others, pieces))
+    score_elsewhere(engine, subjects, inputs.bed.params, inputs.dgns, store, advance)
 
 
 def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:

@@ -44,6 +44,7 @@ class Art(Way[ArtSettings]):
     """ART attacks the network as it learns."""
 
     Settings = ArtSettings
+    together = False
 
     def train(
         self,

@@ -59,12 +59,14 @@ class Way(ABC, Generic[S]):
         Settings: the model of a network's settings in ``params.yaml``; no key has a default.
         reads_set: whether it trains on an existing adversarial set, which has the network's name.
         stage: the stage that trains in this way.
+        together: whether several processes can train a network together in this way.
         title: describes such a network to readers; ``{name}`` stands for the network's own name.
     """
 
     Settings: ClassVar[type[WaySettings]]
     reads_set: ClassVar[bool] = False
     stage: ClassVar[str] = "adversarial_train"
+    together: ClassVar[bool] = True
     title: ClassVar[str] = "network hardened with {name}"
 
     def __init__(self, settings: S, threat: ThreatModel, num_classes: int) -> None:

@@ -36,6 +36,7 @@ from deepcustom.hardening.inner import (
     signed_step,
 )
 from deepcustom.training.checkpoint import Checkpoint
+from deepcustom.training.compute import FLOAT32, Compute
 from deepcustom.training.epochs import History, epochs_kept, load_epoch, save_epoch
 from deepcustom.training.fit import Terms, watch_accuracy
 from deepcustom.training.job import Job
@@ -162,6 +163,7 @@ class Online(Way[OnlineSettings]):
                     net, some, self.threat, eps_step=self.threat.eps / 4, max_iter=10
                 )
             if partner is not None:
+                job.compute.together.average_buffers(partner.generator)
                 partner.save(job.checkpoint, epoch)
             return seen
 
@@ -171,7 +173,7 @@ class Online(Way[OnlineSettings]):
         """The generator, in the state that the checkpoint holds, if any."""
         if self.generator is None:
             return None
-        partner = _Partner.of(self.generator, self.settings, self.losses, job.compute.precision)
+        partner = _Partner.of(self.generator, self.settings, self.losses, job.compute)
         kept = epochs_kept(job.checkpoint)
         if kept and not partner.load(job.checkpoint, kept):
             # The network can go on only with the generator that it learned with: start over.
@@ -221,7 +223,7 @@ class _Partner:
     optimizer: torch.optim.Adam
     settings: OnlineSettings
     losses: Mapping[int, CustomLoss] | None
-    half: bool
+    compute: Compute
 
     @classmethod
     def of(
@@ -229,12 +231,12 @@ class _Partner:
         generator: Conditional,
         settings: OnlineSettings,
         losses: Mapping[int, CustomLoss] | None,
-        precision: torch.dtype = torch.float32,
+        compute: Compute = FLOAT32,
     ) -> _Partner:
         optimizer = torch.optim.Adam(
             generator.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999), fused=True
         )
-        return cls(generator, optimizer, settings, losses, precision is torch.float16)
+        return cls(generator, optimizer, settings, losses, compute)
 
     def start(
         self,
@@ -272,12 +274,13 @@ class _Partner:
     def _learn(self, offered: Tensor, gradient: Tensor) -> None:
         """One step of Adam from a scaled gradient at ``offered``; none if it overflowed in float16."""
         self.optimizer.zero_grad(set_to_none=True)
-        if not self.half:
-            offered.backward(gradient / SCALE)  # type: ignore[no-untyped-call]
+        half = self.compute.precision is torch.float16
+        offered.backward(gradient if half else gradient / SCALE)  # type: ignore[no-untyped-call]
+        found = [p.grad for p in self.generator.parameters() if p.grad is not None]
+        self.compute.together.average(found)
+        if not half:
             self.optimizer.step()
             return
-        offered.backward(gradient)  # type: ignore[no-untyped-call]
-        found = [p.grad for p in self.generator.parameters() if p.grad is not None]
         if torch.stack([one.isfinite().all() for one in found]).all():
             for one in found:
                 one /= SCALE

@@ -8,6 +8,7 @@ FOR_OTHERS = {
     "change.draft": "new rows as they are drawn up",
     "change.forecast": "what a change of rows will run",
     "change.plan": "rows added and removed",
+    "cluster.connection": "a cluster that does pieces of a stage's work",
     "code": "which code a stage runs",
     "dgns": "the DGNs of a subject by name",
     "doctor.examine": "what is set up, and what is missing",

@@ -29,6 +29,7 @@ from deepcustom.base.rows import (
 from deepcustom.base.settings import (
     AttackSetParams,
     ComputeParams,
+    EngineParams,
     EvaluateParams,
     GalleryParams,
     GenerateParams,
@@ -96,7 +97,7 @@ def check(root: Path, tree: Mapping[str, Any]) -> None:
 
 
 def _check_sections(tree: Mapping[str, Any]) -> None:
-    allowed = ["seed", "compute", SUBJECTS, RECIPES, *LAYOUTS]
+    allowed = ["seed", "compute", "engine", SUBJECTS, RECIPES, *LAYOUTS]
     for name in tree:
         if name not in allowed:
             raise ParamsError(
@@ -104,7 +105,9 @@ def _check_sections(tree: Mapping[str, Any]) -> None:
             )
     seed(tree)
     validate(ComputeParams, section(tree, "compute"), "compute")
-    for name in allowed[2:]:
+    if "engine" in tree:
+        validate(EngineParams, section(tree, "engine"), "engine")
+    for name in allowed[3:]:
         below = section(tree, name)
         if not isinstance(below, Mapping):
             raise ParamsError(f"params.yaml: {name} must be a mapping{found_value(below)}")

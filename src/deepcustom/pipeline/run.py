@@ -20,6 +20,7 @@ from deepcustom.base.account import account_json, outputs_told
 from deepcustom.base.errors import InputError, TrackingError
 from deepcustom.base.files import beside, naming, partial_of, refused, remove, settle
 from deepcustom.base.hashes import dvc_md5
+from deepcustom.base.helper import is_helper
 from deepcustom.base.params import Params
 from deepcustom.base.rows import SUBJECTS, TRAINING, Row, row
 from deepcustom.base.settings import ComputeParams, SubjectParams
@@ -60,7 +61,7 @@ class StageRun:
             ParamsError: ``params.yaml`` has no such row.
         """
         self.ws, self.stage, self.parts = ws, stage, names[1:]
-        self._writes = writes
+        self._writes = writes and not is_helper()
         self.tree = settings.read_params(ws.params)
         self.row = row(self.tree, stage, *names)
         self._used: dict[str, Any] = {}
@@ -147,11 +148,15 @@ class StageRun:
         """The row's subject: data set, network and threat model."""
         return self._section(SubjectParams, SUBJECTS, self.row.subject)
 
-    def compute(self) -> Compute:
-        """Device, precision and threads; what ``auto`` became goes into the record."""
+    def compute(self, *, together: bool = False) -> Compute:
+        """Device, precision and threads; what ``auto`` became goes into the record.
+
+        Args:
+            together: whether the processes of ``compute.devices`` train together from here on.
+        """
         from deepcustom.training.compute import Compute
 
-        chosen = Compute.of(self._section(ComputeParams, "compute"))
+        chosen = Compute.of(self._section(ComputeParams, "compute"), together=together)
         self._machine |= chosen.describe()
         return chosen
 
@@ -213,7 +218,7 @@ class StageRun:
         return vouching[:1]
 
     def write(self, path: str) -> Path:
-        """Declare an output.
+        """Declare an output. A process that only helps to train ends here.
 
         Returns:
             Where to write it: a place beside ``path``, renamed to ``path`` when the stage ends well.
@@ -221,6 +226,8 @@ class StageRun:
         Raises:
             InputError: it leads out of the project.
         """
+        if is_helper():
+            raise SystemExit(0)
         partial = partial_of(self.ws.path(path))
         self._pending[path] = partial
         return partial
@@ -236,7 +243,7 @@ class StageRun:
         """
         from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 
-        if not self._writes:
+        if not self._writes and not is_helper():
             return NOWHERE
         basis = {
             "seed": self.seed,
@@ -246,7 +253,8 @@ class StageRun:
         }
         text = json.dumps(basis, sort_keys=True)
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        self._checkpoint = Checkpoint(self.ws.checkpoint(self.stage, self.row.name), fingerprint)
+        folder = self.ws.checkpoint(self.stage, self.row.name)
+        self._checkpoint = Checkpoint(folder, fingerprint, writes=self._writes)
         return self._checkpoint
 
     def basis(self) -> dict[str, Any]:
@@ -276,6 +284,11 @@ class StageRun:
         self._history |= {
             name: [float(v) for v in curve] for name, curve in (history or {}).items()
         }
+
+    def machine(self, facts: Mapping[str, str]) -> dict[str, str]:
+        """Record further facts of the machines that the stage ran on; returns all that are known of them."""
+        self._machine |= facts
+        return {"processor": provenance.processor(), **self._machine}
 
     def time(self, timings: Mapping[str, float]) -> None:
         """Record wall-clock seconds. Only the run's record holds them, and no file that DVC tracks."""

@@ -26,7 +26,8 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     with StageRun(ws, "adversarial_train", subject, name) as stage:
         way = way_of(stage.row.settings, stage.row.place, stage.stage)
         params = stage.settings(way.Settings)
-        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
+        threat = ThreatModel.of(stage.subject.threat)
+        compute = stage.compute(together=way.together)
 
         spec = load_dataset(stage)
         split = load_split(stage, spec, "train")

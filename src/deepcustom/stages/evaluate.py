@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from deepcustom.base.errors import InputError
@@ -19,6 +20,7 @@ from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.hardened import hardened_with
 from deepcustom.pipeline.load import fresh_classifier, load_dataset
 from deepcustom.pipeline.run import StageRun
@@ -37,7 +39,9 @@ def run(ws: Workspace, subject: str, show: Show = lambda found, by: None) -> Non
 
         inputs = score_inputs(stage, load_dataset(stage), params)
 
-        found = score(inputs, score_store(stage, "evaluate"))
+        store = score_store(stage, "evaluate")
+        with engine(stage) as elsewhere:
+            found = score(replace(inputs, engine=elsewhere), store)
 
         places = {
             "results.csv": workspace.results(subject),

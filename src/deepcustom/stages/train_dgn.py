@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
 from deepcustom.attacks.losses.base import contexts, find_loss
@@ -11,6 +13,7 @@ from deepcustom.attacks.train_conditional import train_conditional
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import TrainDgnParams
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.cluster.connection import engine, is_asked
 from deepcustom.pipeline.load import (
     architecture,
     labelled,
@@ -28,7 +31,9 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the bank ``name`` of ``subject`` against its target network."""
     with StageRun(ws, "train_dgn", subject, name) as stage:
         params = stage.settings(TrainDgnParams)
-        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
+        told = params.generator == "conditional"
+        threat = ThreatModel.of(stage.subject.threat)
+        compute = stage.compute(together=told or not is_asked(stage))
         loss = find_loss(params.loss)
 
         spec = load_dataset(stage)
@@ -39,7 +44,6 @@ def run(ws: Workspace, subject: str, name: str) -> None:
 
         classes = contexts(target_net, threat, analysis, spec.num_classes)
 
-        told = params.generator == "conditional"
         total = params.training.epochs * (1 if told else spec.num_classes)
         with progress(stage.name, total) as advance:
             job = stage.job(compute, advance)
@@ -51,7 +55,9 @@ def run(ws: Workspace, subject: str, name: str) -> None:
                 dgn, history = train_conditional(fresh, subject, classes, train, val, params, job)
             else:
                 generator = architecture(stage, stage.subject.generator)
-                dgn, history = train_bank(generator, subject, classes, train, val, params, job)
+                with engine(stage) as elsewhere:
+                    job = replace(job, engine=elsewhere)
+                    dgn, history = train_bank(generator, subject, classes, train, val, params, job)
 
         dgn.save(stage.write(workspace.bank(subject, name)))
 

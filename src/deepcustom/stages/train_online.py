@@ -28,7 +28,8 @@ def run(ws: Workspace, subject: str, name: str) -> None:
     """Train the hardened network ``name`` of ``subject`` together with its generator."""
     with StageRun(ws, "train_online", subject, name) as stage:
         params = stage.settings(OnlineSettings)
-        threat, compute = ThreatModel.of(stage.subject.threat), stage.compute()
+        threat = ThreatModel.of(stage.subject.threat)
+        compute = stage.compute(together=True)
 
         spec = load_dataset(stage)
         train = labelled(load_split(stage, spec, "train"), compute)

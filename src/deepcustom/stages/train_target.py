@@ -28,7 +28,7 @@ def run(ws: Workspace, subject: str) -> None:
     """Train the classifier of ``subject`` on clean images, or check and measure one that is brought."""
     with StageRun(ws, "train_target", subject) as stage:
         params = stage.settings(TargetParams)
-        compute = stage.compute()
+        compute = stage.compute(together=params.epochs > 0)
 
         spec = load_dataset(stage)
         train = labelled(load_split(stage, spec, "train"), compute)

@@ -4,6 +4,7 @@ FOR_OTHERS = {
     "chance": "whether a network does better than guessing",
     "checkpoint": "what an interrupted training had finished",
     "compute": "device, precision and seeds",
+    "engine": "who does independent pieces of work",
     "epochs": "the epochs in a checkpoint",
     "fit": "the loop",
     "job": "what travels with every long computation",

@@ -28,18 +28,20 @@ class Checkpoint:
         folder: where the states lie, created with the first one; ``None``: nothing is kept.
         fingerprint: identifies everything that decides the training's numbers. A state that was saved
             under another fingerprint counts as absent, and so does a damaged file.
+        writes: False: this only reads, as processes do that help another to train.
     """
 
     folder: Path | None
     fingerprint: str
+    writes: bool = True
 
     def part(self, name: str) -> Checkpoint:
         """A separate checkpoint, in a subfolder, for a part of the work."""
-        return Checkpoint(self.folder and self.folder / name, self.fingerprint)
+        return Checkpoint(self.folder and self.folder / name, self.fingerprint, self.writes)
 
     def save(self, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep ``tensors`` and ``about`` (anything JSON can hold) as ``name``, replacing what was there."""
-        if self.folder is None:
+        if self.folder is None or not self.writes:
             return
         path, sealed = self.folder / f"{name}{SUFFIX}", self._sealed(tensors, about)
         try:
@@ -61,7 +63,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Remove every state, and all parts."""
-        if self.folder is not None:
+        if self.folder is not None and self.writes:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sealed(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,29 +15,37 @@ from torch import nn
 
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.settings import ComputeParams
+from deepcustom.training.together import ALONE, Together, start
 
 N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where tensors live and the type that convolutions run in."""
+    """Where tensors live, the type that convolutions run in, and the processes that train together."""
 
     device: torch.device
     precision: torch.dtype
+    together: Together = ALONE
 
     @classmethod
-    def of(cls, params: ComputeParams) -> Compute:
+    def of(cls, params: ComputeParams, *, together: bool = False) -> Compute:
         """Resolve ``auto``, set the number of threads, and call :func:`keep_freed_memory`.
 
+        Args:
+            params: the settings.
+            together: whether to start as many processes as ``params.devices`` says, for a training.
+
         Raises:
-            ParamsError: this machine does not have the named device.
+            ParamsError: this machine does not have the named device, or not so many.
         """
         device = _device(params.device)
+        count = _devices(params.devices, device)
+        processes, device = start(count if together else 1, device)
         if params.threads != "auto":
             torch.set_num_threads(params.threads)
         keep_freed_memory()
-        return cls(device, _precision(params.precision, device))
+        return cls(device, _precision(params.precision, device), processes)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision for convolutions and matrix products; does nothing in float32."""
@@ -56,6 +64,8 @@ class Compute:
             "threads": str(torch.get_num_threads()),
             "capability": torch.backends.cpu.get_cpu_capability(),
         }
+        if self.together.count > 1:
+            found["processes"] = str(self.together.count)
         if self.device.type == "cuda":  # another kind of GPU may round sums differently
             found["gpu"] = torch.cuda.get_device_name(self.device)
         return found
@@ -79,6 +89,17 @@ def _device(name: str) -> torch.device:
         there = ", ".join(device for device, yes in available.items() if yes)
         raise ParamsError(f"params.yaml: compute.device is {name!r}, but this machine has: {there}")
     return torch.device(name)
+
+
+def _devices(count: int | str | None, device: torch.device) -> int:
+    """How many processes train together: one for each GPU, or as many on the CPU as the settings say."""
+    gpus = torch.cuda.device_count() if device.type == "cuda" else None
+    if count == "auto":
+        return gpus or 1
+    found = int(count or 1)
+    if gpus is not None and found > gpus:
+        raise ParamsError(f"params.yaml: compute.devices is {found}, but this machine has {gpus}")
+    return found
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype:

@@ -19,6 +19,7 @@ from deepcustom.training.epochs import History, load_epoch, save_epoch
 from deepcustom.training.job import Job
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.rows import Images, LabelledImages
+from deepcustom.training.together import Together
 
 Terms = Mapping[str, Tensor]
 
@@ -47,7 +48,8 @@ def fit(
         params: learning rate, epochs, batch size and schedule. Where ``accumulate`` is above 1, ``terms``
             gets one part of a batch after the other, and the step goes against the gradient of the whole.
         job: its seed decides the order of the images, and what ``terms`` and ``net`` draw. Its checkpoint
-            does not keep what ``terms`` remembers from batch to batch.
+            does not keep what ``terms`` remembers from batch to batch. Where processes train together, each
+            gets its share of every batch, and draws numbers of its own.
         before_epoch: called with the number of the epoch that begins, from 1, or from the one after those
             in the checkpoint.
         after_epoch: called with the number of the epoch that ended, with ``net`` in eval mode; the values
@@ -60,20 +62,23 @@ def fit(
         DivergenceError: the loss of an epoch is not finite.
     """
     # Go on from the checkpoint, if it holds epochs.
-    count = len(tensors[0])
+    count, together = len(tensors[0]), job.compute.together
     descent = _Descent.of(net, params, math.ceil(count / params.batch_size), job.compute)
     order = torch.Generator().manual_seed(job.seed)
     done, history = descent.load(job.checkpoint)
+    together.agree(done)
     for _ in range(done):
         torch.randperm(count, generator=order)  # skip the orders that these epochs used
     for epoch in range(done + 1, params.epochs + 1):
-        seed_everything(derive_seed(job.seed, "epoch", str(epoch)))
+        seed_everything(derive_seed(job.seed, "epoch", str(epoch), *together.name))
         if before_epoch:
             before_epoch(epoch)
         # Pass once over the images.
         net.train()
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=job.compute.device))
-        for batch in _batches(tensors, params.batch_size, order):
+        seen = 0
+        for batch in _batches(tensors, params.batch_size, order, together):
+            seen += len(batch[0])
             batch = (augmented(batch[0], params.augment), *batch[1:])
             for number, part in enumerate(_parts(batch, params.accumulate or 1)):
                 with job.compute.autocast():
@@ -84,13 +89,15 @@ def fit(
                     sums[name] += value.detach().float().sum()
             descent.step()
         # Average over the images; stop if the loss is not finite.
-        means = {name: float(total) / count for name, total in sums.items()}
+        totals = together.total({name: float(total) for name, total in sums.items()})
+        means = {name: total / (seen * together.count) for name, total in totals.items()}
         if not math.isfinite(means["loss"]):
             raise DivergenceError(
                 f"training diverged: the loss is {means['loss']} in epoch {epoch}; "
                 "lower learning_rate or the weights of the loss's terms"
             )
         # Measure and report the epoch, and save it in case of an interruption.
+        together.average_buffers(net)
         net.eval()
         measured = {**means, **(after_epoch(epoch) if after_epoch else {})}
         for name, mean in measured.items():
@@ -103,12 +110,13 @@ def fit(
 
 @dataclass(frozen=True)
 class _Descent:
-    """Adam on a network, the schedule of its learning rate, and the scaling that float16 needs."""
+    """Adam on a network, the schedule of its rate, the scaling that float16 needs, and who takes part."""
 
     net: nn.Module
     optimizer: torch.optim.Adam
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
+    together: Together
 
     @classmethod
     def of(cls, net: nn.Module, params: TrainingParams, steps: int, compute: Compute) -> _Descent:
@@ -122,7 +130,7 @@ class _Descent:
         )
         half = compute.precision is torch.float16
         scaler = torch.amp.GradScaler(compute.device.type, enabled=half)
-        return cls(net, optimizer, _scheduler(optimizer, params, steps), scaler)
+        return cls(net, optimizer, _scheduler(optimizer, params, steps), scaler, compute.together)
 
     def add(self, loss: Tensor, *, anew: bool) -> None:
         """Add the gradient of ``loss`` to that of the next step; ``anew``: forget what was added before."""
@@ -131,7 +139,8 @@ class _Descent:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Take one step against the gradients that were added."""
+        """Take one step against the gradients that were added, averaged over the processes."""
+        self.together.average(one.grad for one in self.net.parameters() if one.grad is not None)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
@@ -153,12 +162,12 @@ class _Descent:
 
 
 def _batches(
-    tensors: Sequence[Images], size: int, order: torch.Generator
+    tensors: Sequence[Images], size: int, order: torch.Generator, together: Together
 ) -> Iterator[tuple[Tensor, ...]]:
-    """One epoch: every row once, in a fresh order; the last batch may be shorter."""
+    """One epoch: this process's share of each batch, in a fresh order; the last batch may be shorter."""
     rows = torch.randperm(len(tensors[0]), generator=order).to(tensors[0].device)
     for start in range(0, len(rows), size):
-        chosen = rows[start : start + size]
+        chosen = together.share(rows[start : start + size])
         yield tuple(tensor[chosen] for tensor in tensors)
 
 

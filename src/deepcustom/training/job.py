@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from deepcustom.base.progress import Advance, silent
 from deepcustom.training.checkpoint import NOWHERE, Checkpoint
 from deepcustom.training.compute import Compute
+from deepcustom.training.engine import Engine
 from deepcustom.training.epochs import epochs_kept
 
 
@@ -21,12 +22,14 @@ class Job:
         advance: called after every epoch with a note on how the work stands.
         checkpoint: saves every epoch but the last when that epoch ends. The next run of the same work goes
             on after the saved epoch, and gives the same bytes.
+        engine: does independent pieces of the work elsewhere; None: they are done here, one after the other.
     """
 
     seed: int
     compute: Compute
     advance: Advance = silent
     checkpoint: Checkpoint = NOWHERE
+    engine: Engine | None = None
 
     def tell(self, values: Mapping[str, float]) -> None:
         """Say that an epoch is over, and what was measured."""

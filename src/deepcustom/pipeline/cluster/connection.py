@@ -1,0 +1,133 @@
+"""Connects a stage to a cluster, or starts one on this machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepcustom.base.errors import InputError
+from deepcustom.base.params import section, validate
+from deepcustom.base.settings import ComputeParams, EngineParams
+from deepcustom.pipeline.cluster.seal import packed
+from deepcustom.pipeline.cluster.tasks import Cluster
+
+if TYPE_CHECKING:
+    from deepcustom.pipeline.run import StageRun
+
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Variables in which Ray looks for a cluster's token, before it looks into a file of the home folder."""
+
+
+def is_asked(stage: StageRun) -> bool:
+    """Whether independent pieces of the stage's work are tasks on a cluster."""
+    return _params(stage).kind == "ray"
+
+
+def _params(stage: StageRun) -> EngineParams:
+    return validate(EngineParams, stage.tree.get("engine", {"kind": "local"}), "engine")
+
+
+@contextmanager
+def engine(stage: StageRun) -> Iterator[Cluster | None]:
+    """The cluster that does pieces of the stage's work; None where this process does them.
+
+    It decides no number, so the record tells it with the machine.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers.
+    """
+    if not is_asked(stage):
+        yield None
+        return
+    params = validate(ComputeParams, section(stage.tree, "compute"), "compute")
+    own = [path for path in stage.row.files if path.startswith("own/")]
+    with cluster(_params(stage), params, stage.ws.root, [*own, "own"]) as found:
+        yield found
+        here = stage.machine({"nodes": json.dumps(found.nodes, sort_keys=True)})
+    for node in found.differing(here):
+        print(
+            f"warning: {stage.name}: node {node} has another kind of processor or device: its results may "
+            "differ in the last bits from those of here",
+            file=sys.stderr,
+        )
+
+
+@contextmanager
+def cluster(
+    engine: EngineParams, params: ComputeParams, root: Path, own: Sequence[str]
+) -> Iterator[Cluster]:
+    """Connect to a cluster, or start one on this machine, and send it the code.
+
+    Args:
+        engine: its address.
+        params: how tasks compute.
+        root: the project.
+        own: files and folders of the user's own code in it.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers at the address.
+    """
+    if find_spec("ray") is None:
+        raise InputError(
+            "params.yaml: engine.kind is ray, and Ray is not installed: pip install 'deepcustom[ray]'"
+        )
+    code = packed(root, own)
+    _connect(engine)
+    import ray
+
+    try:
+        yield Cluster(code, params, engine.patience)
+    finally:
+        ray.shutdown()
+
+
+def _connect(engine: EngineParams) -> None:
+    """Connect this process; Ray listens on every address of a machine, so it must ask for a token."""
+    address = engine.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    if address is None and not any(name in os.environ for name in TOKENS):
+        os.environ[TOKENS[0]] = secrets.token_hex(32)  # of this cluster alone
+    import ray
+
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")
+    common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address is None:
+        ray.init(address="local", include_dashboard=False, **common)
+        return
+    _knock(address)
+    try:
+        ray.init(address=address, **common)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise InputError(f"no Ray cluster takes this process in at {address}: {why}") from error
+
+
+def _knock(address: str) -> None:
+    """Try a named address quickly: Ray itself would try for a minute.
+
+    Raises:
+        InputError: it is no address, or nothing listens there.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(
+            f"engine.address is {address!r}: want auto, or HOST:PORT as ray start prints it"
+        )
+    try:
+        socket.create_connection((host, int(port)), 10).close()
+    except OSError as error:
+        raise InputError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}"
+        ) from error

@@ -1,0 +1,65 @@
+"""Does one task, in a process of Ray's, where the code has been unpacked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepcustom.base.errors import DeepCustomError, UserError
+from deepcustom.base.progress import Advance, ticking
+from deepcustom.base.settings import ComputeParams
+from deepcustom.pipeline import provenance
+from deepcustom.pipeline.cluster.seal import Seal, code_files
+
+BEAT = 2.0  # seconds between two signs of life of a task
+
+
+@cache
+def _seal_here(folder: Path) -> Seal:
+    """The code that this process was sent, in ``folder``; once, since it does not change."""
+    return Seal.of_files({path: path.relative_to(folder).as_posix() for path in code_files(folder)})
+
+
+def perform(
+    shared: tuple[Seal, ComputeParams, Any], common: Any, own: tuple[int, Any, tuple[Any, ...]]
+) -> tuple[Any, dict[str, str]]:
+    """Do one task, where its code has been unpacked.
+
+    Args:
+        shared: what must be the same here as in the driver; how to compute; and the board.
+        common: what all tasks are given.
+        own: the task's place, its function, and its own arguments.
+
+    Returns:
+        What the task returned; and where it ran, on what processor and device.
+
+    Raises:
+        DeepCustomError: the code or the versions of packages are others; or the task raised it.
+    """
+    import ray
+
+    from deepcustom.training.compute import Compute
+
+    (seal, params, board), (place, run, given) = shared, own
+    node = ray.get_runtime_context().get_node_id()[:8]
+    board.begin.remote(place, node)
+    folder = Path(__file__).parents[3]
+    if differs := seal.differs(_seal_here(folder)):
+        raise DeepCustomError(f"node {node} has {differs}: its results would not be those of here")
+    compute = Compute.of(params)
+
+    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        board.tell.remote(place, note, steps)
+
+    try:
+        with ticking(lambda: board.beat.remote(place), BEAT):
+            found = run(common, *given, compute=compute, advance=advance)
+    except DeepCustomError as error:
+        kind = UserError if error.exit_code == UserError.exit_code else DeepCustomError
+        raise kind(str(error)) from None
+    return found, {"node": node, "processor": provenance.processor(), **compute.describe()}
+
+
+def nothing(shared: Any, *, compute: Any, advance: Advance) -> None:
+    """A task that does nothing, to measure what a task costs besides its work."""

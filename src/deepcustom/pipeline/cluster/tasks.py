@@ -1,0 +1,108 @@
+"""Does tasks on the cluster that this process is connected to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.progress import Advance
+from deepcustom.base.settings import ComputeParams
+from deepcustom.pipeline.cluster import worker
+from deepcustom.pipeline.cluster.seal import Seal
+from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
+from deepcustom.training.engine import Task
+
+TURN = 0.2  # seconds between two looks at what the tasks tell
+
+
+class Cluster:
+    """Does tasks on a Ray cluster, as :class:`deepcustom.training.engine.Engine`.
+
+    Attributes:
+        nodes: node → its processor and device, of those that did tasks.
+    """
+
+    def __init__(self, code: bytes, params: ComputeParams, patience: float) -> None:
+        """Use the cluster that this process is connected to; see ``connection.py``."""
+        self._code, self._params, self._patience = code, params, patience
+        self.nodes: dict[str, dict[str, str]] = {}
+
+    def do(self, shared: Any, tasks: Sequence[Task], advance: Advance) -> Iterator[tuple[int, Any]]:
+        """See :meth:`deepcustom.training.engine.Engine.do`."""
+        import ray
+
+        ray.cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
+        board: Any = ray.remote(num_cpus=0)(worker.Board).remote()
+        code, common = ray.put(self._code), ray.put(shared)
+        about = ray.put((Seal.of_code(self._code), self._params, board))
+        given = [ray.put((place, one.run, one.given)) for place, one in enumerate(tasks)]
+        remote = ray.remote(worker.work).options(
+            num_cpus=1, num_gpus=int(self._on_gpus()), max_retries=ATTEMPTS - 1
+        )
+
+        def send(place: int) -> Any:
+            return remote.remote([code, about, common, given[place]])
+
+        refs = {send(place): place for place in range(len(tasks))}
+        watch = Watch(tasks, advance, self._patience)
+        while refs:
+            ended, _ = ray.wait(list(refs), num_returns=len(refs), timeout=TURN)
+            with suppress(ray.exceptions.GetTimeoutError):
+                watch.look(ray.get(board.news.remote(), timeout=10), len(refs) - len(ended))
+            watch.idle(self._has_room(), refs.values())
+            for ref in ended:
+                place = refs.pop(ref)
+                found, facts = self._got(ref, tasks[place])
+                self.nodes[facts["node"]] = facts
+                watch.end(place)
+                yield place, found
+            for place in watch.silent():
+                watch.lose(place)
+                ref = next(one for one, at in refs.items() if at == place)
+                with suppress(Exception):
+                    ray.cancel(ref, force=True)
+                del refs[ref]
+                refs[send(place)] = place
+
+    def _has_room(self) -> bool:
+        """Whether the cluster could do one more task, so that none is waiting for its turn."""
+        import ray
+
+        free = ray.available_resources()  # type: ignore[no-untyped-call]
+        needed = ["CPU", "GPU"] if self._on_gpus() else ["CPU"]
+        return all(free.get(name, 0) >= 1 for name in needed)
+
+    def _on_gpus(self) -> bool:
+        import ray
+
+        return self._params.device != "cpu" and bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
+
+    def _got(self, ref: Any, task: Task) -> tuple[Any, dict[str, str]]:
+        """What a task returned, and where it ran.
+
+        Raises:
+            DeepCustomError: it raised it; or it was lost too often.
+        """
+        import ray
+
+        try:
+            found: tuple[Any, dict[str, str]] = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, DeepCustomError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise DeepCustomError(f"{task.name} was lost {ATTEMPTS} times: {why}") from error
+        return found
+
+    def differing(self, own: Mapping[str, str]) -> list[str]:
+        """The nodes of another kind of processor or device than ``own``: sums may round differently there."""
+        same = {key: own.get(key) for key in ("processor", "capability", "device", "precision")}
+        return sorted(
+            node
+            for node, facts in self.nodes.items()
+            if any(facts.get(key) != value for key, value in same.items())
+        )

@@ -1,0 +1,74 @@
+"""Follows the tasks of one piece of work: how many are done, running and lost, and which fell silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.progress import Advance
+from deepcustom.pipeline.cluster.worker import Standing
+from deepcustom.training.engine import Task
+
+ATTEMPTS = 4  # of one task
+
+
+class Watch:
+    """Follows the tasks of one piece of work, and tells how it stands."""
+
+    def __init__(self, tasks: Sequence[Task], advance: Advance, patience: float) -> None:
+        self._tasks, self._advance, self._patience = tasks, advance, patience
+        self._standing: dict[int, Standing] = {}
+        self._heard: dict[int, float] = {}  # when a task that is under way was last heard of
+        self._roomy: float | None = None  # since when no task has to wait for its turn
+        self._steps: dict[int, int] = {}  # the most that a task told, in any attempt
+        self._given_up: dict[int, int] = {}  # how often
+        self._done = self._lost = 0
+
+    def look(self, told: Mapping[int, Standing], waiting: int) -> None:
+        """Pass on what is new; ``waiting``: how many tasks have not ended."""
+        for place, one in told.items():
+            before = self._standing.get(place)
+            self._lost += one.begun - before.begun if before else 0
+            self._standing[place], self._heard[place] = one, time.monotonic()
+        for place, one in told.items():
+            more = one.steps - self._steps.get(place, 0)
+            if more > 0:
+                self._steps[place] = one.steps
+                running = min(waiting, len(self._heard))
+                lost = f", {self._lost} lost" if self._lost else ""
+                how = f"{self._done} of {len(self._tasks)} tasks done, {running} running{lost}"
+                self._advance(f"{one.note}  ({how})", more)
+
+    def end(self, place: int) -> None:
+        """A task is over."""
+        self._done += 1
+        self._heard.pop(place, None)
+
+    def idle(self, room: bool, waiting: Collection[int]) -> None:
+        """Take the tasks ``waiting`` for begun, if there has been ``room`` for them for some time."""
+        now = time.monotonic()
+        self._roomy = (self._roomy or now) if room else None
+        if self._roomy and now - self._roomy > self._patience:
+            for place in waiting:
+                self._heard.setdefault(place, now)
+
+    def silent(self) -> list[int]:
+        """The tasks under way that gave no sign of life for too long."""
+        now = time.monotonic()
+        return [place for place, at in self._heard.items() if now - at > self._patience]
+
+    def lose(self, place: int) -> None:
+        """A task is given up, and will be begun again.
+
+        Raises:
+            DeepCustomError: it was, too often.
+        """
+        one = self._standing.get(place, Standing(0, "?"))
+        self._given_up[place] = self._given_up.get(place, 0) + 1
+        name, where = self._tasks[place].name, "" if one.node == "?" else f" on node {one.node}"
+        said = f"{name} gave no sign of life{where} for {self._patience:.0f} s"
+        if self._given_up[place] >= ATTEMPTS:
+            raise DeepCustomError(f"{said}, after {ATTEMPTS - 1} other attempts")
+        self._advance(f"{said}: it begins again", 0, resumed=True)
+        del self._heard[place]

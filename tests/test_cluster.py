@@ -1,0 +1,341 @@
+"""Tasks on a Ray cluster: the bytes of a run in one process, whatever happens to nodes meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cluster_fixtures import Nodes, free_port, kill_all, nodes
+from pipeline_fixtures import (
+    DATASET,
+    ROOT,
+    call_main,
+    environment,
+    make_project,
+    set_params,
+    write_params,
+)
+
+from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.params import validate
+from deepcustom.base.settings import ComputeParams, EngineParams
+from deepcustom.pipeline import provenance
+from deepcustom.pipeline.cluster import connection, perform
+from deepcustom.pipeline.cluster.seal import Seal
+from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
+from deepcustom.pipeline.cluster.worker import Standing
+from deepcustom.pipeline.workspace import Workspace
+from deepcustom.training.engine import Task
+
+PROGRAM = Path(sys.executable).parent / "deepcustom"
+BANK = f"models/dgn/{DATASET}/nce.safetensors"
+STAGE = "train_dgn"
+RUN = f"reports/runs/{DATASET}/{STAGE}/nce/run.json"
+
+
+# Without a cluster
+
+
+def test_other_code_or_other_packages_are_told_apart() -> None:
+    files = {"a.py": b"x = 1\n", "b.yaml": b"b: 1\n"}
+    here = Seal.of(files)
+    assert here.differs(Seal.of(dict(reversed(files.items())))) is None
+    assert here.differs(Seal.of(files | {"b.yaml": b"b: 2\n"})) == "other code"
+    assert here.differs(Seal.of(files | {"c.py": b""})) == "other code"
+    older = Seal(here.code, {**here.packages, "torch": "1.0"})
+    assert here.differs(older) == f"torch 1.0 instead of {here.packages['torch']}"
+
+
+def watch(patience: float = 60) -> tuple[Watch, list[tuple[str, int]]]:
+    """A watch of three tasks, and what it tells."""
+    told: list[tuple[str, int]] = []
+
+    def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
+        told.append((note, steps))
+
+    tasks = [Task(f"class {number}", print) for number in range(3)]
+    return Watch(tasks, advance, patience), told
+
+
+def test_progress_tells_tasks_done_running_and_lost() -> None:
+    one, told = watch()
+    one.look({0: Standing(1, "a"), 1: Standing(1, "b")}, 3)
+    assert not told
+    one.look({0: Standing(1, "a", 2, "loss 1"), 1: Standing(1, "b", 1, "loss 2")}, 3)
+    assert told == [
+        ("loss 1  (0 of 3 tasks done, 2 running)", 2),
+        ("loss 2  (0 of 3 tasks done, 2 running)", 1),
+    ]
+    one.end(0)
+    told.clear()
+    # The second is lost, begins again, and tells nothing new until it is further than before.
+    one.look({1: Standing(2, "c", 1, "loss 2")}, 2)
+    assert not told
+    one.look({1: Standing(2, "c", 3, "loss 3")}, 2)
+    assert told == [("loss 3  (1 of 3 tasks done, 1 running, 1 lost)", 2)]
+
+
+def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
+    one, told = watch(patience=0.01)
+    one.look({0: Standing(1, "a")}, 3)
+    time.sleep(0.02)
+    assert one.silent() == [0]
+    one.lose(0)
+    assert told == [("class 0 gave no sign of life on node a for 0 s: it begins again", 0)]
+    assert one.silent() == []
+    for _ in range(ATTEMPTS - 2):
+        one.look({0: Standing(2, "b")}, 3)
+        one.lose(0)
+    one.look({0: Standing(2, "b")}, 3)
+    with pytest.raises(DeepCustomError, match=rf"class 0 .* after {ATTEMPTS - 1} other attempts"):
+        one.lose(0)
+
+
+def test_a_task_that_hangs_before_it_says_anything_is_noticed_once_there_is_room() -> None:
+    one, told = watch(patience=0.01)
+    for _ in range(3):
+        one.idle(False, [0])
+        time.sleep(0.02)
+    assert one.silent() == [], "it may be waiting for its turn"
+    for _ in range(3):
+        one.idle(True, [0])
+        time.sleep(0.02)
+    assert one.silent() == [0]
+    one.lose(0)
+    assert told == [("class 0 gave no sign of life for 0 s: it begins again", 0)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, bytes]:
+    """A project of digits with a trained target network, and its bank as one process trains it."""
+    ws = make_project(tmp_path_factory.mktemp("cluster") / "project")
+    budget = {"epochs": 4, "batch_size": 10}
+    set_params(
+        ws.root,
+        {"compute": {"threads": 1}, STAGE: {f"{DATASET}-nce": {"training": budget}}},
+    )
+    with environment(OMP_NUM_THREADS="1"):
+        assert call_main(ws.root, "train_target", "--subject", DATASET) == 0
+        assert call_main(ws.root, STAGE, "--subject", DATASET, "--bank", "nce") == 0
+    return ws, (ws.root / BANK).read_bytes()
+
+
+def on_ray(project: tuple[Workspace, bytes], folder: Path, **engine: Any) -> Workspace:
+    """A copy of the project, without its bank, that does tasks on Ray."""
+    shutil.copytree(project[0].root, folder, symlinks=True)
+    (folder / BANK).unlink()
+    set_params(folder, {"engine": {"kind": "ray", **engine}})
+    return Workspace(folder)
+
+
+@pytest.mark.parametrize(
+    ("engine", "says"),
+    [
+        ({"address": "127.0.0.1:1"}, "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
+        ({"address": "here"}, "engine.address is 'here': want auto, or HOST:PORT"),
+        ({"kind": "dask"}, "engine.kind"),
+        ({"patience": 0}, "engine.patience"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(
+    engine: dict[str, Any],
+    says: str,
+    project: tuple[Workspace, bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ws = on_ray(project, tmp_path / "p")
+    set_params(ws.root, {"engine": engine})
+    assert call_main(ws.root, STAGE, "--subject", DATASET, "--bank", "nce") == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+
+
+def test_ray_that_is_not_installed_is_one_line(
+    project: tuple[Workspace, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ws = on_ray(project, tmp_path / "p")
+    monkeypatch.setattr(connection, "find_spec", lambda name: None)
+    assert call_main(ws.root, STAGE, "--subject", DATASET, "--bank", "nce") == 2
+    assert "Ray is not installed: pip install 'deepcustom[ray]'" in capsys.readouterr().err
+
+
+# With one
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Nodes]:
+    """Two nodes of one core each."""
+    with nodes(2) as found:
+        yield found
+
+
+@contextmanager
+def training(ws: Workspace, of: Nodes) -> Iterator[subprocess.Popen[str]]:
+    """The stage that trains the bank, in a process of its own."""
+    with environment(OMP_NUM_THREADS="1", DVC_STAGE=f"{STAGE}@{DATASET}-nce", **of.environ):
+        process = subprocess.Popen(
+            [PROGRAM, STAGE, "--subject", DATASET, "--bank", "nce"],
+            cwd=ws.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out[-3000:]
+    return out
+
+
+def until_kept(ws: Workspace, process: subprocess.Popen[str], label: int | None = None) -> None:
+    """Wait until a class, or any of them, is finished."""
+    name = "class_*.safetensors" if label is None else f"class_{label}.safetensors"
+    while not list(ws.checkpoint(STAGE, f"{DATASET}-nce").glob(name)) and process.poll() is None:
+        time.sleep(0.01)
+
+
+def test_the_bank_is_that_of_one_process(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path
+) -> None:
+    ws = on_ray(project, tmp_path / "p", address=two.address)
+    with training(ws, two) as process:
+        out = ended(process)
+    assert (ws.root / BANK).read_bytes() == project[1]
+    assert "of 10 tasks done" in out
+    record = json.loads((ws.root / RUN).read_text())
+    found = json.loads(record["machine"]["nodes"])
+    assert len(found) == 2
+    assert {one["threads"] for one in found.values()} == {"1"}
+    assert "another kind of processor" not in out
+    before = json.loads((project[0].root / RUN).read_text())
+    assert record["history"] == before["history"]
+    assert record["metrics"] == before["metrics"]
+
+
+def test_a_driver_that_is_killed_goes_on_with_what_is_left(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path
+) -> None:
+    ws = on_ray(project, tmp_path / "p", address=two.address)
+    with training(ws, two) as process:
+        until_kept(ws, process)
+        process.kill()
+    kept = {
+        path.name for path in ws.checkpoint(STAGE, f"{DATASET}-nce").glob("class_*.safetensors")
+    }
+    assert kept
+    assert not (ws.root / BANK).exists()
+    with training(ws, two) as process:
+        out = ended(process)
+    assert "resumed after class" in out
+    assert f"of {10 - len(kept)} tasks done" in out
+    assert (ws.root / BANK).read_bytes() == project[1]
+
+
+def test_a_task_that_hangs_is_noticed_and_begins_again(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path
+) -> None:
+    ws = on_ray(project, tmp_path / "p", address=two.address, patience=10)
+    set_params(ws.root, {STAGE: {f"{DATASET}-nce": {"training": {"epochs": 4}}}})
+    begun = time.time()
+    with training(ws, two) as process:
+        stopped: list[Any] = []
+        while not stopped and process.poll() is None:
+            # Those of earlier tests may still be about to end.
+            stopped = [one for one in two.workers(1) if one.create_time() > begun]
+            time.sleep(0.01)
+        stopped[0].send_signal(signal.SIGSTOP)
+        out = ended(process)
+        if stopped[0].is_running():
+            stopped[0].kill()
+    assert "gave no sign of life" in out
+    assert (ws.root / BANK).read_bytes() == project[1]
+
+
+def test_foreign_code_is_refused(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = {"device": "cpu", "precision": "float32", "threads": 1}
+    with environment(**two.environ), monkeypatch.context() as patched:
+        engine = validate(EngineParams, {"kind": "ray", "address": two.address}, "engine")
+        params = validate(ComputeParams, compute, "compute")
+        other = Seal("of other code", provenance.packages())
+        patched.setattr(Seal, "of_code", classmethod(lambda cls, code: other))
+        with (
+            connection.cluster(engine, params, project[0].root, []) as found,
+            pytest.raises(DeepCustomError, match="has other code: its results would not be those"),
+        ):
+            list(found.do(None, [Task("one", perform.nothing)], lambda *a, **k: None))
+
+
+def test_a_node_that_is_killed_costs_only_its_tasks(
+    project: tuple[Workspace, bytes], tmp_path: Path
+) -> None:
+    with nodes(2) as own:
+        ws = on_ray(project, tmp_path / "p", address=own.address)
+        with training(ws, own) as process:
+            until_kept(ws, process)
+            assert own.workers(1)
+            own.kill(1)
+            own.add()
+            out = ended(process)
+    assert "lost)" in out
+    assert (ws.root / BANK).read_bytes() == project[1]
+
+
+def test_the_lines_of_the_docs_make_a_cluster(
+    project: tuple[Workspace, bytes], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs/cluster.md").read_text()
+    (block,) = re.findall(r"```sh\n(export RAY_AUTH_MODE.*?)```", text, re.DOTALL)
+    lines = block.splitlines()
+    assert len(lines) <= 10
+    assert lines[-2:] == ["dvc repro", "ray stop"]
+    token, port = secrets.token_hex(32), str(free_port())
+    # The same but for port and token, and one stage; `ray stop` would end the clusters of others too.
+    block = "\n".join(lines[:-2]).replace("6379", port)
+    block = re.sub(r"RAY_AUTH_TOKEN=\$\(.*?\)\n", f"RAY_AUTH_TOKEN={token}\n", block)
+    assert token in block
+    ws = on_ray(project, tmp_path / "p")
+    tree = yaml.safe_load(ws.params.read_text())
+    del tree["engine"]
+    write_params(ws.root, tree)
+    stage = f"{PROGRAM} {STAGE} --subject {DATASET} --bank nce"
+    path = f"{PROGRAM.parent}:{os.environ['PATH']}"
+    try:
+        with environment(OMP_NUM_THREADS="1", PATH=path):
+            done = subprocess.run(
+                ["sh", "-ec", f"{block}\n{stage}"],
+                cwd=ws.root,
+                capture_output=True,
+                text=True,
+                timeout=300,
+            )
+    finally:
+        kill_all(token)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(json.loads((ws.root / RUN).read_text())["machine"]["nodes"])
+    assert (ws.root / BANK).read_bytes() == project[1]
