@@ -66,8 +66,9 @@ def watch(patience: float = 60) -> tuple[Watch, list[tuple[str, int]]]:
     def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
         told.append((note, steps))
 
-    tasks = [Task(f"class {number}", print) for number in range(3)]
-    return Watch(tasks, advance, patience), told
+    found = Watch(3, advance, patience)
+    found.names |= {number: f"class {number}" for number in range(3)}
+    return found, told
 
 
 def test_progress_tells_tasks_done_running_and_lost() -> None:
@@ -234,6 +235,30 @@ def test_the_bank_is_that_of_one_process(
     before = json.loads((project[0].root / RUN).read_text())
     assert record["history"] == before["history"]
     assert record["metrics"] == before["metrics"]
+
+
+def test_a_set_is_that_of_one_process(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path
+) -> None:
+    words = ("generate", "--bank", "nce", "--subject", DATASET, "--split", "test")
+    ws = on_ray(project, tmp_path / "p", address=two.address)
+    (ws.root / BANK).write_bytes(project[1])
+    # Of more than one chunk: it has ten batches.
+    set_params(ws.root, {"generate": {f"{DATASET}-nce-test": {"batch_size": 2}}})
+    local = Workspace(tmp_path / "local")
+    shutil.copytree(ws.root, local.root, symlinks=True)
+    set_params(local.root, {"engine": {"kind": "local"}})
+    assert call_main(local.root, *words) == 0
+    with environment(OMP_NUM_THREADS="1", **two.environ):
+        done = subprocess.run([PROGRAM, *words], cwd=ws.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = f"data/adversarial/{DATASET}/test/nce"
+    assert files_in(ws.root / made) == files_in(local.root / made)
+    assert "of 6 tasks done" in done.stdout + done.stderr
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_driver_that_is_killed_goes_on_with_what_is_left(

@@ -7,20 +7,27 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
+import budgets
 import numpy as np
 import pytest
 import torch
+from engines import OneByOne
 from torch import Tensor
 
+from deepcustom.attacks.bank import DGNBank, ready
+from deepcustom.attacks.chunks import ByArt, ByDgns
 from deepcustom.attacks.perturb import Effect, SplitAttack, chunk_size, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError
 from deepcustom.base.progress import silent
 from deepcustom.data.arrays import AdversarialSet, Split
 from deepcustom.data.sources import find_source
+from deepcustom.training.compute import FLOAT32
 from deepcustom.training.nets.base import Classifier
+from deepcustom.training.nets.mnist import MnistGenerator
 
 MNIST = find_source("mnist").spec
 FILES = ["index.npy", "x.npy", "x_adv.npy", "y.npy"]
@@ -308,3 +315,44 @@ def test_chunks_are_whole_batches_of_little_memory(
     wanted: int, shape: tuple[int, ...], batch: int, size: int
 ) -> None:
     assert chunk_size(wanted, shape, batch) == size
+
+
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "dgn", "dgn, predicted label"])
+def test_chunks_made_as_tasks_are_the_same_bytes(
+    method: str, digits: Split, target_net: Classifier, threat: ThreatModel, tmp_path: Path
+) -> None:
+    split = digits.take(np.arange(1000, 1050))
+    if method.startswith("dgn"):
+        nets = []
+        for label in range(10):
+            torch.manual_seed(label)
+            nets.append(ready(MnistGenerator(), torch.device("cpu")))
+        label = "predicted" if "predicted" in method else "true"
+        bank = DGNBank("mnist", "nce", "perturbation", nets)
+        maker = ByDgns(bank, target_net, threat, label, batch_size=8)
+    else:
+        steps = {"eps_step": 0.1, "max_iter": 2, "num_random_init": 1}
+        params = budgets.attack(method=method, batch_size=8, **(steps if method == "pgd" else {}))
+        maker = ByArt(target_net, params, threat, num_classes=10, seed=7)
+    attack = SplitAttack(
+        partial(maker, compute=FLOAT32), target_net, threat, FLOAT32, True, chunk=16, maker=maker
+    )
+    engine, told = OneByOne(), []
+    here = perturb_split(split, MNIST, tmp_path / "here", attack)
+    there = perturb_split(
+        split,
+        MNIST,
+        tmp_path / "there",
+        attack,
+        lambda note="", steps=1, **k: told.append(steps),
+        engine,
+    )
+    assert engine.done == [f"rows from {start}" for start in (48, 32, 16, 0)]
+    assert sum(told) == len(split)
+    assert here == there
+    files = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("here", "there")
+    ]
+    assert files[0] == files[1]
+    assert here.predictions_changed > 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import budgets
 import numpy as np
 import pytest
 import torch
+from engines import OneByOne
 from torch import nn
 
 from deepcustom.attacks.bank import DGNBank, ready
@@ -31,7 +31,6 @@ from deepcustom.evaluation.scoring import Scores, ScoringInputs, Testbed, is_qui
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
 from deepcustom.training.compute import FLOAT32
-from deepcustom.training.engine import Task
 from deepcustom.training.nets.mnist import MnistGenerator
 
 MNIST = find_source("mnist").spec
@@ -206,21 +205,6 @@ def test_without_a_store_with_an_empty_a_full_and_a_half_the_bytes_are_equal(
     assert again.seconds.keys() == whole[1].seconds.keys()
     kept = {name for name, took in whole[1].seconds.items() if again.seconds[name] == took}
     assert len(kept) >= len(whole[1].seconds) - len(made)
-
-
-class OneByOne:
-    """An engine that does tasks here, with all that they are given and return as if it had travelled."""
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def do(self, shared: Any, tasks: Sequence[Task], advance: Any) -> Iterator[tuple[int, Any]]:
-        for place in reversed(range(len(tasks))):  # they end in any order
-            task = tasks[place]
-            there, given = pickle.loads(pickle.dumps((shared, task.given)))
-            found = task.run(there, *given, compute=FLOAT32, advance=advance)
-            self.done.append(task.name)
-            yield place, pickle.loads(pickle.dumps(found))
 
 
 def test_networks_scored_as_tasks_give_the_same_bytes(

@@ -61,6 +61,10 @@ class DGNBank(DGN):
         """How many labels there are."""
         return len(self.generators)
 
+    def networks(self) -> list[nn.Module]:
+        """The generators, by label."""
+        return list(self.generators)
+
     def _generate(
         self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:

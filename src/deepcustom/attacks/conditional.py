@@ -93,6 +93,10 @@ class ConditionalDGN(DGN):
         """How many labels there are."""
         return self.generator.classes
 
+    def networks(self) -> list[nn.Module]:
+        """The generator."""
+        return [self.generator]
+
     def _generate(
         self, x: Tensor, labels: Tensor, threat: ThreatModel, compute: Compute, batch_size: int
     ) -> Tensor:

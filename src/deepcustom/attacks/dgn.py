@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
@@ -22,6 +22,10 @@ class DGN(ABC):
     @abstractmethod
     def classes(self) -> int:
         """How many labels there are."""
+
+    @abstractmethod
+    def networks(self) -> list[nn.Module]:
+        """The generators in it."""
 
     @torch.no_grad()
     def generate(

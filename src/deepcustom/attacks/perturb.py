@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deepcustom.attacks.chunks import Chunks, Maker
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
-from deepcustom.data.arrays import AdversarialSet, SetWriter, Split, release
+from deepcustom.data.arrays import AdversarialSet, Array, SetWriter, Split, release
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.training.compute import Compute
+from deepcustom.training.engine import Engine, in_order
 from deepcustom.training.nets.base import Classifier
 from deepcustom.training.prediction import predict
 
@@ -45,6 +47,7 @@ class SplitAttack:
         compute: where ``perturb`` and ``target_net`` run.
         only_changed: keep only images whose predicted class the perturbation changed.
         chunk: images at a time.
+        maker: what an engine is given in place of ``perturb``; None: all is done here.
     """
 
     perturb: Perturb
@@ -53,6 +56,7 @@ class SplitAttack:
     compute: Compute
     only_changed: bool
     chunk: int = 2000
+    maker: Maker | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def perturb_split(
     folder: Path,
     attack: SplitAttack,
     advance: Advance = silent,
+    engine: Engine | None = None,
 ) -> Effect:
     """Make an adversarial set; the memory it takes depends on the attack's ``chunk``, not on the split.
 
@@ -93,7 +98,9 @@ def perturb_split(
         spec: the data set.
         folder: where the set's files are written.
         attack: makes the images.
-        advance: called after every chunk with the number of its images.
+        advance: called after every chunk with the number of its images; or told how tasks stand.
+        engine: makes the chunks elsewhere, as tasks; None: they are made here. Either way they are verified
+            and written here, in their order.
 
     Returns:
         The effect.
@@ -102,13 +109,20 @@ def perturb_split(
         ThreatModelError: an image lies outside the threat model; then no file is written to ``folder``.
     """
     tally, device = _Tally(), attack.compute.device
+    elsewhere: Iterator[Array] | None = None
+    if engine is not None and attack.maker is not None:
+        chunks = Chunks(split, attack.chunk)
+        elsewhere = in_order(engine.do(attack.maker, chunks, advance))
     with SetWriter(folder, spec) as writer:
         for start in range(0, len(split), attack.chunk):
             # Perturb one chunk, and check it.
             clean = split.take(slice(start, start + attack.chunk))
             x, y = (tensor.to(device) for tensor in clean.tensors())
             x = x.to(memory_format=torch.channels_last)
-            x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
+            if elsewhere is None:
+                x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
+            else:
+                x_adv = torch.tensor(next(elsewhere), device=device)
             stored = x_adv.cpu().contiguous().numpy()
             attack.threat.verify(stored, clean.x)
             # Write the images to keep, and count the effect on all.
@@ -119,7 +133,8 @@ def perturb_split(
             writer.append(made)
             tally.add(len(made), x, x_adv, y, before, after)
             release(split.x, split.y, split.index)
-            advance(steps=len(clean))
+            if elsewhere is None:
+                advance(steps=len(clean))
     return tally.effect()
 
 

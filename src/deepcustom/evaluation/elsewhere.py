@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance
 from deepcustom.base.settings import EvaluateParams
@@ -184,7 +183,7 @@ def _asked(
 
 def _moved(dgns: DGNs, device: torch.device) -> DGNs:
     """The same DGNs, moved in place; their memory layout stays, since it decides the last bits."""
-    for net in [dgns.generator] if isinstance(dgns, ConditionalDGN) else dgns.generators:
+    for net in dgns.networks():
         net.to(device)
     return dgns
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
+    from deepcustom.training.engine import Engine
     from deepcustom.training.nets.base import Classifier
 
 
@@ -27,6 +28,7 @@ def make_set(
     split: Split,
     attack: SplitAttack,
     advance: Advance = silent,
+    engine: Engine | None = None,
 ) -> None:
     """Perturb a split, save the adversarial set, and record what the attack achieved.
 
@@ -36,6 +38,7 @@ def make_set(
         split: the clean images.
         attack: makes the images.
         advance: called after every chunk with the number of its images.
+        engine: makes the chunks elsewhere, as tasks; None: they are made here.
 
     Raises:
         ThreatModelError: an image lies outside the threat model.
@@ -45,7 +48,7 @@ def make_set(
 
     name, split_name = stage.parts
     folder = stage.write(workspace.adversarial(stage.row.subject, split_name, name))
-    effect = perturb_split(split, spec, folder, attack, advance)
+    effect = perturb_split(split, spec, folder, attack, advance, engine)
 
     stage.log(asdict(effect))
     made = AdversarialSet.load(folder, spec)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from functools import partial
 
-from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
+from deepcustom.attacks.chunks import ByArt
 from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.progress import progress
+from deepcustom.base.progress import progress, silent
 from deepcustom.base.settings import AttackSetParams
 from deepcustom.pipeline.adversarial_set import make_set
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -25,23 +25,17 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
         spec = load_dataset(stage)
         split = load_split(stage, spec, split_name)
         target_net = load_classifier(stage, "target", compute)
-        attacked = for_gradients(target_net, compute)
-        estimator = art_classifier(attacked, spec.shape, spec.num_classes, compute.device)
+        maker = ByArt(target_net, params, threat, spec.num_classes, stage.seed)
 
-        with progress(stage.name, len(split)) as advance:
-
-            def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
-                x_adv = run_attack(
-                    estimator, params, threat, x, y, seed=stage.seed, offset=start, advance=advance
-                )
-                return torch.from_numpy(x_adv)
-
+        with progress(stage.name, len(split)) as advance, engine(stage) as elsewhere:
             ready = SplitAttack(
-                perturb,
+                partial(maker, compute=compute, advance=advance),
                 target_net,
                 threat,
                 compute,
                 only_changed=params.mis_classification_check,
                 chunk=chunk_size(2000, spec.shape, params.batch_size),
+                maker=maker,
             )
-            make_set(stage, spec, split, ready)
+            told = silent if elsewhere is None else advance  # here it tells every batch
+            make_set(stage, spec, split, ready, told, elsewhere)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-from torch import Tensor
-
+from deepcustom.attacks.chunks import ByDgns
 from deepcustom.attacks.conditional import ConditionalDGN
 from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.base.settings import GenerateParams
 from deepcustom.pipeline.adversarial_set import make_set
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.dgns import load_dgns
 from deepcustom.pipeline.load import load_classifier, load_dataset, load_split
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
-from deepcustom.training.prediction import predict
 
 
 def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
@@ -33,18 +33,16 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
         if isinstance(dgn, ConditionalDGN):
             dgn = dgn.placed(compute)
 
-        def perturb(x: Tensor, y: Tensor, start: int) -> Tensor:
-            labels = y if params.label == "true" else predict(target_net, x).argmax(1)
-            return dgn.generate(x, labels, threat, compute=compute, batch_size=params.batch_size)
-
+        maker = ByDgns(dgn, target_net, threat, params.label, params.batch_size)
         attack = SplitAttack(
-            perturb,
+            partial(maker, compute=compute),
             target_net,
             threat,
             compute,
             only_changed=params.mis_classification_check,
             # On average a batch for each DGN.
             chunk=chunk_size(spec.num_classes * params.batch_size, spec.shape, params.batch_size),
+            maker=maker,
         )
-        with progress(stage.name, len(split)) as advance:
-            make_set(stage, spec, split, attack, advance)
+        with progress(stage.name, len(split)) as advance, engine(stage) as elsewhere:
+            make_set(stage, spec, split, attack, advance, elsewhere)

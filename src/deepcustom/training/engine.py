@@ -46,3 +46,14 @@ class Engine(Protocol):
         Raises:
             DeepCustomError: a task raised it; or it was lost again and again.
         """
+
+
+def in_order(found: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    """What tasks returned, in their order: those that ended early wait."""
+    waiting: dict[int, Any] = {}
+    following = 0
+    for place, value in found:
+        waiting[place] = value
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +17,14 @@ from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
 from deepcustom.training.engine import Task
 
 TURN = 0.2  # seconds between two looks at what the tasks tell
+
+
+def here() -> Any:
+    """Places an actor on the driver's own node, so that none is lost with another."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 class Cluster:
@@ -34,37 +44,60 @@ class Cluster:
         import ray
 
         ray.cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
-        board: Any = ray.remote(num_cpus=0)(worker.Board).remote()
+        board: Any = (
+            ray.remote(num_cpus=0)(worker.Board).options(scheduling_strategy=here()).remote()
+        )
         code, common = ray.put(self._code), ray.put(shared)
         about = ray.put((Seal.of_code(self._code), self._params, board))
-        given = [ray.put((place, one.run, one.given)) for place, one in enumerate(tasks)]
         remote = ray.remote(worker.work).options(
             num_cpus=1, num_gpus=int(self._on_gpus()), max_retries=ATTEMPTS - 1
         )
+        watch = Watch(len(tasks), advance, self._patience)
+        waiting, given, refs = deque(range(len(tasks))), dict[int, Any](), dict[Any, int]()
 
-        def send(place: int) -> Any:
-            return remote.remote([code, about, common, given[place]])
+        def send(place: int) -> None:
+            refs[remote.remote([code, about, common, given[place]])] = place
 
-        refs = {send(place): place for place in range(len(tasks))}
-        watch = Watch(tasks, advance, self._patience)
-        while refs:
-            ended, _ = ray.wait(list(refs), num_returns=len(refs), timeout=TURN)
-            with suppress(ray.exceptions.GetTimeoutError):
-                watch.look(ray.get(board.news.remote(), timeout=10), len(refs) - len(ended))
-            watch.idle(self._has_room(), refs.values())
+        looked, window = time.monotonic(), self._window()
+        while waiting or refs:
+            # Send what is next. A task's arguments are read in its turn, and then lie in Ray's memory.
+            while waiting and len(refs) < window:
+                place = waiting.popleft()
+                one = tasks[place]
+                watch.names[place] = one.name
+                given[place] = ray.put((place, one.run, one.given))
+                send(place)
+            # See what has ended, and who is alive.
+            ray.wait(list(refs), num_returns=1, timeout=TURN)
+            ended, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
+            if time.monotonic() > looked + TURN or len(ended) == len(refs):
+                looked = time.monotonic()
+                with suppress(ray.exceptions.GetTimeoutError):
+                    watch.look(ray.get(board.news.remote(), timeout=10), len(refs) - len(ended))
+                watch.idle(self._has_room(), refs.values())
+                window = self._window()  # nodes may join
             for ref in ended:
                 place = refs.pop(ref)
-                found, facts = self._got(ref, tasks[place])
+                found, facts = self._got(ref, watch.names[place])
                 self.nodes[facts["node"]] = facts
                 watch.end(place)
+                del given[place]
                 yield place, found
+            # Begin again what fell silent.
             for place in watch.silent():
                 watch.lose(place)
                 ref = next(one for one, at in refs.items() if at == place)
                 with suppress(Exception):
                     ray.cancel(ref, force=True)
                 del refs[ref]
-                refs[send(place)] = place
+                send(place)
+
+    def _window(self) -> int:
+        """How many tasks to have sent at a time: four times as many as the cluster does at once."""
+        import ray
+
+        has = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        return max(4 * int(has.get("GPU" if self._on_gpus() else "CPU", 1)), 4)
 
     def _has_room(self) -> bool:
         """Whether the cluster could do one more task, so that none is waiting for its turn."""
@@ -79,7 +112,7 @@ class Cluster:
 
         return self._params.device != "cpu" and bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
 
-    def _got(self, ref: Any, task: Task) -> tuple[Any, dict[str, str]]:
+    def _got(self, ref: Any, name: str) -> tuple[Any, dict[str, str]]:
         """What a task returned, and where it ran.
 
         Raises:
@@ -95,7 +128,7 @@ class Cluster:
             raise
         except ray.exceptions.RayError as error:
             why = str(error).strip().partition("\n")[0]
-            raise DeepCustomError(f"{task.name} was lost {ATTEMPTS} times: {why}") from error
+            raise DeepCustomError(f"{name} was lost {ATTEMPTS} times: {why}") from error
         return found
 
     def differing(self, own: Mapping[str, str]) -> list[str]:

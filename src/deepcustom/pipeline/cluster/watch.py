@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from deepcustom.base.errors import DeepCustomError
 from deepcustom.base.progress import Advance
 from deepcustom.pipeline.cluster.worker import Standing
-from deepcustom.training.engine import Task
 
 ATTEMPTS = 4  # of one task
 
 
 class Watch:
-    """Follows the tasks of one piece of work, and tells how it stands."""
+    """Follows the tasks of one piece of work, and tells how it stands.
 
-    def __init__(self, tasks: Sequence[Task], advance: Advance, patience: float) -> None:
-        self._tasks, self._advance, self._patience = tasks, advance, patience
+    Attributes:
+        names: place of a task → what it is called.
+    """
+
+    def __init__(self, count: int, advance: Advance, patience: float) -> None:
+        """Follow ``count`` tasks, and take one for lost that is silent for ``patience`` seconds."""
+        self.names: dict[int, str] = {}
+        self._count, self._advance, self._patience = count, advance, patience
         self._standing: dict[int, Standing] = {}
         self._heard: dict[int, float] = {}  # when a task that is under way was last heard of
         self._roomy: float | None = None  # since when no task has to wait for its turn
@@ -37,7 +42,7 @@ class Watch:
                 self._steps[place] = one.steps
                 running = min(waiting, len(self._heard))
                 lost = f", {self._lost} lost" if self._lost else ""
-                how = f"{self._done} of {len(self._tasks)} tasks done, {running} running{lost}"
+                how = f"{self._done} of {self._count} tasks done, {running} running{lost}"
                 self._advance(f"{one.note}  ({how})", more)
 
     def end(self, place: int) -> None:
@@ -66,7 +71,7 @@ class Watch:
         """
         one = self._standing.get(place, Standing(0, "?"))
         self._given_up[place] = self._given_up.get(place, 0) + 1
-        name, where = self._tasks[place].name, "" if one.node == "?" else f" on node {one.node}"
+        name, where = self.names[place], "" if one.node == "?" else f" on node {one.node}"
         said = f"{name} gave no sign of life{where} for {self._patience:.0f} s"
         if self._given_up[place] >= ATTEMPTS:
             raise DeepCustomError(f"{said}, after {ATTEMPTS - 1} other attempts")
