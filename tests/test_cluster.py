@@ -105,6 +105,16 @@ def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
         one.lose(0)
 
 
+def test_news_of_a_task_that_has_ended_does_not_bring_it_back() -> None:
+    one, told = watch(patience=0.01)
+    one.look({0: Standing(1, "a")}, 3)
+    one.end(0)
+    one.look({0: Standing(1, "a", 4, "loss 1")}, 2)
+    assert told == [("loss 1  (1 of 3 tasks done, 0 running)", 4)]
+    time.sleep(0.02)
+    assert one.silent() == []
+
+
 def test_a_task_that_hangs_before_it_says_anything_is_noticed_once_there_is_room() -> None:
     one, told = watch(patience=0.01)
     for _ in range(3):

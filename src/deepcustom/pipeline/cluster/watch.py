@@ -28,26 +28,29 @@ class Watch:
         self._roomy: float | None = None  # since when no task has to wait for its turn
         self._steps: dict[int, int] = {}  # the most that a task told, in any attempt
         self._given_up: dict[int, int] = {}  # how often
-        self._done = self._lost = 0
+        self._ended: set[int] = set()
+        self._lost = 0
 
     def look(self, told: Mapping[int, Standing], waiting: int) -> None:
         """Pass on what is new; ``waiting``: how many tasks have not ended."""
         for place, one in told.items():
             before = self._standing.get(place)
             self._lost += one.begun - before.begun if before else 0
-            self._standing[place], self._heard[place] = one, time.monotonic()
+            self._standing[place] = one
+            if place not in self._ended:  # the last news of a task may come after its result
+                self._heard[place] = time.monotonic()
         for place, one in told.items():
             more = one.steps - self._steps.get(place, 0)
             if more > 0:
                 self._steps[place] = one.steps
                 running = min(waiting, len(self._heard))
                 lost = f", {self._lost} lost" if self._lost else ""
-                how = f"{self._done} of {self._count} tasks done, {running} running{lost}"
+                how = f"{len(self._ended)} of {self._count} tasks done, {running} running{lost}"
                 self._advance(f"{one.note}  ({how})", more)
 
     def end(self, place: int) -> None:
         """A task is over."""
-        self._done += 1
+        self._ended.add(place)
         self._heard.pop(place, None)
 
     def idle(self, room: bool, waiting: Collection[int]) -> None:
