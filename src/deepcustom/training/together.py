@@ -1,8 +1,8 @@
 """Processes that train one network together: each has a copy, and learns from its share of every batch.
 
-Lightning Fabric starts them: it runs the command of this process again, once for each further process. They
-average their gradients before every step, so their copies stay alike (data-parallel training; Li et al. 2020,
-arXiv:2006.15704).
+The first one runs its own command again, once for each further process, and Lightning Fabric brings them
+together. They average their gradients before every step, so their copies stay alike (data-parallel training;
+Li et al. 2020, arXiv:2006.15704).
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import atexit
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from deepcustom.base.errors import DeepCustomError
 from deepcustom.base.helper import MEETING, NUMBER
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+PATIENCE = 10  # seconds in which a helper should end, once the first process has
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Variables that name the network that the processes talk over; this machine's own, if the user sets none."""
 
@@ -119,6 +121,7 @@ def start(count: int, device: torch.device) -> tuple[Together, torch.device]:
         return ALONE, device
     if MEETING not in os.environ:
         _prepare_meeting()
+        _start_helpers(count)
     for name in INTERFACES:
         os.environ.setdefault(name, LOOPBACK)
     for name in ("lightning_fabric", "lightning.fabric"):
@@ -146,7 +149,34 @@ def _prepare_meeting() -> None:
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     folder = Path(tempfile.mkdtemp(prefix="deepcustom-together-"))
     os.environ[MEETING] = str(folder / "meeting")
+    os.environ[NUMBER] = "0"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _start_helpers(count: int) -> None:
+    """Start the other processes.
+
+    Fabric could, but then it also ends this process without a word as soon as one of them ends.
+    """
+    import __main__
+
+    spec = __main__.__spec__
+    begin = [sys.argv[0]] if spec is None else ["-m", spec.name]
+    words = [sys.executable, *begin, *sys.argv[1:]]
+    helpers = [
+        subprocess.Popen(words, env={**os.environ, NUMBER: str(number)})
+        for number in range(1, count)
+    ]
+    atexit.register(_end, helpers)
+
+
+def _end(helpers: list[subprocess.Popen[bytes]]) -> None:
+    """End those that have not ended by themselves, as they do where there is something to write."""
+    for one in helpers:
+        with suppress(subprocess.TimeoutExpired):
+            one.wait(PATIENCE)
+        one.kill()
+        one.wait()
 
 
 @contextmanager
