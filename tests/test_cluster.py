@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,10 @@ from pipeline_fixtures import (
     write_params,
 )
 
-from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams, EngineParams
-from deepcustom.pipeline import provenance
-from deepcustom.pipeline.cluster import connection, perform
+from deepcustom.pipeline.cluster import connection, perform, tasks
 from deepcustom.pipeline.cluster.seal import Seal
 from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
 from deepcustom.pipeline.cluster.worker import Standing
@@ -103,6 +102,19 @@ def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
     one.look({0: Standing(2, "b")}, 3)
     with pytest.raises(DeepCustomError, match=rf"class 0 .* after {ATTEMPTS - 1} other attempts"):
         one.lose(0)
+
+
+def test_what_cannot_travel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def put(what: Any) -> Any:
+        raise TypeError("cannot pickle 'ConfigModuleInstance' object")
+
+    monkeypatch.setattr(ray, "put", put)
+    with pytest.raises(
+        InputError, match=r"cannot be sent: .*ConfigModule.* set engine\.kind to local"
+    ):
+        tasks._put(object())
 
 
 def test_news_of_a_task_that_has_ended_does_not_bring_it_back() -> None:
@@ -310,18 +322,33 @@ def test_a_task_that_hangs_is_noticed_and_begins_again(
     assert (ws.root / BANK).read_bytes() == project[1]
 
 
+@pytest.mark.parametrize(
+    ("seal", "says"),
+    [
+        (lambda here: Seal("other", here.packages), "has other code: its results would not be"),
+        (
+            lambda here: Seal(here.code, {**here.packages, "torch": "1.0"}),
+            r"has torch \S+ instead of 1\.0: its results would not be",
+        ),
+        (lambda here: Seal(here.code, {"no-such-package": "1.0"}), "lacks no-such-package 1.0"),
+    ],
+)
 def test_foreign_code_is_refused(
-    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seal: Callable[[Seal], Seal],
+    says: str,
+    project: tuple[Workspace, bytes],
+    two: Nodes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    real = Seal.of_code
     compute = {"device": "cpu", "precision": "float32", "threads": 1}
-    with environment(**two.environ), monkeypatch.context() as patched:
+    with environment(**two.environ):
         engine = validate(EngineParams, {"kind": "ray", "address": two.address}, "engine")
         params = validate(ComputeParams, compute, "compute")
-        other = Seal("of other code", provenance.packages())
-        patched.setattr(Seal, "of_code", classmethod(lambda cls, code: other))
+        monkeypatch.setattr(Seal, "of_code", classmethod(lambda cls, code: seal(real(code))))
         with (
             connection.cluster(engine, params, project[0].root, []) as found,
-            pytest.raises(DeepCustomError, match="has other code: its results would not be those"),
+            pytest.raises(InputError, match=f"node .* {says}"),
         ):
             list(found.do(None, [Task("one", perform.nothing)], lambda *a, **k: None))
 

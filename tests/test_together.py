@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,27 @@ def test_one_process_has_all() -> None:
     assert ALONE.share(batch) is batch
     assert ALONE.total({"loss": 2.0}) == {"loss": 2.0}
     assert ALONE.name == ()
+
+
+class Half(Together):
+    """Two processes, of which the other one has zeros everywhere."""
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        for one in tensors:
+            one /= 2
+
+
+def test_a_gradient_that_one_process_lacks_counts_as_zeros_and_one_that_all_lack_stays_away() -> (
+    None
+):
+    net = torch.nn.ModuleDict({name: torch.nn.Linear(2, 1) for name in ("used", "unused")})
+    net["fixed"] = torch.nn.Linear(2, 1).requires_grad_(False)
+    net["used"](torch.ones(3, 2)).sum().backward()
+    before = [one.grad.clone() for one in net["used"].parameters()]
+    Half(0, 2).average_gradients(net)
+    after = [one.grad for one in net["used"].parameters()]
+    assert all(torch.equal(2 * b, a) for a, b in zip(before, after, strict=True))
+    assert all(one.grad is None for name in ("unused", "fixed") for one in net[name].parameters())
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "all"])

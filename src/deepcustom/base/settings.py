@@ -46,12 +46,12 @@ class EngineParams(Params):
 
     ``kind``: ``local``, this process; or ``ray``, a cluster. ``address`` of the cluster; None: that of the
     variable RAY_ADDRESS, else one that is started on this machine. ``patience``: seconds without a sign of
-    life after which a task is given to another process.
+    life, which a running task gives every two, after which it is given to another process.
     """
 
     kind: Literal["local", "ray"]
     address: str | None = None
-    patience: float = Field(default=60, gt=0)
+    patience: float = Field(default=60, ge=10)
 
 
 class ThreatParams(Params):

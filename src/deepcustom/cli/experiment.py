@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepcustom.base.experiment import home
+from deepcustom.base.helper import is_helper
 from deepcustom.pipeline.code import PREFIX, loaded_package
 from deepcustom.pipeline.provenance import origin
 from deepcustom.pipeline.workspace import RAW
@@ -37,7 +38,7 @@ def experiment(root: Path) -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if not end.code and os.environ.get(NAME):
+        if not end.code and os.environ.get(NAME) and not is_helper():
             keep_records(root)
         raise
 

@@ -276,11 +276,11 @@ class _Partner:
         self.optimizer.zero_grad(set_to_none=True)
         half = self.compute.precision is torch.float16
         offered.backward(gradient if half else gradient / SCALE)  # type: ignore[no-untyped-call]
-        found = [p.grad for p in self.generator.parameters() if p.grad is not None]
-        self.compute.together.average(found)
+        self.compute.together.average_gradients(self.generator)
         if not half:
             self.optimizer.step()
             return
+        found = [p.grad for p in self.generator.parameters() if p.grad is not None]
         if torch.stack([one.isfinite().all() for one in found]).all():
             for one in found:
                 one /= SCALE

@@ -266,7 +266,10 @@ class StageRun:
             InputError: the stage has loaded code that DVC does not hash for it.
         """
         self._code.check()
+        # What tasks elsewhere made is not taken for what this process makes, nor the other way round.
+        elsewhere = self.tree.get("engine", {}).get("kind", "local") != "local"
         return {
+            **({"tasks": "elsewhere"} if elsewhere else {}),
             "code": self._code.digest,
             "machine": self._machine,
             "processor": provenance.processor(),

@@ -27,7 +27,7 @@ def run(ws: Workspace, subject: str, attack: str, split_name: str) -> None:
         target_net = load_classifier(stage, "target", compute)
         maker = ByArt(target_net, params, threat, spec.num_classes, stage.seed)
 
-        with progress(stage.name, len(split)) as advance, engine(stage) as elsewhere:
+        with progress(stage.name, len(split)) as advance, engine(stage, compute) as elsewhere:
             ready = SplitAttack(
                 partial(maker, compute=compute, advance=advance),
                 target_net,

@@ -40,7 +40,7 @@ def run(ws: Workspace, subject: str, show: Show = lambda found, by: None) -> Non
         inputs = score_inputs(stage, load_dataset(stage), params)
 
         store = score_store(stage, "evaluate")
-        with engine(stage) as elsewhere:
+        with engine(stage, inputs.bed.compute) as elsewhere:
             found = score(replace(inputs, engine=elsewhere), store)
 
         places = {

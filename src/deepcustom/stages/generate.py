@@ -44,5 +44,5 @@ def run(ws: Workspace, subject: str, bank_name: str, split_name: str) -> None:
             chunk=chunk_size(spec.num_classes * params.batch_size, spec.shape, params.batch_size),
             maker=maker,
         )
-        with progress(stage.name, len(split)) as advance, engine(stage) as elsewhere:
+        with progress(stage.name, len(split)) as advance, engine(stage, compute) as elsewhere:
             make_set(stage, spec, split, attack, advance, elsewhere)

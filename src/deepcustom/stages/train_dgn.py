@@ -55,7 +55,7 @@ def run(ws: Workspace, subject: str, name: str) -> None:
                 dgn, history = train_conditional(fresh, subject, classes, train, val, params, job)
             else:
                 generator = architecture(stage, stage.subject.generator)
-                with engine(stage) as elsewhere:
+                with engine(stage, compute) as elsewhere:
                     job = replace(job, engine=elsewhere)
                     dgn, history = train_bank(generator, subject, classes, train, val, params, job)
 

@@ -40,8 +40,8 @@ class Compute:
             ParamsError: this machine does not have the named device, or not so many.
         """
         device = _device(params.device)
-        count = _devices(params.devices, device)
-        processes, device = start(count if together else 1, device)
+        count = _devices(params.devices, device) if together else 1
+        processes, device = start(count, device)
         if params.threads != "auto":
             torch.set_num_threads(params.threads)
         keep_freed_memory()
@@ -59,7 +59,7 @@ class Compute:
     def describe(self) -> dict[str, str]:
         """What was chosen, for the run's record."""
         found = {
-            "device": str(self.device),
+            "device": self.device.type,
             "precision": str(self.precision).removeprefix("torch."),
             "threads": str(torch.get_num_threads()),
             "capability": torch.backends.cpu.get_cpu_capability(),

@@ -66,7 +66,7 @@ def fit(
     descent = _Descent.of(net, params, math.ceil(count / params.batch_size), job.compute)
     order = torch.Generator().manual_seed(job.seed)
     done, history = descent.load(job.checkpoint)
-    together.agree(done)
+    together.agree(job.seed, done)
     for _ in range(done):
         torch.randperm(count, generator=order)  # skip the orders that these epochs used
     for epoch in range(done + 1, params.epochs + 1):
@@ -140,7 +140,7 @@ class _Descent:
 
     def step(self) -> None:
         """Take one step against the gradients that were added, averaged over the processes."""
-        self.together.average(one.grad for one in self.net.parameters() if one.grad is not None)
+        self.together.average_gradients(self.net)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+from datetime import timedelta
 
 import torch.distributed as dist
 from lightning_fabric.strategies import DDPStrategy  # type: ignore[attr-defined]
 
 from deepcustom.base.errors import DeepCustomError
 from deepcustom.base.helper import MEETING, NUMBER
+
+WAIT = 1800  # seconds that one process waits for another, while that measures an epoch, for example
 
 
 class InAFile(DDPStrategy):
@@ -31,7 +35,10 @@ class InAFile(DDPStrategy):
                 init_method=f"file://{os.environ[MEETING]}",
                 rank=int(os.environ[NUMBER]),
                 world_size=len(devices),
+                timeout=timedelta(seconds=WAIT),
             )
         except RuntimeError as error:
             raise DeepCustomError(f"the processes of one training did not meet: {error}") from error
+        if backend == "nccl":
+            atexit.register(dist.destroy_process_group)
         super().setup_environment()

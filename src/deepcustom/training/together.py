@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,10 +27,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from deepcustom.base.errors import DeepCustomError
-from deepcustom.base.helper import MEETING, NUMBER
+from deepcustom.base.helper import MEETING, NUMBER, is_helper
 
 LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
-PATIENCE = 10  # seconds in which a helper should end, once the first process has
+PATIENCE = 10  # seconds in which a process should end, once another has
+TURN = 0.5  # seconds between two looks at whether another process is there
+GONE = (
+    "a process that trained together with this one has ended: run the same command again, and it goes on "
+    "after the last finished epoch"
+)
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Variables that name the network that the processes talk over; this machine's own, if the user sets none."""
 
@@ -76,6 +83,25 @@ class Together:
             for one, part in zip(found, torch.split(flat, sizes), strict=True):
                 one.copy_(part.view(one.shape))
 
+    def average_gradients(self, net: nn.Module) -> None:
+        """Average the gradients of ``net``; where a process has none for a parameter, that counts as zeros.
+
+        A parameter for which no process has one is left without, as in a single process.
+        """
+        if self.count == 1:
+            return
+        learning = [one for one in net.parameters() if one.requires_grad]
+        had = torch.tensor([one.grad is not None for one in learning], dtype=torch.float32)
+        for one in learning:
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        if learning:
+            had = had.to(learning[0].device)
+        self.average([had, *(one.grad for one in learning if one.grad is not None)])
+        for one, share in zip(learning, had.tolist(), strict=True):
+            if not share:
+                one.grad = None
+
     def average_buffers(self, net: nn.Module) -> None:
         """Average what ``net`` keeps count of, such as the means and variances of batch norm."""
         self.average(one for one in net.buffers() if one.is_floating_point())
@@ -90,17 +116,17 @@ class Together:
         names = dict.fromkeys(name for one in heard for name in one)
         return {name: sum(one.get(name, 0.0) for one in heard) for name in names}
 
-    def agree(self, epoch: int) -> None:
-        """Make sure that all of them go on after the same ``epoch``.
+    def agree(self, seed: int, epoch: int) -> None:
+        """Make sure that all train the same, which its ``seed`` tells, and go on after the same ``epoch``.
 
         Raises:
             DeepCustomError: they do not.
         """
-        found = self.total({str(epoch): 1.0})
+        found = self.total({f"epoch {epoch} of the training with seed {seed}": 1.0})
         if len(found) > 1:
             raise DeepCustomError(
-                f"processes that train together found different epochs finished: {', '.join(found)}: "
-                "run it again"
+                f"processes that train together stand at different places: {'; '.join(found)}: "
+                "remove .checkpoints and run it again"
             )
 
 
@@ -119,7 +145,9 @@ def start(count: int, device: torch.device) -> tuple[Together, torch.device]:
     """
     if count == 1:
         return ALONE, device
-    if MEETING not in os.environ:
+    if is_helper():
+        leave_with(os.getppid())
+    elif MEETING not in os.environ:
         _prepare_meeting()
         _start_helpers(count)
     for name in INTERFACES:
@@ -168,6 +196,32 @@ def _start_helpers(count: int) -> None:
         for number in range(1, count)
     ]
     atexit.register(_end, helpers)
+    threading.Thread(target=_watch, args=(helpers,), daemon=True).start()
+
+
+def _watch(helpers: list[subprocess.Popen[bytes]]) -> None:
+    """End this process in one line if a helper fails while this process waits for it.
+
+    The training itself notices first, as a rule, and says the same.
+    """
+    while all(one.poll() in (None, 0) for one in helpers):
+        if all(one.poll() == 0 for one in helpers):
+            return
+        time.sleep(TURN)
+    time.sleep(PATIENCE)
+    print(f"error: {GONE}", file=sys.stderr, flush=True)
+    os._exit(DeepCustomError.exit_code)
+
+
+def leave_with(parent: int) -> None:
+    """In a helper: end as soon as the process that started it, ``parent``, has ended."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(TURN)
+        os._exit(DeepCustomError.exit_code)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end(helpers: list[subprocess.Popen[bytes]]) -> None:
@@ -189,7 +243,4 @@ def _heard() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise DeepCustomError(
-            "a process that trained together with this one has ended: run the same command again, and it "
-            "goes on after the last finished epoch"
-        ) from error
+        raise DeepCustomError(GONE) from error

@@ -8,20 +8,23 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepcustom.base.errors import InputError
-from deepcustom.base.params import section, validate
+from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams, EngineParams
 from deepcustom.pipeline.cluster.seal import packed
 from deepcustom.pipeline.cluster.tasks import Cluster
+from deepcustom.pipeline.code import PREFIX, closure_of, is_code
+from deepcustom.pipeline.template import own_code
 
 if TYPE_CHECKING:
     from deepcustom.pipeline.run import StageRun
+    from deepcustom.training.compute import Compute
 
 TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 """Variables in which Ray looks for a cluster's token, before it looks into a file of the home folder."""
@@ -37,10 +40,15 @@ def _params(stage: StageRun) -> EngineParams:
 
 
 @contextmanager
-def engine(stage: StageRun) -> Iterator[Cluster | None]:
+def engine(stage: StageRun, compute: Compute) -> Iterator[Cluster | None]:
     """The cluster that does pieces of the stage's work; None where this process does them.
 
-    It decides no number, so the record tells it with the machine.
+    Tasks compute as this process does, on the same kind of device and in the same precision, but each with
+    one thread. The record tells the nodes with the machine.
+
+    Args:
+        stage: the running stage.
+        compute: its device and precision.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers.
@@ -48,9 +56,14 @@ def engine(stage: StageRun) -> Iterator[Cluster | None]:
     if not is_asked(stage):
         yield None
         return
-    params = validate(ComputeParams, section(stage.tree, "compute"), "compute")
-    own = [path for path in stage.row.files if path.startswith("own/")]
-    with cluster(_params(stage), params, stage.ws.root, [*own, "own"]) as found:
+    settings = {"device": compute.device.type, "precision": compute.describe()["precision"]}
+    params = validate(ComputeParams, {**settings, "threads": 1}, "compute")
+    root, name = stage.ws.root, stage.stage
+    named = [path for path in stage.row.files if is_code(path, name)]
+    own = {*named, *own_code(root, name)}
+    for path in [path for path in named if path.endswith(".py")]:
+        own |= {one for one in closure_of(path, root) if not one.startswith(PREFIX)}
+    with cluster(_params(stage), params, root, sorted(own)) as found:
         yield found
         here = stage.machine({"nodes": json.dumps(found.nodes, sort_keys=True)})
     for node in found.differing(here):
@@ -63,7 +76,7 @@ def engine(stage: StageRun) -> Iterator[Cluster | None]:
 
 @contextmanager
 def cluster(
-    engine: EngineParams, params: ComputeParams, root: Path, own: Sequence[str]
+    engine: EngineParams, params: ComputeParams, root: Path, own: Iterable[str]
 ) -> Iterator[Cluster]:
     """Connect to a cluster, or start one on this machine, and send it the code.
 
@@ -102,14 +115,19 @@ def _connect(engine: EngineParams) -> None:
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
-        ray.init(address="local", include_dashboard=False, **common)
-        return
-    _knock(address)
+        address, common["include_dashboard"] = "local", False
+    else:
+        _knock(address)
     try:
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise InputError(f"no Ray cluster takes this process in at {address}: {why}") from error
+        what = (
+            "starts on this machine"
+            if address == "local"
+            else f"takes this process in at {address}"
+        )
+        raise InputError(f"no Ray cluster {what}: {why}") from error
 
 
 def _knock(address: str) -> None:

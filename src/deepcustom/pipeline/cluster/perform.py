@@ -23,7 +23,7 @@ def _seal_here(folder: Path) -> Seal:
 
 def perform(
     shared: tuple[Seal, ComputeParams, Any], common: Any, own: tuple[int, Any, tuple[Any, ...]]
-) -> tuple[Any, dict[str, str]]:
+) -> tuple[Any, dict[str, str]] | str:
     """Do one task, where its code has been unpacked.
 
     Args:
@@ -32,10 +32,11 @@ def perform(
         own: the task's place, its function, and its own arguments.
 
     Returns:
-        What the task returned; and where it ran, on what processor and device.
+        What the task returned; and where it ran, on what processor and device. Or, in one line, why it was
+        not done: the code or the versions of packages are others.
 
     Raises:
-        DeepCustomError: the code or the versions of packages are others; or the task raised it.
+        DeepCustomError: the task raised it.
     """
     import ray
 
@@ -43,10 +44,9 @@ def perform(
 
     (seal, params, board), (place, run, given) = shared, own
     node = ray.get_runtime_context().get_node_id()[:8]
+    if differs := seal.differs(_seal_here(Path(__file__).parents[3])):
+        return f"node {node} has {differs}: its results would not be those of here"
     board.begin.remote(place, node)
-    folder = Path(__file__).parents[3]
-    if differs := seal.differs(_seal_here(folder)):
-        raise DeepCustomError(f"node {node} has {differs}: its results would not be those of here")
     compute = Compute.of(params)
 
     def advance(note: str = "", steps: int = 1, *, resumed: bool = False) -> None:

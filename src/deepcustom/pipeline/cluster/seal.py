@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,27 @@ class Seal:
         return None if self.code == other.code else "other code"
 
 
-def packed(root: Path, own: Sequence[str]) -> bytes:
-    """The code that tasks run, a zip archive: the package as this process loaded it, and the user's own."""
+def packed(root: Path, own: Iterable[str]) -> bytes:
+    """The code that tasks run, a zip archive: the package as this process loaded it, and the user's own.
+
+    Args:
+        root: the project.
+        own: files and folders of the user's own code, relative to it.
+    """
     import deepcustom
 
     package = Path(deepcustom.__file__).parent
     files = {
-        path: f"{PACKAGE}/{path.relative_to(package).as_posix()}" for path in code_files(package)
+        f"{PACKAGE}/{path.relative_to(package).as_posix()}": path for path in code_files(package)
     }
     for name in own:
-        files |= {path: path.relative_to(root).as_posix() for path in code_files(root / name)}
+        files |= {path.relative_to(root).as_posix(): path for path in code_files(root / name)}
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
-        for path, place in sorted(files.items(), key=lambda one: one[1]):
-            made.writestr(place, path.read_bytes())
+        for place, path in sorted(files.items()):
+            made.writestr(
+                zipfile.ZipInfo(place), path.read_bytes()
+            )  # without times: same code, same archive
     return archive.getvalue()
 
 

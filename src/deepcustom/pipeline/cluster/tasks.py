@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from deepcustom.base.errors import DeepCustomError
+from deepcustom.base.errors import DeepCustomError, InputError, one_line
 from deepcustom.base.progress import Advance
 from deepcustom.base.settings import ComputeParams
 from deepcustom.pipeline.cluster import worker
@@ -17,6 +20,23 @@ from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
 from deepcustom.training.engine import Task
 
 TURN = 0.2  # seconds between two looks at what the tasks tell
+
+
+def _put(what: Any) -> Any:
+    """A reference to ``what`` in Ray's memory.
+
+    Raises:
+        InputError: it cannot travel.
+    """
+    import ray
+
+    try:
+        return ray.put(what)
+    except (TypeError, pickle.PicklingError) as error:
+        raise InputError(
+            f"engine.kind is ray, but what a task needs cannot be sent: {one_line(error)}: "
+            "set engine.kind to local"
+        ) from error
 
 
 def here() -> Any:
@@ -47,8 +67,10 @@ class Cluster:
         board: Any = (
             ray.remote(num_cpus=0)(worker.Board).options(scheduling_strategy=here()).remote()
         )
-        code, common = ray.put(self._code), ray.put(shared)
-        about = ray.put((Seal.of_code(self._code), self._params, board))
+        code, common = ray.put(self._code), _put(shared)
+        seal = Seal.of_code(self._code)
+        about = ray.put((seal, self._params, board))
+        first = {"packages": dict(seal.packages), "strangers": [str(Path.cwd()), sys.path[0]]}
         remote = ray.remote(worker.work).options(
             num_cpus=1, num_gpus=int(self._on_gpus()), max_retries=ATTEMPTS - 1
         )
@@ -56,26 +78,34 @@ class Cluster:
         waiting, given, refs = deque(range(len(tasks))), dict[int, Any](), dict[Any, int]()
 
         def send(place: int) -> None:
-            refs[remote.remote([code, about, common, given[place]])] = place
+            refs[remote.remote(first, [code, about, common, given[place]])] = place
+
+        def follows(place: int) -> bool:
+            """Whether it is near enough to the first that has not ended: a caller may need their order."""
+            return place < min(refs.values(), default=place) + 2 * window
 
         looked, window = time.monotonic(), self._window()
         while waiting or refs:
             # Send what is next. A task's arguments are read in its turn, and then lie in Ray's memory.
-            while waiting and len(refs) < window:
+            while waiting and len(refs) < window and follows(waiting[0]):
                 place = waiting.popleft()
                 one = tasks[place]
                 watch.names[place] = one.name
-                given[place] = ray.put((place, one.run, one.given))
+                given[place] = _put((place, one.run, one.given))
                 send(place)
-            # See what has ended, and who is alive.
+            # See what has ended, and who is alive; begin again what fell silent.
             ray.wait(list(refs), num_returns=1, timeout=TURN)
             ended, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0)
             if time.monotonic() > looked + TURN or len(ended) == len(refs):
-                looked = time.monotonic()
-                with suppress(ray.exceptions.GetTimeoutError):
-                    watch.look(ray.get(board.news.remote(), timeout=10), len(refs) - len(ended))
-                watch.idle(self._has_room(), refs.values())
-                window = self._window()  # nodes may join
+                for place in self._look(board, watch, refs, ended):
+                    watch.lose(place)
+                    ref = next(one for one, at in refs.items() if at == place)
+                    with suppress(Exception):
+                        ray.cancel(ref, force=True)
+                    del refs[ref]
+                    send(place)
+                looked, window = time.monotonic(), self._window()  # nodes may join
+            # Hand over what has ended; the caller may take its time.
             for ref in ended:
                 place = refs.pop(ref)
                 found, facts = self._got(ref, watch.names[place])
@@ -83,14 +113,21 @@ class Cluster:
                 watch.end(place)
                 del given[place]
                 yield place, found
-            # Begin again what fell silent.
-            for place in watch.silent():
-                watch.lose(place)
-                ref = next(one for one, at in refs.items() if at == place)
-                with suppress(Exception):
-                    ray.cancel(ref, force=True)
-                del refs[ref]
-                send(place)
+
+    def _look(
+        self, board: Any, watch: Watch, refs: Mapping[Any, int], ended: Sequence[Any]
+    ) -> list[int]:
+        """Hear what tasks tell; returns those that fell silent."""
+        import ray
+
+        try:
+            news = ray.get(board.news.remote(), timeout=10)
+        except ray.exceptions.GetTimeoutError:
+            return []  # a busy machine: nothing is known of anybody
+        watch.look(news, len(refs) - len(ended))
+        left = {place for ref, place in refs.items() if ref not in ended}
+        watch.idle(self._has_room(), left)
+        return [place for place in watch.silent() if place in left]
 
     def _window(self) -> int:
         """How many tasks to have sent at a time: four times as many as the cluster does at once."""
@@ -117,11 +154,12 @@ class Cluster:
 
         Raises:
             DeepCustomError: it raised it; or it was lost too often.
+            InputError: a node refused it.
         """
         import ray
 
         try:
-            found: tuple[Any, dict[str, str]] = ray.get(ref)
+            found: Any = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, DeepCustomError):
                 raise error.cause from None
@@ -129,11 +167,15 @@ class Cluster:
         except ray.exceptions.RayError as error:
             why = str(error).strip().partition("\n")[0]
             raise DeepCustomError(f"{name} was lost {ATTEMPTS} times: {why}") from error
-        return found
+        if isinstance(found, str):
+            raise InputError(found)
+        returned: tuple[Any, dict[str, str]] = found
+        return returned
 
     def differing(self, own: Mapping[str, str]) -> list[str]:
         """The nodes of another kind of processor or device than ``own``: sums may round differently there."""
-        same = {key: own.get(key) for key in ("processor", "capability", "device", "precision")}
+        kinds = ("processor", "capability", "device", "precision", "gpu")
+        same = {key: own.get(key) for key in kinds}
         return sorted(
             node
             for node, facts in self.nodes.items()

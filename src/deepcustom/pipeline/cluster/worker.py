@@ -6,7 +6,7 @@ that it unpacks to, and one removes it while another still needs it.
 
 from __future__ import annotations
 
-import atexit
+import hashlib
 import importlib
 import io
 import os
@@ -14,37 +14,72 @@ import shutil
 import sys
 import tempfile
 import zipfile
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
 
 PACKAGE = "deepcustom"
 THREADS = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000"}
 
 
-def work(parcel: list[Any]) -> Any:
+def work(first: dict[str, Any], parcel: list[Any]) -> Any:
     """Do one task, in a process of Ray's.
 
     Args:
+        first: ``packages``, name → version, which must be the same here; and ``strangers``, folders of the
+            driver's machine that Ray put into the path of imports, where the code is not to come from.
         parcel: references to the code, to what all tasks share, and to the task's own arguments. Ray does not
             look for them in a list, so they are unpacked only when the code is there.
+
+    Returns:
+        What the task returned, with where it ran; or, in one line, why it was not done here.
     """
     import ray
 
+    if why := refusal(first["packages"]):
+        return f"node {ray.get_runtime_context().get_node_id()[:8]} {why}"
     code, *rest = parcel
-    unpack(ray.get(code))
+    unpack(ray.get(code), first["strangers"])
     perform = importlib.import_module(f"{PACKAGE}.pipeline.cluster.perform").perform
     return perform(*(ray.get(one) for one in rest))
 
 
-def unpack(code: bytes) -> None:
-    """Put the code, a zip archive, into a folder of this process's own, from which it then imports; once."""
+def refusal(packages: dict[str, str]) -> str | None:
+    """What of ``packages`` is of another version here, in words; None if nothing is."""
+    for name, version in packages.items():
+        try:
+            there = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return f"lacks {name} {version}"
+        if there != version:
+            return (
+                f"has {name} {there} instead of {version}: its results would not be those of here"
+            )
+    return None
+
+
+def unpack(code: bytes, strangers: list[str]) -> None:
+    """Put the code, a zip archive, into a folder of its own, from which this process then imports.
+
+    The folder is named by the archive's hash, belongs to this user alone, and stays: all tasks of the same
+    code on this machine share it.
+    """
     if PACKAGE in sys.modules:
         return
     os.environ.update(THREADS)  # before torch is imported
-    folder = tempfile.mkdtemp(prefix="deepcustom-code-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with zipfile.ZipFile(io.BytesIO(code)) as archive:
-        archive.extractall(folder)
-    sys.path.insert(0, folder)
+    name = f"deepcustom-code-{os.getuid()}-{hashlib.sha256(code).hexdigest()[:24]}"
+    folder = Path(tempfile.gettempdir(), name)
+    if not folder.is_dir():
+        fresh = tempfile.mkdtemp(prefix=f".{name}-")
+        with zipfile.ZipFile(io.BytesIO(code)) as archive:
+            archive.extractall(fresh)
+        try:
+            Path(fresh).rename(folder)
+        except OSError:  # another task was quicker
+            shutil.rmtree(fresh, ignore_errors=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", *strangers))]
     os.chdir(folder)
 
 
