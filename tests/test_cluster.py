@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,12 +106,11 @@ def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
 
 
 def test_what_cannot_travel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     def put(what: Any) -> Any:
         raise TypeError("cannot pickle 'ConfigModuleInstance' object")
 
-    monkeypatch.setattr(ray, "put", put)
+    # Not Ray itself: it reads variables of the environment when it is imported, and other tests set them.
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(put=put))
     with pytest.raises(
         InputError, match=r"cannot be sent: .*ConfigModule.* set engine\.kind to local"
     ):

@@ -3,6 +3,7 @@
 FOR_OTHERS = {
     "art": "ART's FGSM and PGD",
     "bank": "one DGN per class",
+    "chunks": "making the images of a chunk",
     "conditional": "one DGN that is told the label",
     "dgn": "what DGNs have in common",
     "dgn_attack": "DGNs as an attack of ART",
