@@ -68,20 +68,48 @@ def records(folder: str) -> list[RunRecord]:
     return [RunRecord.read(file.parent) for file in sorted(runs.rglob(RUN_FILE))]
 
 
-def test_what_a_bank_leaves_of_the_resnet_is_what_was_measured() -> None:
+def measured(path: Path) -> dict[str, float]:
+    """The metrics in a file of one run."""
+    (found,) = (one["metrics"] for one in json.loads(path.read_text()))
+    return dict(found)
+
+
+def test_what_is_left_of_the_resnet_is_what_was_measured() -> None:
     folder = ROOT / "examples/cifar10-resnet20"
+    metrics = folder / "reports/metrics/cifar10-resnet20"
     text = " ".join((folder / "README.md").read_text().split())
-    made = folder / "reports/metrics/cifar10-resnet20/generate/margin-test.json"
-    (bank,) = (one["metrics"] for one in json.loads(made.read_text()))
-    reference = ROOT / "benchmarks/results/generators/resnet20/reference.json"
-    known = json.loads(reference.read_text())["attacks"]
-    assert bank["clean_accuracy"] == known["clean"]["test"]  # one network, the same images
-    right, left = 100 * bank["clean_accuracy"], 100 * bank["target_accuracy"]
-    assert f"right on {right:.1f} % of the {bank['images']:,.0f} test images" in text
-    fgsm = 100 * known["fgsm"]["test"]
-    assert f"The bank leaves {left:.1f} % of them; FGSM leaves {fgsm:.1f} %" in text
-    base = json.loads((reference.parents[1] / "cnn/base.json").read_text())  # the bank's network
+    made = {"margin": "generate", "nce": "generate", "fgsm": "attack", "pgd": "attack"}
+    sets = {name: measured(metrics / made[name] / f"{name}-test.json") for name in made}
+    shown = {row["set"]: row["left, %"] for row in tables(folder / "README.md")["left"]}
+    assert shown == {name: f"{100 * one['target_accuracy']:.1f}" for name, one in sets.items()}
+    assert sets["nce"]["target_accuracy"] < sets["margin"]["target_accuracy"]
+    assert sets["margin"]["target_accuracy"] < sets["fgsm"]["target_accuracy"]
+    for one in sets.values():
+        right = (
+            f"right on {100 * one['clean_accuracy']:.1f} % of the {one['images']:,.0f} test images"
+        )
+        assert right in text
+
+    margin = measured(metrics / "adversarial_train/margin.json")
+    online = measured(metrics / "train_online/online.json")
+    clean = [f"{100 * one['val_accuracy']:.1f} %" for one in (margin, online)]
+    assert f"network `margin` is right on {clean[0]}, and `online` on {clean[1]}" in text
+    assert f"`online` keeps {100 * online['val_adversarial']:.1f} % of the first 1,000" in text
+
+    minutes = sum(one.seconds for one in records("cifar10-resnet20")) / 60
+    assert f"took {minutes:.0f} minutes of one core" in text
+
+
+def test_what_the_resnets_page_says_of_prices_and_losses() -> None:
+    results = ROOT / "benchmarks/results/generators"
+    known = json.loads((results / "resnet20/reference.json").read_text())["attacks"]
+    base = json.loads((results / "cnn/base.json").read_text())  # the banks' network
     assert 6 <= known["fgsm"]["mflop"] / base["mflop"] < 7
+    cross = json.loads((results / "cnn/cross-entropy.json").read_text())
+    assert 1.4 <= cross["val"] / base["val"] <= 1.6
+    cnn = json.loads((results / "cnn/reference.json").read_text())["attacks"]["fgsm"]
+    assert cnn["val"] < base["val"]
+    assert cnn["mflop"] < base["mflop"]
 
 
 def test_the_minutes_are_those_of_the_records() -> None:
