@@ -410,7 +410,11 @@ def settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("prepare", None, "prepare must be a mapping, found nothing"),
         ("attack", 3, "attack must be a mapping, found 3"),
         ("report", MISSING, "report is missing; the file has: seed, compute, subjects, "),
-        ("compute", None, "compute must be a mapping of device, precision, threads, found nothing"),
+        (
+            "compute",
+            None,
+            "compute must be a mapping of device, precision, threads, devices, found nothing",
+        ),
         (
             "attack.mnist-fgsm-test",
             ["pgd"],

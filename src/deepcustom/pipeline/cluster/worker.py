@@ -7,7 +7,6 @@ that it unpacks to, and one removes it while another still needs it.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import os
 import shutil
@@ -40,7 +39,8 @@ def work(first: dict[str, Any], parcel: list[Any]) -> Any:
         return f"node {ray.get_runtime_context().get_node_id()[:8]} {why}"
     code, *rest = parcel
     unpack(ray.get(code), first["strangers"])
-    perform = importlib.import_module(f"{PACKAGE}.pipeline.cluster.perform").perform
+    from deepcustom.pipeline.cluster.perform import perform
+
     return perform(*(ray.get(one) for one in rest))
 
 
