@@ -65,7 +65,7 @@ test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser 
 	  test -n "$$(PATH=$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':') command -v $$name)" || { \
 	  echo "make test-services needs Debian packages: apt-get install postgresql chromium" >&2; exit 2; }; done
 	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
-	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m services $(ARGS)
+	@$(TELL) $(BIN)/pytest -m services $(ARGS)
 
 lint: $(READY)  ## ruff, and the direction of imports
 	$(BIN)/ruff check .
