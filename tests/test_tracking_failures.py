@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from mlflow import MlflowClient
+from mlflow import MlflowClient, get_tracking_uri, set_tracking_uri
 from mlflow.exceptions import MlflowException
 from tracking_fixtures import all_runs, client, written
 
@@ -263,6 +263,22 @@ def test_a_registry_of_other_work_gets_no_model_of_this_project(
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", theirs)
     send(written(root, **MODEL), root)
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert MlflowClient(theirs).search_registered_models() == []
+    assert [model.name for model in client(root).search_registered_models()] == ["mnist-target"]
+
+
+def test_an_address_that_the_process_was_told_gets_no_model_of_this_project(
+    root: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = f"sqlite:///{other}/mlflow.db"
+    try:
+        set_tracking_uri(theirs)
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        send(written(root, **MODEL), root)
+        assert get_tracking_uri() == theirs
+        assert "MLFLOW_TRACKING_URI" not in os.environ
+    finally:
+        set_tracking_uri(None)
     assert MlflowClient(theirs).search_registered_models() == []
     assert [model.name for model in client(root).search_registered_models()] == ["mnist-target"]
 

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,13 @@ ABOUT = {"kind": "classifier"}
 
 
 @pytest.fixture(autouse=True)
-def _store(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain MLflow, as a user calls it, finds the store."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri(root))
+def _store(root: Path) -> Iterator[None]:
+    """Plain MLflow, as a user calls it, finds the store; the tests after these do not."""
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri(root))
+    yield
+    mlflow.set_tracking_uri(None)
 
 
 def training(root: Path, stage: str, save: Callable[[Path], None], **changes: Any) -> Path:

@@ -70,14 +70,22 @@ def shown(uri: str) -> str:
 def default_address(uri: str) -> Iterator[None]:
     """Makes ``uri`` MLflow's default address, and keeps away what the user has set for other work.
 
-    A registry of its own counts only beside an address: alone it belongs to another project.
+    A registry of its own counts only beside an address: alone it belongs to another project. MLflow asks
+    what ``mlflow.set_tracking_uri`` was told before it looks at the environment.
     """
+    import mlflow
+
     away = OTHER_WORK if os.environ.get(ADDRESS) else (*OTHER_WORK, REGISTRY)
     before = {name: os.environ.pop(name, None) for name in (ADDRESS, *away)}
+    told = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    if told is not None:
+        mlflow.set_tracking_uri(uri)
     os.environ[ADDRESS] = uri
     try:
         yield
     finally:
+        if told is not None:
+            mlflow.set_tracking_uri(told)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
