@@ -224,13 +224,13 @@ def shrink(file: Path, classes: int, epochs: int = 1) -> None:
     file.write_text(yaml.safe_dump(tree, sort_keys=False))
 
 
-def dvc(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def dvc(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     scripts = str(Path(sys.executable).parent)
-    environ = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    environ |= {"OMP_NUM_THREADS": "1", "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(
         [sys.executable, "-m", "dvc", *words],
         cwd=folder,
-        env={**environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **environ},
         capture_output=True,
         text=True,
     )
@@ -249,8 +249,11 @@ def test_a_folder_of_images_becomes_a_table(
     for bank in own.banks:
         assert call_main(project, "add", "bank", "--subject", name, *shlex.split(bank)) == 0, bank
     shrink(project / "params.yaml", own.classes, own.epochs)
-    done = dvc(project, "repro")
+    later = {"DEEPCUSTOM_SEND_LATER": "1"} if name == "hundred" else {}
+    done = dvc(project, "repro", **later)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    if later:
+        assert call_main(project, "runs", "sync") == 0
     # Every network stands in the table under every protocol, on images of the expected shape.
     results = read_csv(project / f"reports/results/{name}.csv")
     assert {r.network for r in results} == {"target", "margin", "madry", "online"}

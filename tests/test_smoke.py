@@ -78,9 +78,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def side_by_side(project: Path, commands: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def side_by_side(
+    project: Path, commands: Mapping[str, Sequence[str]], **environ: str
+) -> dict[str, str]:
     """Run all commands to their end, with one thread each, so that none waits; name → what was printed."""
-    env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")
+    } | environ
     runs = {
         name: subprocess.Popen(
             words,
@@ -107,7 +111,13 @@ def repro(subject: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folders(project: Path) -> dict[str, Path]:
     """Subject → where it was made."""
-    printed = side_by_side(project, {subject: repro(subject) for subject in SUBJECTS})
+    later = SUBJECTS[-1]  # its runs are sent when all have ended
+    commands = {subject: repro(subject) for subject in SUBJECTS}
+    commands[later] = ["env", "DEEPCUSTOM_SEND_LATER=1", *commands[later]]
+    printed = side_by_side(project, commands)
+    printed |= side_by_side(
+        project / "workspaces" / later, {"sync": [str(PROGRAM), "runs", "sync"]}
+    )
     for text in printed.values():
         warnings = [line for line in text.splitlines() if line.startswith("warning:")]
         # A network that saw few images is hardly above chance.
@@ -133,7 +143,7 @@ def again(project: Path, folders: dict[str, Path], instances: dict[str, Instance
             paths = " ".join(sorted(one.paths))
             words.append(f"rm -r {paths} && {PROGRAM.parent}/{' '.join(one.words)}")
         scripts[copy.name] = ["sh", "-ec", "\n".join(words)]
-    side_by_side(project, scripts)
+    side_by_side(project, scripts, DEEPCUSTOM_SEND_LATER="1")
     return names
 
 
@@ -323,7 +333,7 @@ def test_items_come_and_go_and_leave_nothing(project: Path, folders: dict[str, P
     text = text.replace("\nreport:", "\n\n# The page.\nreport:  # of each subject")
     params.write_text(text)
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "src")}
+    env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder / "src"), "DEEPCUSTOM_SEND_LATER": "1"}
     env["PATH"] = f"{PROGRAM.parent}{os.pathsep}{env['PATH']}"
 
     def run(*words: str) -> str:

@@ -133,6 +133,19 @@ def test_a_file_that_says_nothing_is_passed_over(tmp_path, text):
 # A stage that ends well
 
 
+def test_where_runs_are_sent_later_none_is_begun(root, monkeypatch):
+    monkeypatch.setenv(store.LATER, "1")
+    with followed(root, facts(root)):
+        epochs(root, {"loss": [0.5]})
+        assert current.run is None
+        time.sleep(0.3)
+        assert send(finished(root), root) == ""
+    assert all_runs(root) == []
+    monkeypatch.delenv(store.LATER)
+    (one,) = sync(root / "runs", root)
+    assert one.new
+
+
 def test_metrics_flow_and_the_record_completes_the_run(root):
     begin = time.time()
     with followed(root, facts(root)):

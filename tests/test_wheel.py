@@ -77,6 +77,7 @@ def run(python: Path, folder: Path, *words: str) -> str:
     left_out = ("PYTHONPATH", "VIRTUAL_ENV", "DEEPCUSTOM_DATA_DIR")
     env = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("MLFLOW_")}
     env |= {**IDENTITY, "OMP_NUM_THREADS": "1", "PATH": f"{python.parent}:/usr/bin:/bin"}
+    env["DEEPCUSTOM_SEND_LATER"] = "1"  # one process sends all runs
     program = [python, "-m", "dvc"] if words[0] == "dvc" else [python.parent / words[0]]
     done = subprocess.run(
         [*program, *words[1:]], cwd=folder, env=env, capture_output=True, text=True
@@ -89,6 +90,7 @@ def run(python: Path, folder: Path, *words: str) -> str:
 def test_a_project_outside_the_checkout(python: Path, tmp_path: Path) -> None:
     """One test for all of it, so that the project runs once."""
     project = lay_down(python, tmp_path)
+    mlflow_gets_every_run(project, python)
     a_table_came_out(project, python)
     nothing_is_left_to_do(project, python)
     a_number_is_traced_and_every_hash_verified(project, python)
@@ -106,6 +108,14 @@ def lay_down(python: Path, home: Path) -> Path:
     printed = run(python, root, "dvc", "repro")
     assert "warning:" not in printed
     return root
+
+
+def mlflow_gets_every_run(project: Path, python: Path) -> None:
+    records = list((project / "reports/runs").rglob("run.json"))
+    assert not (project / "mlflow.db").exists()
+    said = run(python, project, "deepcustom", "runs", "sync")
+    assert f"{len(records)} sent, 0 there already" in said
+    assert (project / "mlflow.db").exists()
 
 
 def a_table_came_out(project: Path, python: Path) -> None:

@@ -77,7 +77,8 @@ def default_address(uri: str) -> Iterator[None]:
 
     away = OTHER_WORK if os.environ.get(ADDRESS) else (*OTHER_WORK, REGISTRY)
     before = {name: os.environ.pop(name, None) for name in (ADDRESS, *away)}
-    told = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    is_told = mlflow.is_tracking_uri_set()  # type: ignore[no-untyped-call]
+    told = mlflow.get_tracking_uri() if is_told else None
     if told is not None:
         mlflow.set_tracking_uri(uri)
     os.environ[ADDRESS] = uri

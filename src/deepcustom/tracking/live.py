@@ -36,7 +36,7 @@ from deepcustom.tracking.runs import (
     sender,
     shown,
 )
-from deepcustom.tracking.store import opened, tracking_uri
+from deepcustom.tracking.store import LATER, opened, tracking_uri
 from deepcustom.tracking.underway import current
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ class Facts:
 
 @contextmanager
 def followed(root: Path, facts: Facts) -> Iterator[None]:
-    """Show the stage that runs inside in MLflow."""
+    """Show the stage that runs inside in MLflow, unless runs are to be sent later."""
+    if os.environ.get(LATER):
+        yield
+        return
     live = Live(root, facts)
     current.run = live
     live.start()

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LOCK_SECONDS = 60
 LATER = "DEEPCUSTOM_SEND_LATER"
-"""If it is set, :func:`send` leaves a run to :func:`send_kept`: loading MLflow takes seconds each time."""
+"""If it is set, a stage leaves its run to :func:`send_kept` or :func:`sync`: loading MLflow takes seconds."""
 
 # MLflow's own defaults wait for minutes. A value that the user has set wins over these.
 PATIENCE = {
