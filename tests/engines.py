@@ -19,7 +19,7 @@ class OneByOne:
     def do(self, shared: Any, tasks: Sequence[Task], advance: Any) -> Iterator[tuple[int, Any]]:
         for place in reversed(range(len(tasks))):  # they end in any order
             task = tasks[place]
-            there, given = pickle.loads(pickle.dumps((shared, task.given)))
+            there, given = pickle.loads(pickle.dumps((shared, task.given())))
             found = task.run(there, *given, compute=FLOAT32, advance=advance)
             self.done.append(task.name)
             yield place, pickle.loads(pickle.dumps(found))

@@ -26,6 +26,7 @@ from pipeline_fixtures import (
     call_main,
     environment,
     make_project,
+    one_thread,
     set_params,
     write_params,
 )
@@ -33,7 +34,7 @@ from pipeline_fixtures import (
 from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams, EngineParams
-from deepcustom.pipeline.cluster import connection, perform, tasks
+from deepcustom.pipeline.cluster import connection, idle, tasks
 from deepcustom.pipeline.cluster.seal import Seal
 from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
 from deepcustom.pipeline.cluster.worker import Standing
@@ -279,6 +280,61 @@ def test_a_set_is_that_of_one_process(
     assert "of 6 tasks done" in done.stdout + done.stderr
 
 
+TOLD = {
+    "generator": "conditional",
+    "output": "perturbation",
+    "reads": f"models/target/{DATASET}.safetensors",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (("train_target",), [f"models/target/{DATASET}.safetensors"]),
+        ((STAGE, "--bank", "nce"), [BANK]),
+        (
+            ("adversarial_train", "--network", "madry"),
+            [f"models/robust/{DATASET}/madry.safetensors"],
+        ),
+        (
+            ("train_online", "--network", "online"),
+            [
+                f"models/robust/{DATASET}/online.safetensors",
+                f"models/dgn/{DATASET}/online.safetensors",
+            ],
+        ),
+    ],
+)
+def test_the_training_of_one_network_is_a_task_of_a_cluster_that_is_named(
+    words: tuple[str, ...],
+    made: list[str],
+    project: tuple[Workspace, bytes],
+    two: Nodes,
+    tmp_path: Path,
+) -> None:
+    local = on_ray(project, tmp_path / "local")
+    few = {"training": {"epochs": 2}}
+    rows = {
+        "train_target": {DATASET: {"epochs": 2}},
+        STAGE: {f"{DATASET}-nce": TOLD | few},
+        "adversarial_train": {f"{DATASET}-madry": few},
+        "train_online": {f"{DATASET}-online": few},
+    }
+    set_params(local.root, {"engine": {"kind": "local"}, **rows})
+    away = Workspace(tmp_path / "away")
+    shutil.copytree(local.root, away.root, symlinks=True)
+    set_params(away.root, {"engine": {"kind": "ray", "address": two.address}})
+    command = (words[0], "--subject", DATASET, *words[1:])
+    with one_thread():
+        assert call_main(local.root, *command) == 0
+    with environment(OMP_NUM_THREADS="1", **two.environ):
+        done = subprocess.run([PROGRAM, *command], cwd=away.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "of 1 tasks done" in done.stdout + done.stderr
+    for path in made:
+        assert (away.root / path).read_bytes() == (local.root / path).read_bytes(), path
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -350,7 +406,7 @@ def test_foreign_code_is_refused(
             connection.cluster(engine, params, project[0].root, []) as found,
             pytest.raises(InputError, match=f"node .* {says}"),
         ):
-            list(found.do(None, [Task("one", perform.nothing)], lambda *a, **k: None))
+            list(found.do(None, [Task("one", idle.nothing)], lambda *a, **k: None))
 
 
 def test_a_node_that_is_killed_costs_only_its_tasks(

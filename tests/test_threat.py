@@ -145,11 +145,20 @@ def test_verify_refuses_clean_images_that_are_not_finite():
 
 
 def test_verify_counts_over_all_chunks_and_gives_the_largest_excess():
-    x = np.full((10, 1, 2, 2), 0.5, np.float32)
+    x = np.full((10, 1, 140, 140), 0.5, np.float32)  # three at a time
     x_adv = x.copy()
     x_adv[[0, 5, 9], 0, 0, 0] = [0.85, 0.95, 0.9]
     with pytest.raises(ThreatModelError, match=r"3 of 10 images .* by up to 0\.15$"):
-        ThreatModel(0.3).verify(x_adv, x, chunk=4)
+        ThreatModel(0.3).verify(x_adv, x)
+
+
+def test_verify_takes_images_that_are_larger_than_its_chunks():
+    x = np.full((2, 3, 200, 200), 0.5, np.float32)
+    x_adv = x.copy()
+    ThreatModel(0.3).verify(x_adv, x)
+    x_adv[1, 2, 199, 199] = 0.85
+    with pytest.raises(ThreatModelError, match=r"1 of 2 images .* by up to 0\.05$"):
+        ThreatModel(0.3).verify(x_adv, x)
 
 
 def test_verify_refuses_other_shapes():

@@ -24,6 +24,10 @@ from deepcustom.training.prediction import predict
 class Maker(Protocol):
     """Makes adversarial images; what it needs travels with it."""
 
+    @property
+    def target_net(self) -> Classifier:
+        """The network to fool."""
+
     def __call__(
         self, x: Tensor, y: Tensor, start: int, *, compute: Compute, advance: Advance = silent
     ) -> Tensor:
@@ -50,7 +54,7 @@ class ByDgns:
 
     Attributes:
         dgn: the DGNs.
-        target_net: predicts the labels.
+        target_net: the network to fool; it predicts the labels.
         threat: what images are projected to.
         label: ``true`` or ``predicted``.
         batch_size: images per pass at most.
@@ -112,7 +116,7 @@ class ByArt:
 
 @dataclass(frozen=True)
 class Chunks(Sequence[Task]):
-    """The chunks of a split as tasks, each read when it is sent.
+    """The chunks of a split as tasks.
 
     Attributes:
         split: the clean images; they may be mapped from files.
@@ -136,18 +140,32 @@ class Chunks(Sequence[Task]):
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self)))]
         start = place * self.size
-        some = self.split.take(slice(start, start + self.size))
-        return Task(f"rows from {start}", make_as_task, (some.x, some.y, start))
+
+        def read() -> tuple[Array, Array, int]:
+            some = self.split.take(slice(start, start + self.size))
+            return some.x, some.y, start
+
+        return Task(f"rows from {start}", make_as_task, read)
 
 
 def make_as_task(
     maker: Maker, x: Array, y: Array, start: int, *, compute: Compute, advance: Advance
-) -> Array:
-    """Perturb a chunk as a task of an engine: arrays come, and float32 (n, C, H, W) goes back."""
+) -> tuple[Array, Array, Array]:
+    """Perturb a chunk as a task of an engine: arrays come and go.
+
+    Returns:
+        float32 (n, C, H, W), and of each image the predicted label before and after, (n,) int64.
+    """
     for net in maker.networks():
         net.to(compute.device)
     laid = images(x).to(compute.device, memory_format=torch.channels_last)
     labels = torch.from_numpy(y.astype("int64")).to(compute.device)
     made = maker(laid, labels, start, compute=compute, advance=advance)
-    found: Array = made.detach().cpu().to(torch.float32).contiguous().numpy()
-    return found
+    stored = made.detach().to(torch.float32)
+    before, after = predictions(maker.target_net, laid, stored)
+    return stored.cpu().contiguous().numpy(), before.cpu().numpy(), after.cpu().numpy()
+
+
+def predictions(net: Classifier, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels (n,) that ``net`` predicts for clean and for adversarial images (n, C, H, W)."""
+    return predict(net, x).argmax(1), predict(net, x_adv).argmax(1)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepcustom.attacks.chunks import Chunks, Maker
+from deepcustom.attacks.chunks import Chunks, Maker, predictions
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
 from deepcustom.data.arrays import AdversarialSet, Array, SetWriter, Split, release
@@ -19,7 +19,6 @@ from deepcustom.data.datasets import DatasetSpec
 from deepcustom.training.compute import Compute
 from deepcustom.training.engine import Engine, in_order
 from deepcustom.training.nets.base import Classifier
-from deepcustom.training.prediction import predict
 
 Perturb = Callable[[Tensor, Tensor, int], Tensor]
 """(x, y, start) → x_adv: perturbs images (n, C, H, W) with labels (n,), the rows from ``start`` on."""
@@ -109,7 +108,7 @@ def perturb_split(
         ThreatModelError: an image lies outside the threat model; then no file is written to ``folder``.
     """
     tally, device = _Tally(), attack.compute.device
-    elsewhere: Iterator[Array] | None = None
+    elsewhere: Iterator[tuple[Array, Array, Array]] | None = None
     if engine is not None and attack.maker is not None:
         chunks = Chunks(split, attack.chunk)
         elsewhere = in_order(engine.do(attack.maker, chunks, advance))
@@ -121,12 +120,14 @@ def perturb_split(
             x = x.to(memory_format=torch.channels_last)
             if elsewhere is None:
                 x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
+                before, after = predictions(attack.target_net, x, x_adv)
             else:
-                x_adv = torch.tensor(next(elsewhere), device=device)
+                x_adv, before, after = (
+                    torch.tensor(array, device=device) for array in next(elsewhere)
+                )
             stored = x_adv.cpu().contiguous().numpy()
             attack.threat.verify(stored, clean.x)
             # Write the images to keep, and count the effect on all.
-            before, after = (predict(attack.target_net, images).argmax(1) for images in (x, x_adv))
             made = AdversarialSet(x=clean.x, x_adv=stored, y=clean.y, index=clean.index)
             if attack.only_changed:
                 made = made.take(np.flatnonzero((before != after).cpu().numpy()))

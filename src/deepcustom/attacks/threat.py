@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from deepcustom.base.settings import ThreatParams
 # A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
 # eps itself) makes |x_adv - x| <= eps hold exactly, not just up to rounding.
 _MARGIN = 2.0**-24
+_CACHED = 2**16  # numbers checked at a time: in float64, few enough for the processor's cache
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,12 @@ class ThreatModel:
             x_adv = torch.minimum(torch.maximum(x_adv, x - radius), x + radius)
         return x_adv.clamp(0.0, 1.0)
 
-    def verify(self, x_adv: np.ndarray, x: np.ndarray, chunk: int = 64) -> None:
+    def verify(self, x_adv: np.ndarray, x: np.ndarray) -> None:
         """Check, image by image and in float64, what ``project`` promises.
 
         Args:
             x_adv: adversarial images (N, C, H, W), float.
             x: clean images in [0, 1], same shape, float; or uint8 in 0..255.
-            chunk: images checked at a time, few enough for the processor's cache.
 
         Raises:
             ThreatModelError: shapes differ, a value is not finite, or an image lies outside; the
@@ -97,6 +98,7 @@ class ThreatModel:
         if x_adv.shape != x.shape:
             raise ThreatModelError(f"shapes differ: adversarial {x_adv.shape}, clean {x.shape}")
         outside, excess = 0, 0.0
+        chunk = max(_CACHED // max(math.prod(x.shape[1:]), 1), 1)
         for start in range(0, len(x), chunk):
             over = self._excess(x_adv[start : start + chunk], x[start : start + chunk])
             outside += int((over > 0).sum())

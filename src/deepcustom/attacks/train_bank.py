@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -114,19 +115,12 @@ def _elsewhere(
 ) -> Iterator[tuple[int, Trained]]:
     """Train the classes as tasks of the job's engine."""
     assert job.engine is not None
-    tasks = [
-        Task(
-            f"class {context.label}",
-            train_as_task,
-            (
-                Alone(context.label, context.threat, _moved(context.analysis, CPU)),
-                held(x),
-                held(x_val),
-                derive_seed(job.seed, str(context.label)),
-            ),
-        )
-        for context, x, x_val in rows
-    ]
+
+    def given(context: LossContext, x: Images, x_val: Images) -> tuple[Any, ...]:
+        alone = Alone(context.label, context.threat, _moved(context.analysis, CPU))
+        return alone, held(x), held(x_val), derive_seed(job.seed, str(context.label))
+
+    tasks = [Task(f"class {row[0].label}", train_as_task, partial(given, *row)) for row in rows]
     target_net = copy.deepcopy(rows[0][0].target_net).cpu() if rows else None
     shared = generator, target_net, params
     for place, (state, history) in job.engine.do(shared, tasks, job.advance):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -103,14 +103,12 @@ class Subject(NamedTuple):
         victim: the network and the images, here.
         network: the same network, as the table names it.
         stands: adversarial set → (n,) bool, which of its images it gets right.
-        surrogates: another network → images made against it.
         pieces: its pieces in the store, here.
     """
 
     victim: Victim
     network: Network
     stands: Mapping[str, Tensor]
-    surrogates: Mapping[str, Lazy[Tensor]]
     pieces: Pieces
 
 
@@ -119,6 +117,7 @@ def score_elsewhere(
     subjects: Sequence[Subject],
     params: EvaluateParams,
     dgns: Lazy[Adaptable] | None,
+    surrogates: Mapping[str, Lazy[Tensor]],
     store: ScoreStore,
     advance: Advance,
 ) -> None:
@@ -129,6 +128,7 @@ def score_elsewhere(
         subjects: the networks.
         params: all settings.
         dgns: the DGNs to adapt to each network; None: there are none.
+        surrogates: network → images made against it, which all others are shown.
         store: where the pieces go.
         advance: told how the tasks stand.
     """
@@ -136,26 +136,18 @@ def score_elsewhere(
     settings = params.surrogate.model_dump()
     without = [one for one in subjects if store.load(one.pieces.images_key(settings)) is None]
     images = [
-        Task(f"images against {one.network.name}", surrogate_as_task, (_sent(one), one.victim.seed))
+        Task(f"images against {one.network.name}", surrogate_as_task, partial(_sent, one))
         for one in without
     ]
     for place, found in engine.do(asked, images, advance):
         without[place].pieces.images(settings, partial(torch.tensor, found))
-    tasks = [
-        Task(
-            one.network.name,
-            evaluate_as_task,
-            (
-                _sent(one),
-                one.victim.seed,
-                dict(one.stands),
-                {name: (lazy.key, lazy.value.cpu()) for name, lazy in one.surrogates.items()},
-                store.of(one.network.name),
-            ),
-        )
-        for one in subjects
-    ]
-    for _, made in engine.do(asked, tasks, advance):
+
+    def given(one: Subject) -> tuple[Any, ...]:
+        return *_sent(one), dict(one.stands), store.of(one.network.name)
+
+    tasks = [Task(one.network.name, evaluate_as_task, partial(given, one)) for one in subjects]
+    made_against = {name: (lazy.key, lazy.value.cpu()) for name, lazy in surrogates.items()}
+    for _, made in engine.do((asked, made_against), tasks, advance):
         for key, packed in made.items():
             store.save(key, packed)
 
@@ -188,10 +180,10 @@ def _moved(dgns: DGNs, device: torch.device) -> DGNs:
     return dgns
 
 
-def _sent(one: Subject) -> Network:
-    """The network, as it travels."""
-    network = one.network
-    return Network(network.name, network.md5, copy.deepcopy(network.net).cpu(), network.source)
+def _sent(one: Subject) -> tuple[Network, int]:
+    """The network as it travels, and its seed."""
+    network = replace(one.network, net=copy.deepcopy(one.network.net).cpu())
+    return network, one.victim.seed
 
 
 def surrogate_as_task(
@@ -204,22 +196,23 @@ def surrogate_as_task(
 
 
 def evaluate_as_task(
-    asked: Asked,
+    shared: tuple[Asked, Mapping[str, tuple[Any, Tensor]]],
     network: Network,
     seed: int,
     stands: Mapping[str, Tensor],
-    surrogates: Mapping[str, tuple[Any, Tensor]],
     known: dict[str, Packed],
     *,
     compute: Compute,
     advance: Advance,
 ) -> dict[str, Packed]:
     """The pieces of a network that were not ``known``, as a task of an engine."""
+    asked, made_against = shared
     victim = asked.victim(network, seed, compute, advance)
     store = Carried(basis=asked.basis, pieces=known)
     others = {
         name: Lazy(key, partial(images.to, compute.device))
-        for name, (key, images) in surrogates.items()
+        for name, (key, images) in made_against.items()
+        if name != network.name
     }
     material = Material(asked.adaptable(compute), stands, others)
     pieces = Pieces(victim, network.md5 + network.source, store)

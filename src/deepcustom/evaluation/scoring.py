@@ -222,9 +222,9 @@ def _elsewhere(
     for network in inputs.networks:
         victim = inputs.bed.victim(network, advance)
         pieces = Pieces(victim, network.md5 + network.source, store)
-        others = {name: images for name, images in surrogates.items() if name != network.name}
-        subjects.append(Subject(victim, network, stands[network.name], others, pieces))
-    score_elsewhere(engine, subjects, inputs.bed.params, inputs.dgns, store, advance)
+        subjects.append(Subject(victim, network, stands[network.name], pieces))
+    given = inputs.bed.params, inputs.dgns, surrogates, store, advance
+    score_elsewhere(engine, subjects, *given)
 
 
 def _steps(inputs: ScoringInputs, networks: Sequence[Network]) -> int:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deepcustom.base.progress import Advance
     from deepcustom.training.checkpoint import Checkpoint
     from deepcustom.training.compute import Compute
+    from deepcustom.training.engine import Engine
     from deepcustom.training.job import Job
 
 P = TypeVar("P", bound=Params)
@@ -127,11 +128,11 @@ class StageRun:
         """What DVC calls it, such as ``train_dgn@mnist-lrp``."""
         return f"{self.stage}@{self.row.name}"
 
-    def job(self, compute: Compute, advance: Advance) -> Job:
-        """Seed, device, progress and checkpoint for the stage's training."""
+    def job(self, compute: Compute, advance: Advance, engine: Engine | None = None) -> Job:
+        """Seed, device, progress, checkpoint and engine for the stage's training."""
         from deepcustom.training.job import Job
 
-        return Job(self.seed, compute, advance, self.checkpoint())
+        return Job(self.seed, compute, advance, self.checkpoint(), engine)
 
     def settings(self, model: type[P]) -> P:
         """The row's settings, checked, and kept for the record."""

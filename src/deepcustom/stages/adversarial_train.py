@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from deepcustom.attacks.threat import ThreatModel
@@ -12,6 +14,7 @@ from deepcustom.data.datasets import DatasetSpec
 from deepcustom.data.mapped import MappedImages
 from deepcustom.hardening.ways import way_of
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.load import labelled, load_dataset, load_split, starting_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -19,6 +22,7 @@ from deepcustom.report.figures import loss_curves
 from deepcustom.training.compute import Compute
 from deepcustom.training.rows import LabelledImages
 from deepcustom.training.weights import save_network
+from deepcustom.training.whole import trained
 
 
 def run(ws: Workspace, subject: str, name: str) -> None:
@@ -36,9 +40,13 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         made = _adversarial_set(stage, spec, split, name, compute) if way.reads_set else None
 
         net = starting_classifier(stage, compute)
-        with progress(stage.name, params.training.epochs) as advance:
-            job = stage.job(compute, advance)
-            history = way(params, threat, spec.num_classes).train(net, train, val, job, made)
+        learn = partial(way(params, threat, spec.num_classes).train, made=made)
+        with (
+            progress(stage.name, params.training.epochs) as advance,
+            engine(stage, compute, whole=True) as elsewhere,
+        ):
+            job = stage.job(compute, advance, elsewhere)
+            history = trained(learn, (net, train, val), [net], job)
 
         about = {"kind": "classifier", "dataset": subject, "network": name}
         save_network(stage.write(workspace.robust(subject, name)), net, about)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from deepcustom.attacks.bank import DGNBank
 from deepcustom.attacks.conditional import ConditionalDGN, conditional
 from deepcustom.attacks.losses.base import contexts, find_loss
@@ -25,6 +23,7 @@ from deepcustom.pipeline.load import (
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
+from deepcustom.training.whole import trained
 
 
 def run(ws: Workspace, subject: str, name: str) -> None:
@@ -45,19 +44,21 @@ def run(ws: Workspace, subject: str, name: str) -> None:
         classes = contexts(target_net, threat, analysis, spec.num_classes)
 
         total = params.training.epochs * (1 if told else spec.num_classes)
-        with progress(stage.name, total) as advance:
-            job = stage.job(compute, advance)
+        with (
+            progress(stage.name, total) as advance,
+            engine(stage, compute, whole=told) as elsewhere,
+        ):
+            job = stage.job(compute, advance, elsewhere)
             dgn: DGNBank | ConditionalDGN
             if told:
                 fresh = compute.place(
                     conditional(architecture(stage, stage.subject.conditional), spec.num_classes)
                 )
-                dgn, history = train_conditional(fresh, subject, classes, train, val, params, job)
+                given = fresh, subject, classes, train, val, params
+                dgn, history = trained(train_conditional, given, [], job)
             else:
                 generator = architecture(stage, stage.subject.generator)
-                with engine(stage, compute) as elsewhere:
-                    job = replace(job, engine=elsewhere)
-                    dgn, history = train_bank(generator, subject, classes, train, val, params, job)
+                dgn, history = train_bank(generator, subject, classes, train, val, params, job)
 
         dgn.save(stage.write(workspace.bank(subject, name)))
 

@@ -8,6 +8,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress
 from deepcustom.hardening.online import Online, OnlineSettings, objectives
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.load import (
     architecture,
     labelled,
@@ -20,6 +21,7 @@ from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.report.figures import loss_curves
 from deepcustom.training.weights import save_network
+from deepcustom.training.whole import trained
 
 CROSS_ENTROPY = "negative cross entropy"  # what a generator minimises if its row names no loss
 
@@ -51,8 +53,12 @@ def run(ws: Workspace, subject: str, name: str) -> None:
             losses = objectives(params, contexts(net, threat, analysis, spec.num_classes))
 
         way = Online(params, threat, spec.num_classes, generator, losses)
-        with progress(stage.name, params.training.epochs) as advance:
-            history = way.train(net, train, val, stage.job(compute, advance))
+        with (
+            progress(stage.name, params.training.epochs) as advance,
+            engine(stage, compute, whole=True) as elsewhere,
+        ):
+            job = stage.job(compute, advance, elsewhere)
+            history = trained(way.train, (net, train, val), [net, generator], job)
 
         about = {"kind": "classifier", "dataset": subject, "network": name}
         save_network(stage.write(workspace.robust(subject, name)), net, about)

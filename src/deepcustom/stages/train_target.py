@@ -11,6 +11,7 @@ from deepcustom.base.progress import progress
 from deepcustom.base.settings import TargetParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.brought import brought, tried_target
+from deepcustom.pipeline.cluster.connection import engine
 from deepcustom.pipeline.load import labelled, load_dataset, load_split, new_classifier
 from deepcustom.pipeline.run import StageRun
 from deepcustom.pipeline.workspace import Workspace
@@ -20,6 +21,7 @@ from deepcustom.training.fit import train_classifier
 from deepcustom.training.nets.base import parameter_count
 from deepcustom.training.prediction import accuracy
 from deepcustom.training.weights import save_network
+from deepcustom.training.whole import trained
 
 FEW = 1000  # training images that a network is tried on, if val is empty
 
@@ -44,9 +46,12 @@ def run(ws: Workspace, subject: str) -> None:
             about |= healed
         history = {}
         if params.epochs:
-            with progress(stage.name, params.epochs) as advance:
-                job = stage.job(compute, advance)
-                history = train_classifier(net, train, val, params, job)
+            with (
+                progress(stage.name, params.epochs) as advance,
+                engine(stage, compute, whole=True) as elsewhere,
+            ):
+                job = stage.job(compute, advance, elsewhere)
+                history = trained(train_classifier, (net, train, val, params), [net], job)
 
         save_network(stage.write(workspace.target(subject)), net, about)
 

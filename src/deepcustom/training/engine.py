@@ -21,12 +21,13 @@ class Task:
         run: a function of a module, called ``run(shared, *given, compute=..., advance=...)``: with what all
             tasks share, its own arguments, the device and precision where it runs, and how it tells its
             progress. It writes nothing.
-        given: its own arguments: arrays, settings, and what is made from them.
+        given: makes its own arguments, arrays and settings, when it is its turn: those of all tasks may be
+            more than memory holds.
     """
 
     name: str
     run: Callable[..., Any]
-    given: tuple[Any, ...] = ()
+    given: Callable[[], tuple[Any, ...]] = tuple
 
 
 class Engine(Protocol):

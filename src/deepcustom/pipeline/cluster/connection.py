@@ -40,7 +40,7 @@ def _params(stage: StageRun) -> EngineParams:
 
 
 @contextmanager
-def engine(stage: StageRun, compute: Compute) -> Iterator[Cluster | None]:
+def engine(stage: StageRun, compute: Compute, *, whole: bool = False) -> Iterator[Cluster | None]:
     """The cluster that does pieces of the stage's work; None where this process does them.
 
     Tasks compute as this process does, on the same kind of device and in the same precision, but each with
@@ -49,11 +49,14 @@ def engine(stage: StageRun, compute: Compute) -> Iterator[Cluster | None]:
     Args:
         stage: the running stage.
         compute: its device and precision.
+        whole: whether all work is a single task. It stays here if several processes do it together, and if
+            the cluster would be this machine, whose other threads would then do nothing.
 
     Raises:
         InputError: Ray is not installed, or no cluster answers.
     """
-    if not is_asked(stage):
+    alone = compute.together.count > 1 or not _address(_params(stage))
+    if not is_asked(stage) or (whole and alone):
         yield None
         return
     settings = {"device": compute.device.type, "precision": compute.describe()["precision"]}
@@ -72,6 +75,11 @@ def engine(stage: StageRun, compute: Compute) -> Iterator[Cluster | None]:
             "differ in the last bits from those of here",
             file=sys.stderr,
         )
+
+
+def _address(engine: EngineParams) -> str | None:
+    """The address of a cluster that others started; None: there is none."""
+    return engine.address or os.environ.get("RAY_ADDRESS")
 
 
 @contextmanager
@@ -105,7 +113,7 @@ def cluster(
 
 def _connect(engine: EngineParams) -> None:
     """Connect this process; Ray listens on every address of a machine, so it must ask for a token."""
-    address = engine.address or os.environ.get("RAY_ADDRESS")
+    address = _address(engine)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     if address is None and not any(name in os.environ for name in TOKENS):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepcustom.base.errors import DeepCustomError, UserError
-from deepcustom.base.progress import Advance, ticking
+from deepcustom.base.progress import ticking
 from deepcustom.base.settings import ComputeParams
 from deepcustom.pipeline import provenance
 from deepcustom.pipeline.cluster.seal import Seal, code_files
@@ -59,7 +59,3 @@ def perform(
         kind = UserError if error.exit_code == UserError.exit_code else DeepCustomError
         raise kind(str(error)) from None
     return found, {"node": node, "processor": provenance.processor(), **compute.describe()}
-
-
-def nothing(shared: Any, *, compute: Any, advance: Advance) -> None:
-    """A task that does nothing, to measure what a task costs besides its work."""

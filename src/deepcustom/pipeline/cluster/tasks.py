@@ -91,7 +91,7 @@ class Cluster:
                 place = waiting.popleft()
                 one = tasks[place]
                 watch.names[place] = one.name
-                given[place] = _put((place, one.run, one.given))
+                given[place] = _put((place, one.run, one.given()))
                 send(place)
             # See what has ended, and who is alive; begin again what fell silent.
             ray.wait(list(refs), num_returns=1, timeout=TURN)

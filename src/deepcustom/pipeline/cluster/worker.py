@@ -35,10 +35,11 @@ def work(first: dict[str, Any], parcel: list[Any]) -> Any:
     """
     import ray
 
-    if why := refusal(first["packages"]):
-        return f"node {ray.get_runtime_context().get_node_id()[:8]} {why}"
     code, *rest = parcel
-    unpack(ray.get(code), first["strangers"])
+    if PACKAGE not in sys.modules:  # the first task of this process
+        if why := refusal(first["packages"]):
+            return f"node {ray.get_runtime_context().get_node_id()[:8]} {why}"
+        unpack(ray.get(code), first["strangers"])
     from deepcustom.pipeline.cluster.perform import perform
 
     return perform(*(ray.get(one) for one in rest))
@@ -64,8 +65,6 @@ def unpack(code: bytes, strangers: list[str]) -> None:
     The folder is named by the archive's hash, belongs to this user alone, and stays: all tasks of the same
     code on this machine share it.
     """
-    if PACKAGE in sys.modules:
-        return
     os.environ.update(THREADS)  # before torch is imported
     name = f"deepcustom-code-{os.getuid()}-{hashlib.sha256(code).hexdigest()[:24]}"
     folder = Path(tempfile.gettempdir(), name)
