@@ -306,3 +306,52 @@ def test_compiling_does_not_pay_as_the_docs_say() -> None:
     seconds = [f"{float(one['seconds_to_compile']):.0f}" for one in (cnn, residual)]
     assert f"after {' and '.join(seconds)} seconds of compiling" in text
     assert all(float(one["times_as_fast"]) < 1.1 for one in found.values())
+
+
+def test_what_several_processes_gain_is_what_was_measured() -> None:
+    with (EXPERIMENTS / "together.csv").open(newline="") as file:
+        found = {row["way"]: row for row in csv.DictReader(file)}
+    text = (ROOT / "docs/cluster.md").read_text()
+    for way, one in found.items():
+        assert f"| {way} | {one['times_as_fast']} |" in text
+    assert float(found["2 processes, 1 thread"]["times_as_fast"]) >= 1.6
+    (kind,) = {(one["capability"], one["precision"]) for one in found.values()}
+    assert f"({', '.join(kind)})" in text
+
+
+def test_what_a_cluster_costs_and_gains_is_what_was_measured() -> None:
+    with (EXPERIMENTS / "cluster.csv").open(newline="") as file:
+        found = {row["what"]: float(row["value"]) for row in csv.DictReader(file)}
+    text = " ".join((ROOT / "docs/cluster.md").read_text().split())
+    each, share = found["milliseconds a task, of 2000"], found["two nodes, in times of one"]
+    assert f"A task takes {each:.1f} ms besides its work" in text
+    assert f"takes {share:.2f} times as long as on one such node" in text
+    assert each <= 10
+    assert share <= 0.6
+
+
+def test_the_reckoning_of_a_large_cluster_is_on_its_page() -> None:
+    with (EXPERIMENTS / "scale.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    text = (ROOT / "docs/scale.md").read_text()
+    facts = {row["stage"]: row["work_s"] for row in found if not row["gpus"]}
+    words = {
+        "shown": "the network looks at it",
+        "gradient": "a gradient of the network's loss by the image",
+        "step": "the network trains on it",
+        "made": "a generator, told the label, perturbs it",
+        "taught": "that generator trains on it",
+    }
+    for what, says in words.items():
+        assert f"| {says} | {facts[f'gflop: {what}']} |" in text
+    assert f"a second a driver sends: {facts['images a second: sent']};" in text
+    assert f"verifies and writes: {facts['images a second: returned']}." in text
+    few, many = (
+        {row["stage"]: row for row in found if row["gpus"] == gpus} for gpus in ("8", "64")
+    )
+    assert len(few) == len(many) == 8
+    for stage, one in few.items():
+        both = [f"{row['work_s']} | {row['added_s']}" for row in (one, many[stage])]
+        cells = [stage, one["tasks"], *both, one["driver_s"]]
+        assert f"| {' | '.join(cells)} |" in text
+        assert one["tasks"] != "1" or one["work_s"] == many[stage]["work_s"]

@@ -26,7 +26,7 @@ from deepcustom.attacks.train_bank import train_bank
 from deepcustom.base.progress import silent
 from deepcustom.base.settings import ComputeParams, EngineParams, TrainDgnParams
 from deepcustom.pipeline.cluster.connection import cluster
-from deepcustom.pipeline.cluster.perform import nothing
+from deepcustom.pipeline.cluster.idle import nothing
 from deepcustom.pipeline.cluster.tasks import Cluster
 from deepcustom.training.compute import Compute, seed_everything
 from deepcustom.training.engine import Task
@@ -35,7 +35,7 @@ from deepcustom.training.nets.mnist import MnistClassifier
 
 OUT = Path(__file__).with_suffix(".csv")
 ROOT = Path(__file__).resolve().parents[2]
-TINY, ROUNDS, IMAGES = 2000, 3, 3000
+TINY, ROUNDS, IMAGES = 2000, 3, 12000
 GENERATOR = "deepcustom.training.nets.mnist:MnistGenerator"
 PARAMS = ComputeParams(device="cpu", precision="float32", threads=1)
 BANK = TrainDgnParams.model_validate(
