@@ -216,6 +216,7 @@ def test_no_setting_has_a_default_in_the_code() -> None:
         "EngineParams": {"address": None},
         "NetworkParams": {"options": {}, "mean": (), "std": (), "layers": ()},
         "ArchitectureParams": {"options": {}},
+        "AutoAttackParams": {"version": None},
         "TrainingParams": {"augment": None, "accumulate": None},
         "TargetParams": {
             "augment": None,

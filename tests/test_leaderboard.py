@@ -142,3 +142,21 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1
+
+
+def test_autoattack_has_a_column_where_it_was_run(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_main(project, "leaderboard") == 0
+    assert "AutoAttack" not in capsys.readouterr().out
+    score_own(project, "mine", MINE | {"autoattack": 57})
+    assert call_main(project, "leaderboard") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (header,) = {line for line in lines if "AutoAttack" in line}
+    (mine,) = (line for line in lines if "mine *" in line)
+    (madry,) = (line for line in lines if "mnist/madry/" in line)
+    start = header.index("AutoAttack")
+    assert mine[start : start + 10].split() == ["57.0"]
+    assert madry[start : start + 10].split() == ["-"]
+    (one,) = (one for one in leaderboard(project) if one.network == "mine")
+    assert one.autoattack == 0.57

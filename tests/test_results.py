@@ -71,7 +71,8 @@ def test_of_refuses_what_cannot_be() -> None:
     with pytest.raises(InputError, match="target on lrp: 11 correct of 10: want 0 to 10"):
         result("target", "lrp", 11, 10)
     with pytest.raises(
-        UnknownNameError, match="'black': choose from transfer, whitebox, blackbox, adaptive, worst"
+        UnknownNameError,
+        match="'black': choose from transfer, whitebox, blackbox, adaptive, autoattack, worst",
     ):
         result("target", "lrp", 1, 10, protocol="black")
 
@@ -129,7 +130,7 @@ GOOD = {
     [
         (
             {"protocol": "black"},
-            "unknown protocol 'black': choose from transfer, whitebox, blackbox, adaptive, worst",
+            "unknown protocol 'black': choose from transfer, whitebox, blackbox, adaptive, autoattack, worst",
         ),
         ({"n": "-1"}, "n is '-1': want a whole number"),
         ({"n": "ten"}, "n is 'ten'"),

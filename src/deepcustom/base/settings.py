@@ -286,13 +286,18 @@ DLR_CLASSES = 4
 
 
 class AutoAttackParams(Params):
-    """The parts of AutoAttack: APGD's iterations, restarts and targets, and the queries of Square."""
+    """The parts of AutoAttack: APGD's iterations, restarts and targets, and the queries of Square.
+
+    ``version``: run AutoAttack itself as well, as its authors publish it; None: do not. Its settings are
+    those of the version, whatever the other keys say, but for ``batch_size``.
+    """
 
     max_iter: int = Field(ge=1)
     num_random_init: int = Field(ge=1)
     targets: int = Field(ge=1)
     queries: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+    version: Literal["standard", "plus", "rand"] | None = None
 
 
 class AdaptiveParams(Params):

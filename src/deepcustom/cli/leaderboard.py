@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Table = Annotated[
     Path | None, typer.Option("--csv", help="Also write the table to this file, with every column.")
 ]
-HEADERS = ("", "network", "clean", "worst", "95 %", "parameters", "training", "trace")
+AUTO = "AutoAttack"  # shown only where it was run on a network
+HEADERS = ("", "network", "clean", "worst", "95 %", AUTO, "parameters", "training", "trace")
 
 
 def leaderboard(
@@ -53,9 +54,11 @@ def _blocks(found: Sequence[Standing]) -> Iterator[Block]:
     for key in dict.fromkeys((one.subject, one.norm, one.eps) for one in found):
         some = [one for one in found if (one.subject, one.norm, one.eps) == key]
         rows = [HEADERS, *map(_row, some)]
+        ran = any(one.autoattack is not None for one in some)
         columns = [
             [Text(row[place], "bold" if not number else "") for number, row in enumerate(rows)]
-            for place in range(len(HEADERS))
+            for place, header in enumerate(HEADERS)
+            if ran or header != AUTO
         ]
         subject, norm, eps = key
         yield Block(f"{subject}, {norm}, eps = {eps:g}", columns, _notes(some))
@@ -68,6 +71,7 @@ def _row(one: Standing) -> tuple[str, ...]:
         f"{100 * one.clean:.1f}",
         f"{100 * one.worst:.1f}",
         f"{100 * one.ci_low:.1f}-{100 * one.ci_high:.1f}",
+        "-" if one.autoattack is None else f"{100 * one.autoattack:.1f}",
         f"{one.parameters:,}" if one.parameters else "-",
         f"{one.training_seconds / 60:.1f} min" if one.training_seconds else "-",
         one.trace,

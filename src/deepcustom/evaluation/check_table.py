@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
-from deepcustom.evaluation import checks, curve_checks
+from deepcustom.evaluation import autoattack, checks, curve_checks
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.results import CLEAN
@@ -89,12 +89,14 @@ class NetworkCheck:
         failed: what its failure means for the numbers.
         make: makes the check.
         quiet: whether it is reported only if it is not ok.
+        protocol: without which it is not made.
     """
 
     name: str
     failed: str
     make: Callable[[Evidence], Check]
     quiet: bool = False
+    protocol: str | None = None
 
 
 def noise(victim: Victim) -> Attack:
@@ -139,6 +141,13 @@ def _ball(e: Evidence) -> Check:
 def _deterministic(e: Evidence) -> Check:
     few = e.victim.x[:BATCH]
     return e.pieces.check("deterministic", lambda: checks.deterministic(e.name, e.victim.net, few))
+
+
+def _same_with_gradient(e: Evidence) -> Check:
+    few = e.victim.x[:BATCH]
+    return e.pieces.check(
+        "same-with-gradient", lambda: checks.same_with_gradient(e.name, e.victim.net, few)
+    )
 
 
 def _logits(e: Evidence) -> Check:
@@ -204,9 +213,16 @@ def _no_label_leak(e: Evidence) -> Check:
     return checks.no_label_leak(e.name, e.right, e.sets)
 
 
+def _autoattack_warns(e: Evidence) -> Check:
+    return autoattack.warnings_of(
+        e.victim, e.params.autoattack, e.found.stands[autoattack.PROTOCOL]
+    )
+
+
 def network_checks(evidence: Evidence) -> list[Check]:
     """The checks of one network, in the order of :data:`NETWORK`."""
-    made = [(row, row.make(evidence)) for row in NETWORK]
+    there = [row for row in NETWORK if row.protocol in {None, *evidence.found.stands}]
+    made = [(row, row.make(evidence)) for row in there]
     return [check for row, check in made if not (row.quiet and check.verdict == "ok")]
 
 
@@ -224,6 +240,12 @@ NETWORK = (
         "deterministic",
         "a network that answers at random looks more robust than it is.",
         _deterministic,
+    ),
+    NetworkCheck(
+        "same-with-gradient",
+        "white-box attacks attack another network, so the accuracy under them means nothing.",
+        _same_with_gradient,
+        quiet=True,
     ),
     NetworkCheck(
         "logits",
@@ -270,6 +292,12 @@ NETWORK = (
     ),
     NetworkCheck("square-not-stronger", WEAKER, _square_not_stronger),
     NetworkCheck("whitebox-not-weaker", WEAKER, _whitebox_not_weaker),
+    NetworkCheck(
+        "autoattack-warns",
+        "AutoAttack's own accuracy may be too high.",
+        _autoattack_warns,
+        protocol=autoattack.PROTOCOL,
+    ),
     NetworkCheck(
         "label-leak", "the accuracy on that set is not evidence of robustness.", _no_label_leak
     ),

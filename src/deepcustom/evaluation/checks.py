@@ -28,6 +28,7 @@ Verdict = Literal["ok", "warn", "fail"]
 SEVERITY: tuple[Verdict, ...] = ("ok", "warn", "fail")
 FEW = 0.002  # share of the images on which a weaker attack may beat a stronger one by chance
 MANY = 0.01
+ALIKE = 0.01  # of its largest logit, by which an answer may differ where only kernels do
 ROUNDING = (
     2.0**-20
 )  # a radius that the threat model's margin and float32's steps near 1 leave little of
@@ -92,6 +93,27 @@ def deterministic(about: str, net: nn.Module, x: Tensor) -> Check:
         else "The network is in eval mode and gives the same answer to the same image every time."
     )
     return Check("deterministic", about, "fail" if bad else "ok", figures, text)
+
+
+def same_with_gradient(about: str, net: nn.Module, x: Tensor) -> Check:
+    """Check that the network answers alike whether or not its input, (n, C, H, W), requires a gradient.
+
+    Other kernels may then do the same work, so the last bits may differ.
+    """
+    with torch.no_grad():
+        plain = net(x).float()
+    with torch.enable_grad():
+        asked = net(x.detach().clone().requires_grad_()).detach().float()
+    size = plain.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    off = ((asked - plain).abs() / size).nan_to_num(0.0, posinf=0.0).amax(1)
+    share = float((off > ALIKE).double().mean()) if len(x) else 0.0
+    text = (
+        f"For {100 * share:.1f} % of images it answers otherwise as soon as a gradient is asked for, so "
+        "attacks that follow gradients attack another network."
+        if share
+        else "The network answers alike whether or not a gradient is asked for."
+    )
+    return Check("same-with-gradient", about, "fail" if share else "ok", {"differ": share}, text)
 
 
 def logits(about: str, net: nn.Module, x: Tensor) -> Check:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from deepcustom.base.settings import EvaluateParams
 from deepcustom.evaluation import checks
 from deepcustom.evaluation.adaptive import adaptive
+from deepcustom.evaluation.autoattack import autoattack
 from deepcustom.evaluation.blackbox import blackbox
 from deepcustom.evaluation.check_table import Evidence, network_checks
 from deepcustom.evaluation.curves import curves
-from deepcustom.evaluation.found import Evaluation
+from deepcustom.evaluation.found import Evaluation, Finding
 from deepcustom.evaluation.material import Material
-from deepcustom.evaluation.results import CLEAN
+from deepcustom.evaluation.results import AUTOATTACK, CLEAN
 from deepcustom.evaluation.score_store import Pieces
-from deepcustom.evaluation.victim import Attack, Victim
+from deepcustom.evaluation.victim import Attack, Cost, Victim
 from deepcustom.evaluation.whitebox import MORE, spend_more, whitebox
 from deepcustom.training.compute import Compute
 
@@ -71,9 +73,11 @@ def evaluate_all(
 
 def _attacks(
     victim: Victim, params: EvaluateParams, material: Material, found: Evaluation, compute: Compute
-) -> Iterator[Attack]:
+) -> Iterator[Attack | Finding]:
     """Yield every attack; the caller adds its finding to ``found`` before it asks for the next one."""
-    yield from whitebox(victim, params.whitebox, params.autoattack, found.stands)
+    yield from autoattack(victim, params.autoattack, found.stands)
+    for attack in whitebox(victim, params.whitebox, params.autoattack, found.stands):
+        yield _once(attack, found)
     yield from blackbox(victim, material.surrogates, params.autoattack)
     left = found.left("whitebox")
     if checks.beaten(left, found.stands["blackbox"]["square"]) > checks.FEW:
@@ -83,10 +87,21 @@ def _attacks(
         yield from adaptive(victim, material.dgns, params.adaptive, compute=compute)
 
 
-def _attack(attacks: Iterator[Attack], found: Evaluation, pieces: Pieces) -> None:
+def _once(attack: Attack, found: Evaluation) -> Attack | Finding:
+    """``attack``, or what AutoAttack's attack of that name has already done to the same images."""
+    for one in found.findings:
+        if (one.protocol, one.attack) == (AUTOATTACK, attack.name):
+            left = attack.settings["rows"].cpu()
+            own = {"protocol": attack.protocol, "tried": left, "stands": one.stands & left}
+            return replace(one, **own, cost=Cost(), unlike=0)
+    return attack
+
+
+def _attack(attacks: Iterator[Attack | Finding], found: Evaluation, pieces: Pieces) -> None:
     """Run each attack, or take it from the store, and add its finding to ``found``."""
     for attack in attacks:
-        finding = pieces.finding(attack)
+        finding = attack if isinstance(attack, Finding) else pieces.finding(attack)
         found.add(finding)
-        note = f"{attack.name} leaves {100 * finding.accuracy:.1f} %"
-        pieces.say(note, steps=int(attack.name != MORE))
+        note = f"{finding.attack} leaves {100 * finding.accuracy:.1f} %"
+        extra = finding.attack == MORE or finding.protocol == AUTOATTACK
+        pieces.say(note, steps=int(not extra))

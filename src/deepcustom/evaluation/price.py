@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
+from deepcustom.evaluation.autoattack import TARGETS
 from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import MORE
 from deepcustom.training.prediction import BATCH
@@ -78,12 +79,26 @@ def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int =
     every += Bound(0, surrogates + apgd.queries + 2)  # images of others, Square
     every += _art(pgd).times(4)  # the check that doubles steps and starts
     every += Bound(1, 12)  # the checks on gradients and on noise
+    if apgd.version is not None:
+        every += published(apgd.version, classes)
     curves = params.curves
     radii = len(curves.radii) + 1  # one more where no ball was without a limit
     steps = int(pgd.max_iter or 1) * radii + sum(curves.steps)
     points = radii + len(curves.steps)
     shown = min(curves.n, right)
     return every.times(right) + Bound(steps, 4 * points).times(shown)
+
+
+def published(version: str, classes: int) -> Bound:
+    """Of AutoAttack as its authors publish it, for one image that withstands all of it."""
+    targets = min(TARGETS, classes - 1)
+    # Of its queries, some ten are the package's own checks, which it makes before each attack.
+    apgd, fab, square = Bound(101, 12), Bound(100, 107), Bound(0, 5012)
+    if version == "standard":
+        return apgd + apgd.times(targets) + fab.times(targets) + square
+    if version == "plus":
+        return apgd.times(10) + fab.times(5) + square + apgd.times(targets) + fab.times(targets)
+    return Bound(20 * 101, 12).times(2)
 
 
 def _art(attack: AttackParams) -> Bound:

@@ -30,12 +30,19 @@ PROTOCOLS = {
         "The DGNs are trained further against the very network that is scored; dgn-any counts an image "
         "only where the DGNs of all classes fail."
     ),
+    "autoattack": (
+        "AutoAttack as its authors publish it: their attacks, settings and order. Each attack gets the "
+        "images that those before it left, so the last column is the accuracy under AutoAttack."
+    ),
     "worst": (
         "The headline: image by image, the worst case over all attacks of a protocol, and over all "
         "protocols, on the same images for every network."
     ),
 }
 """What each protocol is, in one plain sentence."""
+
+AUTOATTACK = "autoattack"
+"""The protocol that runs only where it is asked for; its name under ``worst`` too."""
 
 CLEAN = "clean"
 """The clean images' name in the column of attacks."""

@@ -17,7 +17,15 @@ from deepcustom.base.params import validate
 from deepcustom.base.rows import HARDENING, SUBJECTS
 from deepcustom.base.settings import SubjectParams
 from deepcustom.evaluation.files import read_points
-from deepcustom.evaluation.results import ALL, CLEAN, PROTOCOLS, Result, pivot, read_csv
+from deepcustom.evaluation.results import (
+    ALL,
+    AUTOATTACK,
+    CLEAN,
+    PROTOCOLS,
+    Result,
+    pivot,
+    read_csv,
+)
 from deepcustom.pipeline import workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
@@ -40,6 +48,7 @@ class Standing:
         worst: share that withstands everything that was tried.
         ci_low: lower end of the 95 % interval of ``worst``.
         ci_high: upper end.
+        autoattack: share that withstands AutoAttack as its authors publish it; None where it was not run.
         gradients: images whose gradient the attacks computed, summed over their steps.
         queries: images that they showed to the network without computing a gradient.
         tried: the protocols that ``worst`` is over; a network of the user's may lack some.
@@ -60,6 +69,7 @@ class Standing:
     worst: float
     ci_low: float
     ci_high: float
+    autoattack: float | None
     gradients: int
     queries: int
     tried: str
@@ -157,7 +167,9 @@ def _own(root: Path) -> Iterator[Standing]:
 
 def _scores(cells: Mapping[tuple[str, str], Result], network: str) -> dict[str, Any]:
     """What the results of a network say of it."""
-    whole, clean = cells[network, ALL], cells[network, CLEAN]
+    whole, clean, auto = (cells.get((network, name)) for name in (ALL, CLEAN, AUTOATTACK))
+    assert whole
+    assert clean
     tried = [
         protocol
         for protocol in PROTOCOLS
@@ -170,6 +182,7 @@ def _scores(cells: Mapping[tuple[str, str], Result], network: str) -> dict[str, 
         "worst": whole.accuracy,
         "ci_low": whole.ci_low,
         "ci_high": whole.ci_high,
+        "autoattack": auto.accuracy if auto else None,
         "gradients": whole.gradients,
         "queries": whole.queries,
         "tried": " ".join(tried),

@@ -30,12 +30,14 @@ _WHERE = {
     "whitebox": "under white-box attacks",
     "blackbox": "under black-box attacks",
     "adaptive": "under attack by DGNs adapted to it",
+    "autoattack": "under AutoAttack",
 }
 _WHAT = {
     "transfer": "transferred images",
     "whitebox": "white-box attacks",
     "blackbox": "black-box attacks",
     "adaptive": "adapted DGNs",
+    "autoattack": "AutoAttack",
 }
 # The transferred images were made against the target network, so to it they are not transferred.
 _WHERE_TARGET = _WHERE | {"transfer": "on the stored images made against it"}

@@ -23,6 +23,7 @@ NAMES = {
     "whitebox": "White-box protocol",
     "blackbox": "Black-box protocol",
     "adaptive": "Adaptive protocol",
+    "autoattack": "AutoAttack",
     "worst": "Worst case",
 }
 

@@ -18,5 +18,6 @@ FOR_OTHERS = {
     "short_trial": "a network tried on a few images before it is trained",
     "trial": "a network tried as attacks will use it",
     "weights": "safetensors files",
+    "whole": "a training as one task",
 }
 """The modules that other rooms may import, and what each has."""
