@@ -13,7 +13,7 @@ from deepcustom.base.settings import AttackParams, AutoAttackParams, EvaluatePar
 from deepcustom.evaluation.blackbox import blackbox
 from deepcustom.evaluation.check_table import noise, twice
 from deepcustom.evaluation.curves import curves
-from deepcustom.evaluation.price import announce, bound, rates
+from deepcustom.evaluation.price import Bound, announce, bound, parts, published, rates
 from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import whitebox
 from deepcustom.training.compute import FLOAT32
@@ -131,3 +131,17 @@ def test_the_price_is_said_in_one_line(victim, params):
     assert line.startswith("stubborn: 10 of 12 images are right; at most ")
     assert f"{most.gradients:,.0f} gradients" in line
     assert "without apgd-t-more" in line
+    for part in ("whitebox", "blackbox", "checks", "curves"):
+        assert f"{part} 0.0" in line
+
+
+def test_the_parts_make_the_whole(victim, params):
+    each = parts(params, right=10, classes=CLASSES, surrogates=2)
+    assert list(each) == ["whitebox", "blackbox", "checks", "curves"]
+    whole = bound(params, right=10, classes=CLASSES, surrogates=2)
+    assert whole == sum(each.values(), Bound())
+    auto = params.autoattack.model_copy(update={"version": "standard"})
+    asked = params.model_copy(update={"autoattack": auto})
+    with_it = parts(asked, right=10, classes=CLASSES, surrogates=2)
+    assert with_it["autoattack"] == published("standard", CLASSES).times(10)
+    assert with_it["whitebox"].gradients < each["whitebox"].gradients

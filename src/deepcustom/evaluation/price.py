@@ -24,15 +24,20 @@ TRIALS = 3
 
 
 def announce(victim: Victim, params: EvaluateParams, *, surrogates: int = 0) -> None:
-    """Say what the evaluation of the victim will cost at most, at the speed of a first batch."""
+    """Say what the evaluation of the victim, and each part, will cost at most, by the speed of a batch."""
     right = int(victim.right.sum())
-    most = bound(params, right, victim.num_classes, surrogates=surrogates)
+    each = parts(params, right, victim.num_classes, surrogates=surrogates)
+    most = sum(each.values(), Bound())
     gradient, query = rates(victim)
-    minutes = (most.gradients * gradient + most.queries * query) / 60
+
+    def minutes(part: Bound) -> float:
+        return (part.gradients * gradient + part.queries * query) / 60
+
+    shares = ", ".join(f"{name} {minutes(part):.1f}" for name, part in each.items())
     victim.advance(
         f"{victim.name}: {right} of {len(victim.x)} images are right; at most {most.gradients:,.0f} "
-        f"gradients and {most.queries:,.0f} queries, about {minutes:.0f} min, without {MORE}; less if images "
-        "fall",
+        f"gradients and {most.queries:,.0f} queries, about {minutes(most):.0f} min ({shares}), without "
+        f"{MORE}; less if images fall",
         steps=0,
         resumed=True,  # so that the line stays
     )
@@ -59,7 +64,14 @@ class Bound:
 
 
 def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int = 0) -> Bound:
-    """The most gradients and queries that the attacks, curves and checks of one network can take.
+    """The most that all :func:`parts` together can take."""
+    return sum(parts(params, right, classes, surrogates=surrogates).values(), Bound())
+
+
+def parts(
+    params: EvaluateParams, right: int, classes: int, *, surrogates: int = 0
+) -> dict[str, Bound]:
+    """The most gradients and queries that each part of the evaluation of one network can take.
 
     Left out is what makes other material (images against other networks, and training DGNs further), and
     ``apgd-t-more``, which is run only if Square breaks too many images.
@@ -69,24 +81,30 @@ def bound(params: EvaluateParams, right: int, classes: int, *, surrogates: int =
         right: how many images the network gets right; only these are attacked.
         classes: number of classes.
         surrogates: how many other networks lend their images.
+
+    Returns:
+        Protocols, ``curves`` and ``checks``.
     """
-    apgd = params.autoattack
-    run = apgd.num_random_init * (apgd.max_iter + 1)
-    targets = min(apgd.targets, classes - 1)
-    pgd = params.whitebox["pgd"]
-    every = sum((_art(attack) for attack in params.whitebox.values()), Bound())
-    every += Bound(run * (1 + targets), 2 * (1 + targets))  # APGD
-    every += Bound(0, surrogates + apgd.queries + 2)  # images of others, Square
-    every += _art(pgd).times(4)  # the check that doubles steps and starts
-    every += Bound(1, 12)  # the checks on gradients and on noise
-    if apgd.version is not None:
-        every += published(apgd.version, classes)
+    auto, pgd = params.autoattack, params.whitebox["pgd"]
+    whitebox = sum((_art(attack) for attack in params.whitebox.values()), Bound())
+    found = {}
+    if auto.version is None:
+        targets = min(auto.targets, classes - 1)
+        run = auto.num_random_init * (auto.max_iter + 1)
+        whitebox += Bound(run * (1 + targets), 2 * (1 + targets))  # APGD
+    else:
+        found["autoattack"] = published(auto.version, classes)  # its APGD is not run again
+    found["whitebox"] = whitebox
+    found["blackbox"] = Bound(0, surrogates + auto.queries + 2)  # images of others, Square
+    # Twice the steps and starts; gradients, and noise.
+    found["checks"] = _art(pgd).times(4) + Bound(1, 12)
+    found = {name: part.times(right) for name, part in found.items()}
     curves = params.curves
     radii = len(curves.radii) + 1  # one more where no ball was without a limit
     steps = int(pgd.max_iter or 1) * radii + sum(curves.steps)
     points = radii + len(curves.steps)
-    shown = min(curves.n, right)
-    return every.times(right) + Bound(steps, 4 * points).times(shown)
+    found["curves"] = Bound(steps, 4 * points).times(min(curves.n, right))
+    return found
 
 
 def published(version: str, classes: int) -> Bound:

@@ -191,10 +191,7 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
             else:
                 others = {name: x for name, x in surrogates.items() if name != network.name}
                 material = Material(inputs.dgns, stands[network.name], others)
-                if inputs.own is not None:
-                    pieces.before_first = partial(
-                        announce, victim, bed.params, surrogates=len(others)
-                    )
+                pieces.before_first = partial(announce, victim, bed.params, surrogates=len(others))
                 found = evaluate_all(victim, bed.params, material, pieces, compute=bed.compute)
             pieces.resumed()
             _add(scores, bed, network, found, quick)
