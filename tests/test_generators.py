@@ -315,3 +315,18 @@ def test_a_committed_result_is_that_of_the_variant_of_today(file: Path) -> None:
         wanted = VARIANTS[file.stem].model_dump(mode="json")
         assert {key: found[key] for key in wanted} == wanted
         assert 0 <= found["val"] <= 1
+
+
+def test_the_docs_say_how_the_default_loss_compares() -> None:
+    text = " ".join((ROOT / "docs/losses.md").read_text().split())
+    left = [
+        [
+            f"{100 * json.loads((RESULTS / place / f'{name}.json').read_text())['val']:.1f}"
+            for place in ("cnn", "resnet20")
+        ]
+        for name in ("base", "cross-entropy")
+    ]
+    (soft, other) = left
+    assert f"it leaves {soft[0]} % of `val` on the study's CNN and {soft[1]} % on" in text
+    assert f"cross entropy alone leaves {other[0]} % and {other[1]} %" in text
+    assert all(float(a) < float(b) for a, b in zip(soft, other, strict=True))
