@@ -25,6 +25,7 @@ from pipeline_fixtures import (
     ROOT,
     call_main,
     environment,
+    keep_rows,
     make_project,
     one_thread,
     set_params,
@@ -34,6 +35,7 @@ from pipeline_fixtures import (
 from deepcustom.base.errors import DeepCustomError, InputError
 from deepcustom.base.params import validate
 from deepcustom.base.settings import ComputeParams, EngineParams
+from deepcustom.pipeline import workspace
 from deepcustom.pipeline.cluster import connection, idle, tasks
 from deepcustom.pipeline.cluster.seal import Seal
 from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
@@ -278,6 +280,44 @@ def test_a_set_is_that_of_one_process(
     made = f"data/adversarial/{DATASET}/test/nce"
     assert files_in(ws.root / made) == files_in(local.root / made)
     assert "of 6 tasks done" in done.stdout + done.stderr
+
+
+def test_an_attack_and_an_evaluation_are_those_of_one_process(
+    project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path
+) -> None:
+    local = on_ray(project, tmp_path / "local")
+    (local.root / BANK).write_bytes(project[1])
+    keep_rows(local.root, ("madry",), ("fgsm",))
+    over = {
+        "engine": {"kind": "local"},
+        "adversarial_train": {f"{DATASET}-madry": {"training": {"epochs": 1}}},
+        "evaluate": {DATASET: {"n": 16, "adaptive": {"bank": "nce"}}},
+    }
+    set_params(local.root, over)
+    with one_thread():
+        assert (
+            call_main(local.root, "adversarial_train", "--subject", DATASET, "--network", "madry")
+            == 0
+        )
+    away = Workspace(tmp_path / "away")
+    shutil.copytree(local.root, away.root, symlinks=True)
+    set_params(away.root, {"engine": {"kind": "ray", "address": two.address}})
+    attack = ("attack", "--attack", "fgsm", "--split", "test")
+    for words, count in ((attack, 1), (("evaluate",), 2)):
+        command = (*words, "--subject", DATASET)
+        with one_thread():
+            assert call_main(local.root, *command) == 0
+        with environment(OMP_NUM_THREADS="1", **two.environ):
+            done = subprocess.run(
+                [PROGRAM, *command], cwd=away.root, capture_output=True, text=True
+            )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert f"of {count} tasks done" in done.stdout + done.stderr
+    made = f"data/adversarial/{DATASET}/test/fgsm"
+    assert files_in(away.root / made) == files_in(local.root / made)
+    for where in (workspace.results, workspace.checks, workspace.curves, workspace.pairs):
+        path = where(DATASET)
+        assert (away.root / path).read_bytes() == (local.root / path).read_bytes(), path
 
 
 TOLD = {

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deepcustom.pipeline import provenance
-from deepcustom.pipeline.cluster.worker import PACKAGE
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ def packed(root: Path, own: Iterable[str]) -> bytes:
     import deepcustom
 
     package = Path(deepcustom.__file__).parent
-    files = {
-        f"{PACKAGE}/{path.relative_to(package).as_posix()}": path for path in code_files(package)
-    }
+    files = {path.relative_to(package.parent).as_posix(): path for path in code_files(package)}
     for name in own:
         files |= {path.relative_to(root).as_posix(): path for path in code_files(root / name)}
     archive = io.BytesIO()
