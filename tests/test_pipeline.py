@@ -70,7 +70,15 @@ from deepcustom.evaluation import blackbox
 from deepcustom.evaluation.check_table import NETWORK
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.found import Finding
-from deepcustom.evaluation.results import ALL, CLEAN, COLUMNS, PROTOCOLS, Result, read_csv
+from deepcustom.evaluation.results import (
+    ALL,
+    AUTOATTACK,
+    CLEAN,
+    COLUMNS,
+    PROTOCOLS,
+    Result,
+    read_csv,
+)
 from deepcustom.evaluation.score_store import ScoreStore
 from deepcustom.evaluation.scoring import score
 from deepcustom.evaluation.victim import Outcome, Victim
@@ -87,6 +95,8 @@ from deepcustom.tracking import store as tracking
 from deepcustom.tracking.record import RunRecord
 from deepcustom.training.checkpoint import Checkpoint
 
+ASKED = [name for name in PROTOCOLS if name not in {AUTOATTACK, "worst"}]
+"""The protocols of an evaluation that does not ask for AutoAttack itself."""
 SPEC = find_source(DATASET).spec
 EPS = 0.3
 
@@ -840,7 +850,7 @@ def test_the_table_of_results(done: Done) -> None:
         + [("blackbox", net, f"from-{a}") for net in networks for a in networks if a != net]
         + [("blackbox", net, "square") for net in networks]
         + [("adaptive", net, attack) for net in networks for attack in ("dgn", "dgn-any")]
-        + [("worst", net, a) for net in networks for a in (CLEAN, *list(PROTOCOLS)[:-1], ALL)]
+        + [("worst", net, a) for net in networks for a in (CLEAN, *ASKED, ALL)]
     )
     attacked = asked["n"]
     metrics = record_of(ws, pipeline.instances["evaluate@mnist"]).metrics
@@ -881,7 +891,7 @@ def test_checks_curves_and_pairs_are_all_there(done: Done) -> None:
     for names in about.values():
         names.remove("classes")  # so few images are of very unequal number
     assert about["lrp"] == [
-        one.name for one in NETWORK if not one.quiet or one.name in about["lrp"]
+        one.name for one in NETWORK if not (one.quiet or one.protocol) or one.name in about["lrp"]
     ]
     assert [*about["lrp"], "undefended-falls"] == about["target"]
     for attack in rows.adversarial_sets(tiny_params(), DATASET):
@@ -943,7 +953,7 @@ def test_the_page_and_its_pictures(done: Done) -> None:
     assert set(links) == there
     for attack in rows.adversarial_sets(tiny_params(), DATASET):
         assert f"figures/mnist/images-{attack}.png" in there
-    assert {f"figures/mnist/accuracy-{protocol}.png" for protocol in PROTOCOLS} <= there
+    assert {f"figures/mnist/accuracy-{protocol}.png" for protocol in (*ASKED, "worst")} <= there
     for link in links:
         with Image.open(ws.root / "reports" / link) as picture:
             assert min(picture.size) > 100
@@ -1493,7 +1503,7 @@ def test_a_network_of_the_users_own_is_scored_apart(
     folder = ws.root / "reports/own/mnist/own"
     table = read_csv(folder / "results.csv")
     assert {row.network for row in table} == {"own"}
-    assert {row.protocol for row in table} == set(PROTOCOLS)
+    assert {row.protocol for row in table} == {*ASKED, "worst"}
     there = {row.attack for row in table if row.protocol == "blackbox"}
     assert there == {"square", *(f"from-{name}" for name in rows.networks(tiny_params(), DATASET))}
     assert {row.network_md5 for row in table} == {dvc_md5(ws.root / "own.safetensors")}

@@ -56,7 +56,8 @@ def run(ws: Workspace, subject: str, show: Show = lambda found, by: None) -> Non
 
         by = hardened_with(stage.tree, subject)
         show(found, by)
-        for protocol in PROTOCOLS:
+        there = {result.protocol for result in found.results}
+        for protocol in (name for name in PROTOCOLS if name in there):
             figure = accuracy_heatmap(found.results, subject, protocol, by)
             stage.figure(f"accuracy-{protocol}", figure)
         stage.log({f"{r.protocol}/{r.network}/{r.attack}": r.accuracy for r in found.results})
