@@ -28,6 +28,10 @@ class Maker(Protocol):
     def target_net(self) -> Classifier:
         """The network to fool."""
 
+    @property
+    def threat(self) -> ThreatModel:
+        """What images are projected to."""
+
     def __call__(
         self, x: Tensor, y: Tensor, start: int, *, compute: Compute, advance: Advance = silent
     ) -> Tensor:
@@ -161,9 +165,13 @@ def make_as_task(
     laid = images(x).to(compute.device, memory_format=torch.channels_last)
     labels = torch.from_numpy(y.astype("int64")).to(compute.device)
     made = maker(laid, labels, start, compute=compute, advance=advance)
-    stored = made.detach().to(torch.float32)
-    before, after = predictions(maker.target_net, laid, stored)
-    return stored.cpu().contiguous().numpy(), before.cpu().numpy(), after.cpu().numpy()
+    found = made.detach().to(torch.float32)
+    stored = found.cpu().contiguous().numpy()
+    maker.threat.verify(
+        stored, x
+    )  # the driver does so again: predictions need images of the right shape
+    before, after = predictions(maker.target_net, laid, found)
+    return stored, before.cpu().numpy(), after.cpu().numpy()
 
 
 def predictions(net: Classifier, x: Tensor, x_adv: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,14 +119,12 @@ def perturb_split(
             x, y = (tensor.to(device) for tensor in clean.tensors())
             x = x.to(memory_format=torch.channels_last)
             if elsewhere is None:
-                x_adv = attack.perturb(x, y, start).detach().to(device, torch.float32)
-                before, after = predictions(attack.target_net, x, x_adv)
+                x_adv, told = attack.perturb(x, y, start).detach().to(device, torch.float32), None
             else:
-                x_adv, before, after = (
-                    torch.tensor(array, device=device) for array in next(elsewhere)
-                )
+                x_adv, *told = (torch.tensor(array, device=device) for array in next(elsewhere))
             stored = x_adv.cpu().contiguous().numpy()
             attack.threat.verify(stored, clean.x)
+            before, after = told or predictions(attack.target_net, x, x_adv)
             # Write the images to keep, and count the effect on all.
             made = AdversarialSet(x=clean.x, x_adv=stored, y=clean.y, index=clean.index)
             if attack.only_changed:
