@@ -66,6 +66,13 @@ class Softmax(Scaled):
         return self.net(x).softmax(1)
 
 
+class Aware(Scaled):
+    """Answers for another image while a gradient is asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flip(3) if x.requires_grad else x)
+
+
 class Rounded(Scaled):
     """Sees black and white alone: a step function, flat almost everywhere."""
 
@@ -233,6 +240,10 @@ Case = Callable[[Bench], Check]
 CASES: dict[str, tuple[Case, Case]] = {
     "ball": (ball_of_an_attack, outside_by_a_pixel),
     "deterministic": (deterministic, lambda b: deterministic(b, Noisy)),
+    "same_with_gradient": (
+        lambda b: checks.same_with_gradient("it", b.victim().net, b.images[0][:20]),
+        lambda b: checks.same_with_gradient("it", b.victim(Aware).net, b.images[0][:20]),
+    ),
     "logits": (logits, lambda b: logits(b, Softmax)),
     "gradients": (
         lambda b: checks.gradients(b.victim()),
