@@ -110,7 +110,7 @@ def test_a_network_and_images_are_enough(here: Path, capsys: pytest.CaptureFixtu
     assert len(read_checks(here / "scores/mine/checks.json")) >= 14
     assert {name for name, _ in read_points(here / "scores/mine/curves.csv")} == {"mine"}
     assert sorted(path.name for path in (here / "scores/mine").iterdir()) == [
-        *("attacks", "checks.json", "curves.csv", "results.csv")
+        *("attacks", "checks.json", "curves.csv", "results.csv", "threat.json")
     ]
 
 
@@ -237,6 +237,12 @@ def test_results_of_other_networks_images_and_radii_stay(here: Path) -> None:
     assert (here / "scores/mine-3/results.csv").exists()
     assert call_main(here, *cheap, "0.1") == 0
     assert sorted(one.name for one in (here / "scores").iterdir()) == ["mine", "mine-2", "mine-3"]
+    assert call_main(here, *cheap, "0.1", "--norm", "l2") == 0
+    kept = json.loads((here / "scores/mine-4/threat.json").read_text())
+    assert kept == {"norm": "l2", "eps": 0.1}
+    (here / "scores/mine/threat.json").unlink()  # as before there was a choice
+    assert call_main(here, *cheap, "0.1") == 0
+    assert not (here / "scores/mine-5").exists()
 
 
 @pytest.mark.parametrize("out", ["a_file", "a_file/below", "gone/below", "/proc/scores"])
@@ -257,7 +263,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_attack(
 def test_tables_are_shown_although_they_cannot_be_written(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(scores: object, folder: Path) -> None:
+    def full(scores: object, threat: object, folder: Path) -> None:
         raise OutputError(f"{folder}/results.csv cannot be written: No space left on device")
 
     monkeypatch.setattr("deepcustom.library.alone.write", full)
@@ -290,7 +296,10 @@ IMAGES = ("--images", "digits.npz")
         ([*WORDS, *IMAGES], "--eps is missing: --images goes with --network and --eps"),
         (["evaluate", *IMAGES, "--eps", "0.1"], "--network is missing: --images goes with"),
         ([*WORDS, *IMAGES, "--subject", "mnist"], "--images takes the place of a project"),
-        ([*WORDS, "--subject", "mnist", "--eps", "0.1"], "--eps and --size go with --images"),
+        (
+            [*WORDS, "--subject", "mnist", "--eps", "0.1"],
+            "--eps, --norm and --size go with --images",
+        ),
         (["evaluate", "--subject", "mnist", "--out", "x"], "--out goes with --network or --n"),
         (["evaluate", "--subject", "mnist", "--mean", "0.1"], "--with-siblings go with --network"),
         (

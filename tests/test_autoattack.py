@@ -36,22 +36,28 @@ ORDER = {
 class Small(nn.Module):
     """Two layers, drawn; a kink in between, so that attacks differ."""
 
-    def __init__(self, classes: int = CLASSES) -> None:
+    def __init__(self, classes: int = CLASSES, side: int = 4) -> None:
         super().__init__()
         dice = torch.Generator().manual_seed(3)
-        self.first = nn.Parameter(torch.randn(24, 16, generator=dice))
+        self.first = nn.Parameter(torch.randn(24, side**2, generator=dice))
         self.second = nn.Parameter(torch.randn(classes, 24, generator=dice))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu((x.flatten(1) - 0.5) @ self.first.T) @ self.second.T
 
 
-def victim(net: nn.Module | None = None, eps: float = 0.06, classes: int = CLASSES) -> Victim:
-    net = (net or Small(classes)).eval().requires_grad_(False)
-    x = torch.rand(IMAGES, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+def victim(
+    net: nn.Module | None = None,
+    eps: float = 0.06,
+    classes: int = CLASSES,
+    norm: str = "linf",
+    side: int = 4,
+) -> Victim:
+    net = (net or Small(classes, side)).eval().requires_grad_(False)
+    x = torch.rand(IMAGES, 1, side, side, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
     y[:3] = (y[:3] + 1) % classes  # which it gets wrong
-    return Victim("small", net, x, y, ThreatModel(eps), classes, 1, FLOAT32)
+    return Victim("small", net, x, y, ThreatModel(eps, norm=norm), classes, 1, FLOAT32)
 
 
 def params(version: str | None = "standard") -> AutoAttackParams:
@@ -60,7 +66,8 @@ def params(version: str | None = "standard") -> AutoAttackParams:
 
 def plainly(of: Victim, version: str) -> Tensor:
     """Which images the package, called as its authors do, leaves."""
-    made = AutoAttack(of.net, norm="Linf", eps=of.threat.eps, seed=SEED, version=version)
+    norm = {"linf": "Linf", "l2": "L2"}[of.threat.norm]
+    made = AutoAttack(of.net, norm=norm, eps=of.threat.eps, seed=SEED, version=version)
     made.apgd_targeted.n_target_classes = made.fab.n_target_classes = of.num_classes - 1
     x_adv, _ = made.run_standard_evaluation(of.x, of.y, batch_size=BATCH)
     return of.net(x_adv).argmax(1) == of.y
@@ -84,6 +91,15 @@ def test_verdicts_are_those_of_the_package_called_plainly(version: str) -> None:
     assert left == sorted(left, reverse=True)
     assert all(one.ball.verdict == "ok" and not one.unlike for one in found.findings)
     assert found.costs[PROTOCOL, "apgd-ce"].gradients > 0
+
+
+def test_verdicts_in_l2_are_those_of_the_package() -> None:
+    of = victim(eps=0.3, norm="l2", side=8)  # Square needs some room
+    found, _ = ours(of, "standard")
+    last = found.stands[PROTOCOL]["square"]
+    assert last.tolist() == plainly(of, "standard").tolist()
+    assert 0 < int(last.sum()) < int(of.right.sum())
+    assert all(one.ball.verdict == "ok" and not one.unlike for one in found.findings)
 
 
 def test_after_an_interrupt_the_rest_is_made_and_the_verdicts_are_the_same(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from pipeline_fixtures import ROOT, call_main, environment, files, own_modules, 
 from deepcustom.base.errors import InputError, OutputError
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import LAYOUTS, networks, rows
+from deepcustom.library.starting import radius
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.code_lock import LOCK, check_lock
 from deepcustom.pipeline.profile import workspace
@@ -30,7 +32,6 @@ from deepcustom.pipeline.start.starter import (
     TEMPLATE,
     Answers,
     params_text,
-    radius,
     split_sizes,
 )
 from deepcustom.pipeline.template import render
@@ -250,6 +251,8 @@ REFUSED = {
         "mine.py is no file, or its name is no name of a module",
     ),
     "eps of 8": ([*MNIST, "--eps", "8"], "--eps '8': want a number above 0, at most 1"),
+    "no such norm": ([*MNIST, "--norm", "l3"], "--norm 'l3': choose from linf, l2"),
+    "a length of 0": ([*MNIST, "--norm", "l2", "--eps", "0"], "--eps '0': want a number above 0"),
     "eps that is no number": ([*MNIST, "--eps", "8/0"], "--eps '8/0': want a number above 0"),
     "no name": ([*MNIST, "--name", "7"], "--name '7': want a name that begins with a letter"),
 }
@@ -662,3 +665,18 @@ def test_the_package_has_all_files_that_are_not_python() -> None:
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
     assert there == listed
+
+
+def test_a_project_in_l2_has_its_norm_and_the_radius_that_is_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Any = settings(ARRAYS, eps="2.0", norm="l2")
+    assert tree["subjects"]["mine"]["threat"] == {"norm": "l2", "eps": 2.0}
+    assert tree["recipes"]["pgd"]["eps_step"] == 0.5
+    # The longest change that images of 8 x 8 values allow is 8.
+    assert max(tree["recipes"]["every-protocol"]["curves"]["radii"]) == 4
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "a")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "a@example.org")
+    assert call_main(tmp_path, "init", "p", *MNIST, "--norm", "l2") == 0
+    assert "threat: {norm: l2, eps: 2}" in (tmp_path / "p/params.yaml").read_text()

@@ -152,7 +152,7 @@ def test_what_is_found_is_plain_data_and_prints_well(alone: Any, tmp_path: Path)
     assert alone._repr_html_().count("<tr>") == len(alone.results) + 1
     alone.save(tmp_path / "found")
     names = {file.name for file in (tmp_path / "found").iterdir()}
-    assert names == {"results.csv", "checks.json", "curves.csv"}
+    assert names == {"results.csv", "checks.json", "curves.csv", "threat.json"}
     assert (tmp_path / "found/results.csv").read_text() == alone.to_csv()
 
 
@@ -905,3 +905,39 @@ def test_training_goes_on_with_the_same_loss_alone(
         call = deepcustom.train_bank
         keys.append(key(call, net, *train, EPS, "library_loss:Mine", options=options))
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_everything_in_l2(
+    net: Tiny, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    x, y = test[0][:30], test[1][:30]
+    for method in ("fgsm", "pgd", "apgd"):
+        found = deepcustom.attack(net, x, y, 0.8, method, norm="l2", settings={"batch_size": 30})
+        length = (found.x_adv - x).double().flatten(1).norm(dim=1)
+        assert 0.7 < length.max() <= 0.8
+        assert (found.x_adv - x).abs().max() > 0.1
+    told = deepcustom.train_bank(net, *train, 0.8, epochs=1, norm="l2")
+    made = deepcustom.attack(told, x, y, 0.8, norm="l2").x_adv
+    assert (made - x).double().flatten(1).norm(dim=1).max() <= 0.8
+    hard = deepcustom.harden(net, *train, 0.8, epochs=1, norm="l2")
+    cheap = {
+        "whitebox": {"pgd": {"max_iter": 4, "num_random_init": 1}},
+        "autoattack": {"max_iter": 4, "targets": 2, "queries": 20},
+        "curves": {"n": 5, "radii": [0, 1], "steps": [1, 2]},
+    }
+    scores = deepcustom.evaluate(hard.net, *test, 0.8, n=20, settings=cheap, norm="l2")
+    assert (scores.norm, scores.eps) == ("l2", 0.8)
+    assert "l2, eps 0.8" in repr(scores)
+    assert not [one for one in scores.checks if one.name == "ball" and one.verdict != "ok"]
+    scores.save(tmp_path / "found")
+    assert '"norm": "l2"' in (tmp_path / "found/threat.json").read_text()
+
+
+def test_a_norm_that_there_is_not_is_one_line(net: Tiny, test: tuple[Tensor, Tensor]) -> None:
+    for norm, eps, says in (
+        ("l1", 0.1, "norm 'l1': choose from linf, l2"),
+        ("l2", 0, "eps 0: want a number above 0, such as 0.5"),
+        ("linf", 2, "at most 1"),
+    ):
+        with pytest.raises(InputError, match=says):
+            deepcustom.attack(net, *test, eps, norm=norm)

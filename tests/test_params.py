@@ -73,7 +73,7 @@ def test_models_change_no_setting(name):
         for one in rows.rows(tree, stage):
             given = p.validate(model, one.settings, one.place).model_dump(mode="json")
             lacking = {"decay_rate", "decay_steps", "eps_step", "max_iter", "num_random_init"}
-            lacking |= {"augment", "accumulate", "weights"}
+            lacking |= {"augment", "accumulate", "weights", "version"}
             assert without_none(given, lacking) == without_none(one.settings, lacking), one.place
     for subject, values in tree["subjects"].items():
         assert p.validate(m.SubjectParams, values, subject).model_dump(mode="json") == values
@@ -197,9 +197,18 @@ def test_misspelt_key_in_a_named_whitebox_attack():
 @pytest.mark.parametrize(
     ("model", "values", "message"),
     [
-        (m.ThreatParams, {"norm": "l2", "eps": 0.1}, "here.norm: should be 'linf' (found 'l2')"),
+        (
+            m.ThreatParams,
+            {"norm": "l1", "eps": 0.1},
+            "here.norm: should be 'linf' or 'l2' (found 'l1')",
+        ),
+        (m.ThreatParams, {"norm": "l2", "eps": 0}, "here.eps: should be greater than 0 (found 0)"),
         (m.ThreatParams, {"eps": 0}, "here.eps: should be greater than 0 (found 0)"),
-        (m.ThreatParams, {"eps": 1.1}, "here.eps: should be less than or equal to 1 (found 1.1)"),
+        (
+            m.ThreatParams,
+            {"norm": "linf", "eps": 1.1},
+            "here.eps: should be less than or equal to 1 (found 1.1)",
+        ),
         (m.ThreatParams, {"eps": float("nan")}, "here.eps: should be"),
         (m.ThreatParams, {"eps": "0,3"}, "here.eps: should be a valid number"),
         (m.ThreatParams, {"eps": True}, "here.eps: should be a number (found True)"),
@@ -207,7 +216,11 @@ def test_misspelt_key_in_a_named_whitebox_attack():
             (m.ThreatParams, {"eps": text}, f"a fraction such as 8/255 (found {text!r})")
             for text in ("8/0", "8/0.0", "-8/255", "8/255/2", "/255", "8e1/255", "a/b", "8/")
         ),
-        (m.ThreatParams, {"eps": "300/255"}, "here.eps: should be less than or equal to 1"),
+        (
+            m.ThreatParams,
+            {"norm": "linf", "eps": "300/255"},
+            "here.eps: should be less than or equal to 1",
+        ),
         (m.ThreatParams, {"eps": "0/255"}, "here.eps: should be greater than 0 (found 0.0)"),
         (m.AttackParams, {**PGD, "eps_step": "8/0"}, "here.eps_step: should be a number, or a"),
         (m.AttackParams, {**PGD, "eps_step": True}, "here.eps_step: should be a number (found"),

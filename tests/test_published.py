@@ -46,8 +46,8 @@ def test_every_network_meets_every_attack(subject: str) -> None:
         wanted += [("whitebox", n, a) for a in (*asked["whitebox"], "apgd-ce", "apgd-t", *more)]
         wanted += [("blackbox", n, f"from-{other}") for other in names if other != n]
         wanted += [("blackbox", n, "square"), ("adaptive", n, "dgn"), ("adaptive", n, "dgn-any")]
-        asked = [name for name in PROTOCOLS if name not in {AUTOATTACK, "worst"}]
-        wanted += [("worst", n, a) for a in ("clean", *asked, "all")]
+        protocols = [name for name in PROTOCOLS if name not in {AUTOATTACK, "worst"}]
+        wanted += [("worst", n, a) for a in ("clean", *protocols, "all")]
     assert sorted(cells) == sorted(wanted)
     whole = {key for key in cells if key[0] == "transfer"}
     assert {cells[key].n for key in whole} == {10_000}

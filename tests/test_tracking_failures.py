@@ -268,12 +268,12 @@ def test_a_registry_of_other_work_gets_no_model_of_this_project(
 
 
 def test_an_address_that_the_process_was_told_gets_no_model_of_this_project(
-    root: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, other: Path
 ) -> None:
     theirs = f"sqlite:///{other}/mlflow.db"
     try:
         set_tracking_uri(theirs)
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+        del os.environ["MLFLOW_TRACKING_URI"]
         send(written(root, **MODEL), root)
         assert get_tracking_uri() == theirs
         assert "MLFLOW_TRACKING_URI" not in os.environ

@@ -9,6 +9,7 @@ FOR_OTHERS = {
     "dgn_attack": "DGNs as an attack of ART",
     "losses.base": "what a custom loss is",
     "losses.listing": "the losses as a table",
+    "norms": "how long a perturbation is",
     "perturb": "perturbing a whole split",
     "relevance": "which pixels a class depends on",
     "suspiciousness": "which units point at a network's failures",

@@ -63,11 +63,11 @@ def art_attack(
     """ART's attack with these settings: FGSM (Goodfellow et al. 2015) or PGD (Madry et al. 2018)."""
     if params.method == "fgsm":
         return FastGradientMethod(
-            estimator, norm=np.inf, eps=threat.eps, batch_size=params.batch_size
+            estimator, norm=threat.ball.art, eps=threat.eps, batch_size=params.batch_size
         )
     return ProjectedGradientDescentPyTorch(
         estimator,
-        norm=np.inf,
+        norm=threat.ball.art,
         eps=threat.eps,
         eps_step=params.eps_step,
         max_iter=params.max_iter,

@@ -6,38 +6,48 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from deepcustom.attacks.norms import NORMS, Norm
 from deepcustom.base.errors import InputError, ThreatModelError
 from deepcustom.base.settings import ThreatParams
 
-# A float32 sum below 1 is off by at most 2**-25. Stepping that far inside the ball (and once more for
-# eps itself) makes |x_adv - x| <= eps hold exactly, not just up to rounding.
-_MARGIN = 2.0**-24
 _CACHED = 2**16  # numbers checked at a time: in float64, few enough for the processor's cache
 
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """L-infinity ball of radius ``eps`` around each image, and pixels in [0, 1].
+    """A ball of radius ``eps`` around each image, and pixels in [0, 1].
 
     Attributes:
-        eps: radius in units of the pixel range, 0 to 1.
+        eps: radius in units of the pixel range; in L-infinity 0 to 1.
         clip: whether the ball applies; [0, 1] always does.
+        norm: a key of :data:`deepcustom.attacks.norms.NORMS`.
     """
 
     eps: float
     clip: bool = True
+    norm: str = "linf"
 
     def __post_init__(self) -> None:
         """Refuse a radius that no ball of pixels in [0, 1] has, such as 8 in place of 8/255.
 
         Raises:
-            InputError: it is below 0 or above 1, or not a number.
+            InputError: it is below 0, or in L-infinity above 1, or not a number; or there is no such norm.
         """
-        if not 0 <= self.eps <= 1:
+        if self.norm not in NORMS:
+            raise InputError(f"norm is {self.norm!r}: choose from {', '.join(NORMS)}")
+        if self.norm == "linf" and not 0 <= self.eps <= 1:
             raise InputError(f"eps is {self.eps}, want 0 to 1, in units of the pixel range [0, 1]")
+        if not 0 <= self.eps < math.inf:
+            raise InputError(
+                f"eps is {self.eps}, want a number from 0, the length of a change in [0, 1]"
+            )
+
+    @property
+    def ball(self) -> Norm:
+        """The norm, and what follows from it."""
+        return NORMS[self.norm]
 
     def fits(self, s: Tensor, x: Tensor) -> Tensor:
         """A generator's output ``s``, after a check that it has the shape of the images ``x``.
@@ -56,32 +66,34 @@ class ThreatModel:
         """The images that a generator of perturbations proposes; differentiable.
 
         Args:
-            s: the generator's output in [0, 1]: 0 and 1 are the ends of the ball, 1/2 is ``x`` itself.
+            s: the generator's output in [0, 1]: 0 and 1 are the ends of the ball, 1/2 is ``x`` itself. In L2
+                2 s - 1 is a direction; where it is longer than 1, it leads to the end of the ball.
             x: clean images in [0, 1], same shape.
 
         Returns:
             x + eps * (2 s - 1), clipped to [0, 1]: in the ball up to rounding, which ``project`` corrects.
         """
-        return (x + self.eps * (2 * s - 1)).clamp(0.0, 1.0)
+        return (x + self.ball.spread(s, self.eps)).clamp(0.0, 1.0)
 
     @classmethod
     def of(cls, params: ThreatParams) -> ThreatModel:
         """The threat model that a subject names."""
-        return cls(params.eps)
+        return cls(params.eps, norm=params.norm)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """The nearest image to ``x_adv`` that the threat model allows; differentiable.
+        """The image that the threat model allows in place of ``x_adv``; differentiable.
+
+        In L-infinity it is the nearest. In L2 the change is shortened, then pixels are clipped to [0, 1].
 
         Args:
-            x_adv: proposed images, float32, any shape.
+            x_adv: proposed images (N, C, H, W), float32.
             x: clean images in [0, 1], same shape.
 
         Returns:
             Images whose distance from ``x`` is at most ``eps`` exactly.
         """
         if self.clip:
-            radius = max(self.eps - _MARGIN, 0.0)
-            x_adv = torch.minimum(torch.maximum(x_adv, x - radius), x + radius)
+            x_adv = self.ball.limit(x_adv, x, self.eps)
         return x_adv.clamp(0.0, 1.0)
 
     def verify(self, x_adv: np.ndarray, x: np.ndarray) -> None:
@@ -104,7 +116,8 @@ class ThreatModel:
             outside += int((over > 0).sum())
             excess = max(excess, float(over.max(initial=0.0)))
         if outside:
-            ball = f"the eps={self.eps} ball and " if self.clip else ""
+            of = "" if self.norm == "linf" else f"{self.ball.title} "
+            ball = f"the eps={self.eps} {of}ball and " if self.clip else ""
             raise ThreatModelError(
                 f"{outside} of {len(x)} images lie outside {ball}[0, 1], by up to {excess:.3g}"
             )
@@ -112,12 +125,11 @@ class ThreatModel:
     def _excess(self, x_adv: np.ndarray, x: np.ndarray) -> np.ndarray:
         """How far each image lies outside, (n,); 0 inside, inf where a pixel is not finite."""
         wide = x_adv.astype(np.float64).reshape(len(x_adv), -1)
-        over = np.maximum(-wide, wide - 1.0)
+        over = np.maximum(-wide, wide - 1.0).max(axis=1, initial=0.0)
         if self.clip:
             # The program's images are float32: a uint8 pixel stands for float32(value / 255).
             clean = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
-            distance = np.abs(wide - clean.astype(np.float64).reshape(len(x), -1))
-            over = np.maximum(over, distance - self.eps)
-        over = np.where(np.isfinite(over), over, np.inf)
-        farthest: np.ndarray = over.max(axis=1, initial=0.0)
-        return farthest
+            change = wide - clean.astype(np.float64).reshape(len(x), -1)
+            over = np.maximum(over, self.ball.lengths(change) - self.eps)
+        finite: np.ndarray = np.where(np.isfinite(over), over, np.inf)
+        return finite

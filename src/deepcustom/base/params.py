@@ -66,20 +66,20 @@ def _number(value: Any) -> Any:
     return number
 
 
-Length = Annotated[float, Field(gt=0, le=1), BeforeValidator(_number)]
+Radius = Annotated[float, Field(gt=0), BeforeValidator(_number)]
 """A ball's radius or a step's length, in units of the [0, 1] pixel range; ``8/255`` is understood."""
 
-_LENGTH: TypeAdapter[float] = TypeAdapter(Length, config=ConfigDict(allow_inf_nan=False))
+_RADIUS: TypeAdapter[float] = TypeAdapter(Radius, config=ConfigDict(allow_inf_nan=False))
 
 
-def length(value: Any, where: str) -> float:
-    """``value`` as a :data:`Length`; ``where`` is its dotted place in the file, for messages.
+def radius(value: Any, where: str) -> float:
+    """``value`` as a :data:`Radius`; ``where`` is its dotted place in the file, for messages.
 
     Raises:
         ParamsError: in one line: the key, what it holds, and what is allowed.
     """
     try:
-        return _LENGTH.validate_python(value)
+        return _RADIUS.validate_python(value)
     except ValidationError as error:
         raise ParamsError(f"params.yaml: {_one_line(Params, error.errors()[0], where)}") from None
 

@@ -12,12 +12,14 @@ from typing import Any, Literal
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
-from deepcustom.base.params import Length, Params
+from deepcustom.base.params import Params, Radius
 
 
 class ComputeParams(Params):
@@ -55,10 +57,21 @@ class EngineParams(Params):
 
 
 class ThreatParams(Params):
-    """The ball around an image: its norm, and its radius ``eps`` in units of the [0, 1] pixel range."""
+    """The ball around an image: its norm, and its radius ``eps`` in units of the [0, 1] pixel range.
 
-    norm: Literal["linf"]
-    eps: Length
+    In L-infinity ``eps`` is the largest change of a pixel, so at most 1; in L2 the Euclidean length of the
+    change of an image.
+    """
+
+    norm: Literal["linf", "l2"]
+    eps: Radius
+
+    @field_validator("eps")
+    @classmethod
+    def _of_pixels(cls, eps: float, info: ValidationInfo) -> float:
+        if info.data.get("norm") == "linf" and eps > 1:
+            raise PydanticKnownError("less_than_equal", {"le": 1})
+        return eps
 
 
 class ArchitectureParams(Params):
@@ -242,7 +255,7 @@ class AttackParams(Params):
     """FGSM or PGD from ART; ``eps_step``, ``max_iter`` and ``num_random_init`` are for PGD only."""
 
     method: Literal["fgsm", "pgd"]
-    eps_step: Length | None = None
+    eps_step: Radius | None = None
     max_iter: int | None = Field(default=None, ge=1)
     num_random_init: int | None = Field(default=None, ge=0)
     batch_size: int = Field(ge=1)

@@ -70,6 +70,10 @@ Eps = Annotated[
     str | None,
     typer.Option(help="With --images: the largest change of a pixel, such as 0.1 or 8/255."),
 ]
+Norm = Annotated[
+    str | None,
+    typer.Option(help="With --images: linf, which is the default, or l2: then --eps is a length."),
+]
 Size = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="With --images: pixels a side that they are brought to."),
@@ -87,6 +91,7 @@ def evaluate(
     with_siblings: Siblings = False,
     images: Images = None,
     eps: Eps = None,
+    norm: Norm = None,
     size: Size = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -108,11 +113,13 @@ def evaluate(
             if given:
                 raise InputError(f"--images takes the place of a project: leave {option} out")
         with answering(quiet) as answer:
-            _alone(brought, images, eps, size, n, out, Shown(answer, as_json))
+            _alone(brought, images, (eps, norm), size, n, out, Shown(answer, as_json))
     elif subject is None:
         raise InputError("--subject is missing; or --images, for a network without a project")
-    elif eps is not None or size is not None:
-        raise InputError("--eps and --size go with --images; a project has them in params.yaml")
+    elif not (eps is None and norm is None and size is None):
+        raise InputError(
+            "--eps, --norm and --size go with --images; a project has them in params.yaml"
+        )
     else:
         with answering(quiet) as answer:
             _in_project(subject, brought, with_siblings, n, out, Shown(answer, as_json))
@@ -191,13 +198,14 @@ def _in_project(
 def _alone(
     brought: OwnFile | None,
     images: Path,
-    eps: str | None,
+    ball: tuple[str | None, str | None],
     size: int | None,
     n: int | None,
     out: Path | None,
     shown: Shown,
 ) -> None:
     """Score a network on images, both from files, and print what was found."""
+    eps, norm = ball
     if brought is None or eps is None:
         lacking = "--eps" if brought else "--network"
         raise InputError(f"{lacking} is missing: --images goes with --network and --eps")
@@ -207,7 +215,7 @@ def _alone(
         raise InputError(
             f"--network {brought.path}: its name names no folder: want another, or --out"
         )
-    found = score_alone(brought, images, eps, out=out, size=size, n=n)
+    found = score_alone(brought, images, eps, norm or "linf", out=out, size=size, n=n)
     shown.show(found.scores, found.dataset, {})
     found.save()
     shown.end(found.scores, found.dataset, found.folder)

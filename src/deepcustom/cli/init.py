@@ -38,6 +38,10 @@ Eps = Annotated[
     str | None,
     typer.Option(help="The largest change of a pixel, in units of [0, 1]: 0.1, or 8/255."),
 ]
+Norm = Annotated[
+    str,
+    typer.Option(help="linf: eps bounds each pixel's change; l2: the change's Euclidean length."),
+]
 Name = Annotated[
     str | None, typer.Option(help="Of the subject; by default that of the images or the data set.")
 ]
@@ -57,6 +61,7 @@ def init(
     dataset: BuiltIn = None,
     network: Network = None,
     eps: Eps = None,
+    norm: Norm = "linf",
     name: Name = None,
     epochs: Epochs = None,
     size: Size = None,
@@ -72,7 +77,8 @@ def init(
     found = _found(images, dataset)
     called = _name(name or dataset or (named(images).stem if images else ""))
     classes, brought = _network(network, dataset)
-    answers = _answers(called, images, dataset, classes, _eps(eps, dataset), epochs, size, found)
+    ball = _ball(eps, norm, dataset)
+    answers = _answers(called, images, dataset, classes, ball, epochs, size, found)
     text = params_text(answers, found)
     if images and answers.path:
         brought = [_taken(images, answers.path), *brought]
@@ -137,12 +143,15 @@ def _network(given: str | None, dataset: str | None) -> tuple[Architectures, lis
     ]
 
 
-def _eps(given: str | None, dataset: str | None) -> str:
+def _ball(eps: str | None, norm: str, dataset: str | None) -> tuple[str, str]:
+    """The norm, and the radius, asked for where neither the user nor the data set gives one."""
     from deepcustom.pipeline.start.starter import EPS
 
-    if given is None and dataset:
-        return EPS[dataset]
-    return given or _ask("eps, the largest change of a pixel, such as 0.1 or 8/255", "--eps")
+    if norm not in EPS:
+        raise InputError(f"--norm {norm!r}: choose from {', '.join(EPS)}")
+    if eps is None and dataset:
+        return norm, EPS[norm][dataset]
+    return norm, eps or _ask("eps, the largest change of a pixel, such as 0.1 or 8/255", "--eps")
 
 
 def _answers(
@@ -150,19 +159,20 @@ def _answers(
     images: Path | None,
     dataset: str | None,
     classes: Architectures,
-    eps: str,
+    ball: tuple[str, str],
     epochs: int | None,
     size: int | None,
     found: Images,
 ) -> Answers:
     from deepcustom.pipeline.start.starter import Answers
 
+    norm, eps = ball
     if images is None:
-        return Answers(called, str(dataset), None, classes, eps, epochs)
+        return Answers(called, str(dataset), None, classes, eps, epochs, norm=norm)
     suffix = images.suffix if images.is_file() else ""
     path = f"data/own/{called}{suffix}"
     own = (size, size) if size else found.size if found.sizes_vary else None
-    return Answers(called, called, path, classes, eps, epochs, own)
+    return Answers(called, called, path, classes, eps, epochs, own, norm)
 
 
 def _taken(source: Path, path: str) -> Brought:

@@ -68,7 +68,7 @@ def _package(victim: Victim, version: str) -> Any:
 
     made = AutoAttack(
         victim.counted,
-        norm="Linf",
+        norm=victim.threat.ball.authors,
         eps=victim.threat.eps,
         seed=SEED,
         version=version,

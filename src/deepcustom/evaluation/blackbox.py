@@ -58,7 +58,7 @@ def square_attack(victim: Victim, params: AutoAttackParams) -> Make:
 
     attack = SquareAttack(
         victim.counted,
-        norm="Linf",
+        norm=victim.threat.ball.authors,
         eps=victim.threat.eps,
         n_queries=params.queries,
         n_restarts=1,

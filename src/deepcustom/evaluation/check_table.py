@@ -16,6 +16,7 @@ from torch import Tensor
 from deepcustom.base.settings import AttackParams, EvaluateParams
 from deepcustom.evaluation import autoattack, checks, curve_checks
 from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.curves import unlimited
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.results import CLEAN
 from deepcustom.evaluation.score_store import Pieces
@@ -107,7 +108,8 @@ def noise(victim: Victim) -> Attack:
         found = x.clone()
         for _ in range(10):
             signs = generator.integers(0, 2, tuple(x.shape)).astype(np.float32) * 2 - 1
-            noisy = victim.threat.project(x + victim.threat.eps * torch.from_numpy(signs).to(x), x)
+            corner = victim.threat.ball.corner(torch.from_numpy(signs).to(x))
+            noisy = victim.threat.project(x + victim.threat.eps * corner, x)
             falls = ~gets_right(predict(victim.net, noisy), y)
             found[falls] = noisy[falls]
         return found
@@ -187,7 +189,7 @@ def _doubled(e: Evidence) -> Check:
 
 
 def _falls_with_eps(e: Evidence) -> Check:
-    return curve_checks.falls_with_eps(e.name, e.found.points)
+    return curve_checks.falls_with_eps(e.name, e.found.points, unlimited(e.victim))
 
 
 def _loss_rises(e: Evidence) -> Check:

@@ -22,10 +22,10 @@ def zero_radius(about: str, clean: float, at_zero: float | None) -> Check:
     return Check("eps-0", about, "ok" if clean == at_zero else "fail", figures, text)
 
 
-def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
+def falls_with_eps(about: str, points: Iterable[Point], unlimited: float = UNLIMITED) -> Check:
     """Check that accuracy falls with eps, and reaches about 0 when the ball is large.
 
-    An attack must win where the ball is no limit (:data:`~deepcustom.evaluation.curves.UNLIMITED`). Below
+    An attack must win where the ball is no limit, from the radius ``unlimited`` on. Below
     that a network may withstand; :func:`~deepcustom.evaluation.curves.curves` then adds that radius.
     """
     curve = sorted((p.eps, p.accuracy) for p in points if p.curve == "eps")
@@ -33,13 +33,15 @@ def falls_with_eps(about: str, points: Iterable[Point]) -> Check:
     rise = max((b - a for a, b in pairwise(values)), default=0.0)
     rise = max(rise, 0.0)
     last = values[-1]
-    large = curve[-1][0] >= UNLIMITED or not last > FALLEN
+    large = curve[-1][0] >= unlimited or not last > FALLEN
     end: Verdict = grade(last, FALLEN, 0.05) if large else "warn"
     verdict = max((grade(rise, 0.01, 0.02), end), key=SEVERITY.index)
     text = f"As eps grows, the accuracy falls to {100 * last:.1f} % at eps = {curve[-1][0]:.4g}"
     text += f"; it rises by at most {100 * rise:.1f} points on the way."
     if not large:
-        text += f" That ball is a limit still, so it says little: let a radius reach {UNLIMITED:g}."
+        text += (
+            f" That ball is a limit still, so it says little: let a radius reach {unlimited:.4g}."
+        )
     if end == "fail":
         text += " An attack without a limit must succeed, so this one was misled."
     elif verdict == "fail":

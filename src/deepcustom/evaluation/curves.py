@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -53,11 +54,12 @@ def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[P
 
     Yields:
         The points of both curves. If more than :data:`FALLEN` stand at the largest radius, and that is below
-        :data:`UNLIMITED`, one at the latter is added: only there must an attack win.
+        :func:`unlimited`, one at the latter is added: only there must an attack win.
     """
     few = replace(victim, x=victim.x[: params.n], y=victim.y[: params.n])
     eps, steps = victim.threat.eps, int(pgd.max_iter or 1)
-    wanted = [("eps", min(radius * eps, 1.0), steps) for radius in params.radii]
+    widest_of_all = unlimited(victim, 1.0)
+    wanted = [("eps", min(radius * eps, widest_of_all), steps) for radius in params.radii]
     wanted += [("steps", eps, count) for count in params.steps]
     made: dict[tuple[float, int], Point] = {}
     for curve, radius, count in wanted:  # the curves share a point: attack there once
@@ -65,8 +67,13 @@ def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[P
             made[radius, count] = _point(few, curve, radius, count, pgd)
         yield replace(made[radius, count], curve=curve)
     widest = max(made[radius, count].eps for curve, radius, count in wanted if curve == "eps")
-    if made[widest, steps].accuracy > FALLEN and widest < UNLIMITED:
-        yield _point(few, "eps", UNLIMITED, steps, pgd)
+    if made[widest, steps].accuracy > FALLEN and widest < unlimited(victim):
+        yield _point(few, "eps", unlimited(victim), steps, pgd)
+
+
+def unlimited(victim: Victim, change: float = UNLIMITED) -> float:
+    """The radius of a ball in which every pixel can move by ``change``."""
+    return victim.threat.ball.unlimited(change, math.prod(victim.x.shape[1:]))
 
 
 def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -> Point:
@@ -78,7 +85,7 @@ def _point(few: Victim, curve: str, eps: float, steps: int, pgd: AttackParams) -
         # In a ball of radius 0 no image can move, but ART still requires a positive step.
         change = {"eps_step": step or pgd.eps_step, "max_iter": steps, "num_random_init": 1}
         once = pgd.model_copy(update=change)
-        threat = ThreatModel(eps)
+        threat = ThreatModel(eps, norm=few.threat.norm)
         outcome = restarted(replace(few, threat=threat), f"curve-{eps}-{steps}", once, few.right)
         accuracy, after = outcome.accuracy, _loss(few, outcome.x_adv)
     right, lost = few.right, after.isnan()  # where the network gives no answer, the attack has won

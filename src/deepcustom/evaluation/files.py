@@ -100,12 +100,19 @@ def _rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
 def _point(row: Mapping[str, str]) -> Point:
     return Point(
         row["curve"],
-        _share("eps", row["eps"]),
+        _radius(row["eps"]),
         _count("steps", row["steps"]),
         _share("accuracy", row["accuracy"] or "nan"),
         float(row["loss"] or "nan"),
         _share("risen", row["risen"] or "nan"),
     )
+
+
+def _radius(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"eps is {text}: want a number from 0")
+    return value
 
 
 def _share(name: str, text: str) -> float:

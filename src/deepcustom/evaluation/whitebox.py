@@ -143,7 +143,7 @@ def _apgd(victim: Victim, name: str, params: AutoAttackParams) -> Make:
     settings = {
         "n_iter": params.max_iter,
         "n_restarts": params.num_random_init,
-        "norm": "Linf",
+        "norm": victim.threat.ball.authors,
         "eps": victim.threat.eps,
         "seed": derive_seed(victim.seed, name),
         "device": victim.compute.device,

@@ -63,7 +63,7 @@ class GrowingBall:
 def inner_pgd(
     net: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, *, eps_step: float, max_iter: int
 ) -> Tensor:
-    """Images of high loss within the ball: signed gradient steps from a uniform random start.
+    """Images of high loss within the ball: steps along the steepest direction from a uniform random start.
 
     The inner maximisation of Madry et al. 2018, equation 2.1. It runs on the device and in the precision of
     its training step. ART's PGD would not: it is made for NumPy arrays.
@@ -86,20 +86,20 @@ def inner_pgd(
 
 
 def nearby(start: Tensor, x: Tensor, threat: ThreatModel, radius: float) -> Tensor:
-    """``start`` with each pixel moved by up to ``radius``, drawn uniformly, inside the ball around ``x``."""
-    return threat.project(start + radius * (2 * torch.rand_like(x) - 1), x)
+    """``start`` moved by a random change of up to ``radius``, inside the ball around ``x``."""
+    return threat.project(start + radius * threat.ball.drawn(x), x)
 
 
 def signed_step(
     net: Classifier, x_adv: Tensor, x: Tensor, y: Tensor, threat: ThreatModel, step: float
 ) -> Tensor:
-    """``x_adv`` moved by ``step`` up the sign of its cross entropy's gradient; without a gradient."""
+    """``x_adv`` moved by ``step`` up its cross entropy, in L-infinity by signs; without a gradient."""
     return along(x_adv, scaled_gradient(net, x_adv, y), x, threat, step)
 
 
 def along(x_adv: Tensor, uphill: Tensor, x: Tensor, threat: ThreatModel, step: float) -> Tensor:
-    """``x_adv`` moved by ``step`` along the signs of ``uphill``, inside the ball."""
-    return threat.project(x_adv.detach() + step * uphill.sign(), x)
+    """``x_adv`` moved by ``step`` in the direction that is steepest by ``uphill``, inside the ball."""
+    return threat.project(x_adv.detach() + step * threat.ball.steepest(uphill), x)
 
 
 def scaled_gradient(net: Classifier, x_adv: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from deepcustom.base.params import Length, Params
+from deepcustom.base.params import Params, Radius
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import GrowingBall, accuracy_under, inner_pgd
 from deepcustom.training.epochs import History
@@ -26,7 +26,7 @@ class InnerParams(Params):
     ``growth`` of the epochs; 0: it is full from the first epoch.
     """
 
-    eps_step: Length
+    eps_step: Radius
     max_iter: int = Field(ge=1)
     growth: float = Field(ge=0, le=1)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from deepcustom.attacks.conditional import perturbed
 from deepcustom.attacks.losses.base import CustomLoss, LossContext, build_loss
 from deepcustom.attacks.threat import ThreatModel
-from deepcustom.base.params import Length
+from deepcustom.base.params import Radius
 from deepcustom.hardening.base import Way, WaySettings
 from deepcustom.hardening.inner import (
     SCALE,
@@ -70,7 +70,7 @@ class OnlineSettings(WaySettings):
     end: float = Field(ge=0, le=1)
     noise: float = Field(ge=0, le=1)
     reuse: bool
-    eps_step: Length
+    eps_step: Radius
     max_iter: int = Field(ge=0)
     growth: float = Field(ge=0, le=1)
     clean_weight: float = Field(ge=0, lt=1)

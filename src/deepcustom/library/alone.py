@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from torch import nn
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import check_writable, named
 from deepcustom.base.hashes import dvc_md5
@@ -30,7 +31,7 @@ from deepcustom.library.given import (
     dice_kept,
 )
 from deepcustom.library.result import write
-from deepcustom.library.starting import SEED, radius
+from deepcustom.library.starting import SEED, threat_of
 from deepcustom.library.trying import at_least, classes_of
 from deepcustom.training.compute import Compute
 
@@ -44,21 +45,30 @@ class Alone:
 
     Attributes:
         scores: the scores.
+        threat: the ball that they hold for.
         dataset: what tables call the images.
         folder: where they are to be written.
     """
 
     scores: Scores
+    threat: ThreatModel
     dataset: str
     folder: Path
 
     def save(self) -> None:
         """Write tables, checks and curves."""
-        write(self.scores, self.folder)
+        write(self.scores, self.threat, self.folder)
 
 
 def score_alone(
-    brought: OwnFile, images: Path, eps: str, *, out: Path | None, size: int | None, n: int | None
+    brought: OwnFile,
+    images: Path,
+    eps: str,
+    norm: str = "linf",
+    *,
+    out: Path | None,
+    size: int | None,
+    n: int | None,
 ) -> Alone:
     """Score a network on test images by every protocol that needs nothing else.
 
@@ -66,6 +76,7 @@ def score_alone(
         brought: the network.
         images: a folder, ``.npz`` or parquet; if it has a test part, that part counts.
         eps: radius of the ball, as text.
+        norm: of the perturbations, ``linf`` or ``l2``.
         out: where tables, checks and curves are to go, and where finished attacks are kept meanwhile; None:
             a folder below ``scores`` that is called as the network and holds no other scores.
         size: pixels a side that images are brought to; None: they have one size already.
@@ -74,12 +85,12 @@ def score_alone(
     Raises:
         InputError: in one line: the network, the images, ``eps`` or ``out`` cannot be used.
     """
-    value = radius(eps, "--eps")
+    threat = threat_of(eps, norm, "--")
     if not brought.path.is_file():
         raise InputError(f"{brought.path} is missing")
     dataset = re.sub(r"[^\w.-]+", "_", named(images).stem)
     md5 = dvc_md5(brought.path)
-    folder = out or free_folder(SCORES / brought.path.stem, dataset, md5, value)
+    folder = out or free_folder(SCORES / brought.path.stem, dataset, md5, threat)
     check_writable(folder, "--out" if out else "the folder")
     if brought.architecture is None and brought.path.suffix == ".safetensors":
         _nothing(brought)  # before all images are read, and so is the next
@@ -95,13 +106,13 @@ def score_alone(
                 f"{images} has {len(names)} classes, and {brought.path} gives {classes} logits"
             )
         labels = names or tuple(map(str, range(classes)))
-        question = Question(data, labels, value, Attackers(), n, {}, SEED, dataset)
+        question = Question(data, labels, threat, Attackers(), n, {}, SEED, dataset)
         source = own_source(brought.architecture, brought.mean, brought.std)
         network = Network(brought.path.stem, md5, net, source)
         with dice_kept():
             inputs = tried_first(question.inputs(network, compute))
             found = score(inputs, kept.store(folder, inputs.own or network, compute))
-    return Alone(found, dataset, folder)
+    return Alone(found, threat, dataset, folder)
 
 
 def _loaded(

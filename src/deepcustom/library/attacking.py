@@ -29,7 +29,7 @@ from deepcustom.library.given import (
     plainly,
     reason,
 )
-from deepcustom.library.starting import SEED, Start, radius
+from deepcustom.library.starting import SEED, Start, threat_of
 from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.prediction import BATCH, gets_right, predict
@@ -71,6 +71,7 @@ def attack(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     settings: Mapping[str, Any] | None = None,
+    norm: str = "linf",
     seed: int = SEED,
     device: str = "auto",
 ) -> Attacked:
@@ -90,13 +91,14 @@ def attack(
         mean: of each channel: images in [0, 1] are normalised by it in front of ``net``.
         std: likewise, what they are divided by.
         settings: what else is to differ, such as ``{"eps_step": 0.01}``, or ``{"targets": 3}`` for ``apgd``.
+        norm: ``linf``: eps bounds the change of each pixel; ``l2``: the Euclidean length of the change.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         InputError, UnknownNameError: in one line: something that was handed over cannot be used.
     """
-    data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
+    data, compute, threat = gathered(x, y), compute_on(device), threat_of(eps, norm)
     change = _change(max_iter, restarts, settings)
     if isinstance(net, DGNs):
         return Attacked(by_dgns(net, *data.on(compute), threat, compute).cpu(), None)
@@ -114,7 +116,7 @@ def attack(
             x_adv = by_dgns(method, images, labels, threat, compute)
             right, still = (gets_right(predict(whole, one), labels) for one in (images, x_adv))
             return Attacked(x_adv.cpu(), (right & ~still).cpu())
-        start = Start(data.shape, classes, threat.eps, test=len(labels))
+        start = Start(data.shape, classes, threat.eps, test=len(labels), norm=norm)
         params = _params(method, start.recipes()["every-protocol"], change)
         sizes = [shown, min(params.batch_size, len(labels))]
         whole = usable(whole, data, classes, compute, sizes=sizes, learner=f"method {method}")

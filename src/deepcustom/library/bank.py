@@ -15,7 +15,6 @@ from deepcustom.attacks.conditional import KIND, ConditionalDGN, conditional
 from deepcustom.attacks.losses.base import contexts, find_loss
 from deepcustom.attacks.relevance import class_relevance, top_pixels
 from deepcustom.attacks.suspiciousness import suspicious_units
-from deepcustom.attacks.threat import ThreatModel
 from deepcustom.attacks.train_bank import train_bank as train_each
 from deepcustom.attacks.train_conditional import train_conditional
 from deepcustom.base.errors import InputError
@@ -50,7 +49,7 @@ from deepcustom.library.starting import (
     SEED,
     SUSPICIOUS,
     Start,
-    radius,
+    threat_of,
 )
 from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import derive_seed, seed_everything
@@ -86,6 +85,7 @@ def train_bank(
     std: Sequence[float] = (),
     settings: Mapping[str, Any] | None = None,
     keep: str | Path | None = None,
+    norm: str = "linf",
     seed: int = SEED,
     device: str = "auto",
 ) -> DGNBank | ConditionalDGN:
@@ -106,6 +106,7 @@ def train_bank(
         settings: what is to differ from the settings that a new project begins with, such as
             ``{"output": "image", "training": {"learning_rate": 1e-4}}``.
         keep: a folder for finished epochs, so that an interrupted call goes on when it is made again.
+        norm: ``linf``: eps bounds the change of each pixel; ``l2``: the Euclidean length of the change.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
 
@@ -116,12 +117,12 @@ def train_bank(
         InputError, LossError, UnknownNameError: in one line: something that was handed over cannot be used.
     """
     check_keep(keep)
-    data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
+    data, compute, threat = gathered(x, y), compute_on(device), threat_of(eps, norm)
     whole = classifier(as_module(net), data.shape, mean, std)
     with dice_kept(), borrowed(whole, compute), plainly():
         classes = classes_of(whole, data, compute) or at_least(data)
         watched = fitting(pair(val, "val") or empty(data), data, classes, "val")
-        start = Start(data.shape, classes, threat.eps, len(data.y))
+        start = Start(data.shape, classes, threat.eps, len(data.y), norm=norm)
         params = _params(start, loss, options, epochs, settings or {})
         kind, batch = find_loss(loss), params.training.batch_size
         sizes = [BATCH, batch, *(ANALYSED[what] for what in kind.requires if what in ANALYSED)]
@@ -130,7 +131,12 @@ def train_bank(
         analysis = {what: _analysis(what, whole, train, classes) for what in kind.requires}
         known = contexts(whole, threat, analysis, classes)
         told = params.generator == "conditional"
-        what = {"train_dgn": params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}
+        what = {
+            "train_dgn": params.model_dump(mode="json"),
+            "eps": threat.eps,
+            "norm": norm,
+            "seed": seed,
+        }
         what["code"] = sources(kind)
         place = checkpoint(keep, compute, what, whole, data, watched)
         job_seed = derive_seed(seed, "train_dgn", DATASET, loss)

@@ -42,7 +42,7 @@ from deepcustom.library.given import (
     plainly,
 )
 from deepcustom.library.result import RobustAccuracy
-from deepcustom.library.starting import SEED, Start, radius
+from deepcustom.library.starting import SEED, Start, threat_of
 from deepcustom.library.trying import at_least, classes_of, usable
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.nets.base import Classifier
@@ -65,6 +65,7 @@ def evaluate(
     name: str = "network",
     settings: Mapping[str, Any] | None = None,
     keep: str | Path | None = None,
+    norm: str = "linf",
     seed: int = SEED,
     device: str = "auto",
 ) -> RobustAccuracy:
@@ -88,6 +89,7 @@ def evaluate(
         settings: what is to differ from the settings that a new project begins with, such as
             ``{"autoattack": {"queries": 1000}}``.
         keep: a folder for finished attacks, so that an interrupted call goes on when it is made again.
+        norm: ``linf``: eps bounds the change of each pixel; ``l2``: the Euclidean length of the change.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
 
@@ -110,10 +112,10 @@ def evaluate(
         classes = classes_of(ours, data, compute) or at_least(data)
         labels = tuple(map(str, range(classes)))
         attackers = Attackers(bank, pair(train, "train"))
-        question = Question(data, labels, radius(eps), attackers, n, settings or {}, seed)
+        question = Question(data, labels, threat_of(eps, norm), attackers, n, settings or {}, seed)
         inputs, own = _tried(question, name, ours, siblings, compute)
         scores = score(inputs, kept.store(keep, own, compute))
-    found = RobustAccuracy.of(scores, name, inputs.bed.threat.eps, inputs.bed.rows)
+    found = RobustAccuracy.of(scores, name, inputs.bed.threat, inputs.bed.rows)
     if bank is not None and inputs.dgns is None:
         return replace(found, left_out={**found.left_out, "adaptive": NO_TRAIN})
     return found
@@ -184,7 +186,7 @@ class Question:
     Attributes:
         data: test images.
         classes: names of the labels.
-        eps: radius of the ball.
+        threat: the ball.
         attackers: what they have.
         n: how many images are attacked; None: 500, or all if there are fewer.
         settings: what differs from the starting settings of an evaluation.
@@ -194,7 +196,7 @@ class Question:
 
     data: Gathered
     classes: tuple[str, ...]
-    eps: float
+    threat: ThreatModel
     attackers: Attackers
     n: int | None
     settings: Mapping[str, Any]
@@ -217,7 +219,7 @@ class Question:
                 subject=self.dataset,
                 classes=self.classes,
                 params=params,
-                threat=ThreatModel(self.eps),
+                threat=self.threat,
                 compute=compute,
                 seed=seed,
             )
@@ -235,7 +237,8 @@ class Question:
     def _params(self) -> EvaluateParams:
         count = len(self.data.y)
         train = self.attackers.train or self.data
-        start = Start(self.data.shape, len(self.classes), self.eps, len(train.y), count)
+        shape, threat = self.data.shape, self.threat
+        start = Start(shape, len(self.classes), threat.eps, len(train.y), count, norm=threat.norm)
         tree = overlay(start.recipes()["every-protocol"], self.settings)
         n = tree["n"] if self.n is None else self.n
         # A draw by class needs an image of each class on both sides; without a draw all are attacked.

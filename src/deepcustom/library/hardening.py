@@ -39,7 +39,7 @@ from deepcustom.library.given import (
     reason,
 )
 from deepcustom.library.kept import check_keep, checkpoint
-from deepcustom.library.starting import CONDITIONAL, SEED, Start, radius
+from deepcustom.library.starting import CONDITIONAL, SEED, Start, threat_of
 from deepcustom.library.trying import at_least, classes_of, trainable
 from deepcustom.training.compute import Compute, derive_seed, seed_everything
 from deepcustom.training.epochs import History
@@ -82,6 +82,7 @@ def harden(
     std: Sequence[float] = (),
     settings: Mapping[str, Any] | None = None,
     keep: str | Path | None = None,
+    norm: str = "linf",
     seed: int = SEED,
     device: str = "auto",
 ) -> Hardened:
@@ -104,6 +105,7 @@ def harden(
         settings: what is to differ from the settings that a new project begins with, such as
             ``{"inner": {"max_iter": 10}}``.
         keep: a folder for finished epochs, so that an interrupted call goes on when it is made again.
+        norm: ``linf``: eps bounds the change of each pixel; ``l2``: the Euclidean length of the change.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
 
@@ -118,7 +120,7 @@ def harden(
     if bank is not None and not isinstance(bank, DGNBank | ConditionalDGN):
         raise InputError("bank: want DGNs, as train_bank makes them")
     check_keep(keep)
-    data, compute, threat = gathered(x, y), compute_on(device), ThreatModel(radius(eps))
+    data, compute, threat = gathered(x, y), compute_on(device), threat_of(eps, norm)
     mine = _copied(as_module(net))
     place = next((weight.device for weight in mine.parameters()), torch.device("cpu"))
     whole = compute.place(classifier(mine, data.shape, mean, std))
@@ -126,14 +128,14 @@ def harden(
         whole.eval()
         classes = classes_of(whole, data, compute) or at_least(data)
         watched = fitting(pair(val, "val") or empty(data), data, classes, "val")
-        start = Start(data.shape, classes, threat.eps, len(data.y), epochs=epochs)
+        start = Start(data.shape, classes, threat.eps, len(data.y), epochs=epochs, norm=norm)
         kind = way_called(way)
         tree = overlay(start.recipes()[way], settings or {})
         params = validate(kind.Settings, tree, "settings")
         sizes = [BATCH, params.training.batch_size]
         whole = trainable(whole, data, classes, compute, sizes=sizes, learner=f"way {way}")
-        made = None if bank is None else _made(bank, data, threat.eps, device, compute)
-        what = {way: params.model_dump(mode="json"), "eps": threat.eps, "seed": seed}
+        made = None if bank is None else _made(bank, data, threat, device, compute)
+        what = {way: params.model_dump(mode="json"), "eps": threat.eps, "norm": norm, "seed": seed}
         shown = [] if made is None else [Gathered(made[0].cpu().contiguous().numpy(), data.y)]
         kept = checkpoint(keep, compute, what, whole, data, watched, *shown)
         job_seed = derive_seed(seed, kind.stage, way)
@@ -186,8 +188,12 @@ def _trainer(
 
 
 def _made(
-    bank: DGNBank | ConditionalDGN, data: Gathered, eps: float, device: str, compute: Compute
+    bank: DGNBank | ConditionalDGN,
+    data: Gathered,
+    threat: ThreatModel,
+    device: str,
+    compute: Compute,
 ) -> tuple[Tensor, Tensor]:
     """What the bank makes of every image, and the image's row."""
-    found = attack(bank, data.x, data.y, eps, device=device)
+    found = attack(bank, data.x, data.y, threat.eps, norm=threat.norm, device=device)
     return found.x_adv.to(compute.device), torch.arange(len(data.y), device=compute.device)

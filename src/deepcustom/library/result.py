@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import UnknownNameError
 from deepcustom.base.files import replace_file
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.results import ALL, CLEAN, Result, csv_text
-from deepcustom.evaluation.scored_files import files_of
+from deepcustom.evaluation.scored_files import THREAT, files_of, threat_json
 from deepcustom.evaluation.scoring import Scores
 
 HEAD = ("protocol", "attack", "leaves %", "images", "95 % interval")
@@ -30,6 +31,7 @@ class RobustAccuracy:
     Attributes:
         name: what the network is called.
         eps: radius of the ball, in units of the pixel range.
+        norm: of the perturbations.
         results: one for each attack and each worst case: accuracy, number of images, 95 % interval, cost.
         checks: whether the numbers can be believed.
         points: the curves: accuracy against eps, and against the number of steps.
@@ -40,6 +42,7 @@ class RobustAccuracy:
 
     name: str
     eps: float
+    norm: str
     results: Sequence[Result]
     checks: Sequence[Check]
     points: Sequence[Point]
@@ -49,12 +52,13 @@ class RobustAccuracy:
     _scores: Scores = field(default_factory=Scores)
 
     @classmethod
-    def of(cls, scores: Scores, name: str, eps: float, attacked: Tensor) -> RobustAccuracy:
+    def of(cls, scores: Scores, name: str, threat: ThreatModel, attacked: Tensor) -> RobustAccuracy:
         """The part of ``scores`` that is about the network ``name``."""
         found = scores.found[name]
         return cls(
             name,
-            eps,
+            threat.eps,
+            threat.norm,
             tuple(scores.results),
             tuple(scores.checks),
             tuple(point for _, point in scores.points),
@@ -96,6 +100,7 @@ class RobustAccuracy:
         return {
             "network": self.name,
             "eps": self.eps,
+            "norm": self.norm,
             "results": [_plain(asdict(one)) for one in self.results],
             "checks": [_plain(asdict(one)) for one in self.checks],
             "curves": [_plain(asdict(one)) for one in self.points],
@@ -109,8 +114,8 @@ class RobustAccuracy:
         return csv_text(self.results)
 
     def save(self, folder: str | Path) -> None:
-        """Write ``results.csv``, ``checks.json`` and ``curves.csv`` into ``folder``, which may be new."""
-        write(self._scores, Path(folder))
+        """Write tables, checks, curves and the threat model into ``folder``, which may be new."""
+        write(self._scores, ThreatModel(self.eps, norm=self.norm), Path(folder))
 
     def __repr__(self) -> str:
         rows = [HEAD, *self._rows()]
@@ -136,7 +141,8 @@ class RobustAccuracy:
         )
 
     def _title(self) -> str:
-        return f"{self.name}: accuracy under attack, eps {self.eps:.4g}"
+        norm = "" if self.norm == "linf" else f"{self.norm}, "
+        return f"{self.name}: accuracy under attack, {norm}eps {self.eps:.4g}"
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for one in self.results:
@@ -154,9 +160,9 @@ class RobustAccuracy:
             yield f"left out: {protocol}: {why}"
 
 
-def write(scores: Scores, folder: Path) -> None:
+def write(scores: Scores, threat: ThreatModel, folder: Path) -> None:
     """Write the files of a scoring of one network; pairs need two."""
-    for name, content in files_of(scores).items():
+    for name, content in {**files_of(scores), THREAT: threat_json(threat)}.items():
         if content:
             replace_file(folder / name, content.encode())
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from deepcustom.attacks.norms import NORMS
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.params import fraction
 
@@ -55,6 +57,7 @@ class Start:
         train: number of images to train on.
         test: number of images to attack networks on.
         epochs: of training a network; None chooses by the number of images.
+        norm: of the perturbations.
     """
 
     shape: tuple[int, int, int]
@@ -63,6 +66,7 @@ class Start:
     train: int = 0
     test: int = 0
     epochs: int | None = None
+    norm: str = "linf"
 
     def recipes_text(self) -> str:
         """The section ``recipes`` of ``params.yaml``, comments included.
@@ -70,13 +74,17 @@ class Start:
         Raises:
             InputError: ``eps`` is no radius.
         """
-        facts = {**_threat(self.eps), **self._budgets(), **self._attacks()}
+        facts = {**self._threat(), **self._budgets(), **self._attacks()}
         return Template(TEMPLATE.read_text()).substitute(facts)
 
     def recipes(self) -> dict[str, Any]:
         """The same, as a tree: name of a recipe → its settings."""
         found: dict[str, Any] = yaml.safe_load(self.recipes_text())["recipes"]
         return found
+
+    def _threat(self) -> dict[str, str]:
+        value = radius(self.eps, norm=self.norm)
+        return {"eps": eps_text(self.eps, self.norm), "step": _number(value / 4)}
 
     def _budgets(self) -> dict[str, Any]:
         """Epochs and batches: few images are seen more often, so that every training has enough steps."""
@@ -93,13 +101,15 @@ class Start:
         }
 
     def _attacks(self) -> dict[str, Any]:
-        fits = VALUES_AT_ONCE // math.prod(self.shape)
+        pixels = math.prod(self.shape)
+        fits = VALUES_AT_ONCE // pixels
+        value, most = radius(self.eps, norm=self.norm), NORMS[self.norm].unlimited(1.0, pixels)
         return {
             "n": min(ATTACKED, max(1, self.test)),
             "curves_n": min(DRAWN, max(1, self.test)),
             "targets": min(9, self.classes - 1),
             "attack_batch": min(500, max(10, fits)),
-            "radii": ", ".join(f"{r:g}" for r in RADII if r * radius(self.eps) <= 1),
+            "radii": ", ".join(f"{r:g}" for r in RADII if r * value <= most),
         }
 
     def training(self) -> dict[str, Any]:
@@ -108,21 +118,28 @@ class Start:
         return {"epochs": found["epochs"], "batch": found["batch"]}
 
 
-def radius(eps: Any, name: str = "eps") -> float:
+def radius(eps: Any, name: str = "eps", norm: str = "linf") -> float:
     """The number behind a radius such as ``0.1`` or ``8/255``.
 
     Args:
         eps: a number, or text.
         name: what messages call it.
+        norm: of the perturbations.
 
     Raises:
-        InputError: it is neither, or not above 0 and at most 1.
+        InputError: it is neither, or not above 0; or, in L-infinity, above 1.
     """
     try:
         text = isinstance(eps, str) and "/" in eps
         value = fraction(eps) if text else None if isinstance(eps, bool) else float(eps)
     except (TypeError, ValueError):
         value = None
+    if norm != "linf":
+        if value is None or not 0 < value < math.inf:
+            raise InputError(
+                f"{name} {eps!r}: want a number above 0, such as 0.5 or 128/255: the length of a change"
+            )
+        return value
     if value is None or not 0 < value <= 1:
         raise InputError(
             f"{name} {eps!r}: want a number above 0, at most 1, such as 0.1 or 8/255: the largest change of "
@@ -137,13 +154,20 @@ def flow(row: Mapping[str, Any]) -> str:
     return text.strip()[1:-1]
 
 
-def eps_text(eps: float | str) -> str:
+def threat_of(eps: Any, norm: str, prefix: str = "") -> ThreatModel:
+    """The threat model with this radius and norm; ``prefix`` goes before the names in messages.
+
+    Raises:
+        InputError: there is no such norm or radius.
+    """
+    if norm not in NORMS:
+        raise InputError(f"{prefix}norm {norm!r}: choose from {', '.join(NORMS)}")
+    return ThreatModel(radius(eps, f"{prefix}eps", norm), norm=norm)
+
+
+def eps_text(eps: float | str, norm: str = "linf") -> str:
     """A radius as ``params.yaml`` has it: fractions stay as they are written."""
-    return eps if isinstance(eps, str) and "/" in eps else _number(radius(eps))
-
-
-def _threat(eps: float | str) -> dict[str, str]:
-    return {"eps": eps_text(eps), "step": _number(radius(eps) / 4)}
+    return eps if isinstance(eps, str) and "/" in eps else _number(radius(eps, norm=norm))
 
 
 def _number(value: float) -> str:

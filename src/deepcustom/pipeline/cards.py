@@ -82,7 +82,8 @@ def _start(stage: StageRun, model: Model) -> dict[str, str]:
 
 def threat_in_words(stage: StageRun) -> str:
     """The subject's threat model, as readers of its page and cards see it."""
-    return f"L-infinity, eps = {ThreatModel.of(stage.subject.threat).eps:g}, pixels in [0, 1]"
+    threat = ThreatModel.of(stage.subject.threat)
+    return f"{threat.ball.title}, eps = {threat.eps:g}, pixels in [0, 1]"
 
 
 Found = Iterator[tuple[str, Model, Params]]

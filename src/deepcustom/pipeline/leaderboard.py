@@ -26,6 +26,7 @@ from deepcustom.evaluation.results import (
     pivot,
     read_csv,
 )
+from deepcustom.evaluation.scored_files import norm_of
 from deepcustom.pipeline import workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
@@ -157,7 +158,7 @@ def _own(root: Path) -> Iterator[Standing]:
                 subject=subject,
                 network=folder.name,
                 own=True,
-                norm="linf",
+                norm=norm_of(folder),
                 eps=radii.pop(),
                 parameters=None,
                 training_seconds=None,

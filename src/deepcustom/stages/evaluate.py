@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.files import check_writable, replace_file
 from deepcustom.base.hashes import dvc_md5
@@ -15,7 +16,13 @@ from deepcustom.base.settings import EvaluateParams
 from deepcustom.data.datasets import DatasetSpec
 from deepcustom.evaluation.own_network import OwnFile, load_own, own_source
 from deepcustom.evaluation.results import PROTOCOLS, HardenedWith
-from deepcustom.evaluation.scored_files import files_of, free_folder, headline_json
+from deepcustom.evaluation.scored_files import (
+    THREAT,
+    files_of,
+    free_folder,
+    headline_json,
+    threat_json,
+)
 from deepcustom.evaluation.scoring import Scores, score
 from deepcustom.evaluation.transfer import Network
 from deepcustom.evaluation.trial import tried_first
@@ -108,7 +115,7 @@ def run_own(
         called = own.name if own else f"n-{params.n}"
         folder = out or ws.root / workspace.own_scores(subject, called)
         if own and not out:
-            folder = free_folder(folder, subject, own.md5, stage.subject.threat.eps)
+            folder = free_folder(folder, subject, own.md5, ThreatModel.of(stage.subject.threat))
         check_writable(folder, "--out" if out else "the folder")
         inputs = tried_first(score_inputs(stage, spec, params, own=own, alone=alone))
 
@@ -117,7 +124,8 @@ def run_own(
 
         # Save the tables away from the pipeline's, after they were shown.
         show(found, hardened_with(stage.tree, subject))
-        for name, content in files_of(found).items():
+        threat = threat_json(ThreatModel.of(stage.subject.threat))
+        for name, content in {**files_of(found), THREAT: threat}.items():
             replace_file(folder / name, content.encode())
         return folder
 

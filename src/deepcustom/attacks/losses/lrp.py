@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -55,5 +56,6 @@ class LrpLoss(CustomLoss):
 
     def __call__(self, x: Tensor, g: Tensor) -> Mapping[str, Tensor]:
         """See :func:`lrp_terms`."""
-        eps = self.context.threat.eps
+        threat = self.context.threat
+        eps = threat.eps * float(threat.ball.corner(torch.ones_like(x[:1])).max())  # of a pixel
         return lrp_terms(x, g, self.relevant, eps, self.options.custom_loss_constant)

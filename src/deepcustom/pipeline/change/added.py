@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from deepcustom.attacks.losses.base import find_loss
 from deepcustom.base.errors import InputError, UnknownNameError
-from deepcustom.base.params import length, section, validate
+from deepcustom.base.params import radius, section, validate
 from deepcustom.base.rows import LAYOUTS, SETS, START, SUBJECTS, Row, overlay, rows
 from deepcustom.base.settings import SubjectParams
 from deepcustom.data.datasets import load_spec
@@ -157,7 +157,7 @@ def _taken(tree: Tree, one: Row | None, subject: str) -> dict[str, Any]:
 
 def _radius(tree: Tree, subject: str) -> float:
     keys = (SUBJECTS, subject, "threat", "eps")
-    return length(section(tree, *keys), ".".join(keys))
+    return radius(section(tree, *keys), ".".join(keys))
 
 
 def _by_classes(draft: Draft, dataset: str) -> dict[str, str]:
@@ -188,7 +188,7 @@ def _scaled(settings: Mapping[str, Any], scale: float) -> dict[str, Any]:
             below = _scaled(value, scale)
             found |= {key: below} if below else {}
         elif key == "eps_step" and value is not None:
-            found[key] = float(f"{length(value, key) * scale:.6g}")
+            found[key] = float(f"{radius(value, key) * scale:.6g}")
     return found
 
 

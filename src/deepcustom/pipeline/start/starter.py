@@ -18,7 +18,7 @@ from deepcustom.library.starting import (
     Start,
     eps_text,
     flow,
-    radius,
+    threat_of,
 )
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.code_lock import LOCK
@@ -46,8 +46,11 @@ NETWORKS = {
     "cifar10": Architectures(f"{NETS}.cifar10:Cifar10Classifier", *ANY),
 }
 """What ``--network`` calls the networks that come with the package. The last two fit their data set alone."""
-EPS = {"mnist": "0.3", "cifar10": "8/255"}
-"""What is usual for the built-in data sets."""
+EPS = {
+    "linf": {"mnist": "0.3", "cifar10": "8/255"},
+    "l2": {"mnist": "2.0", "cifar10": "0.5"},
+}
+"""Norm → what is usual for the built-in data sets."""
 
 TEST_SHARE, VAL_SHARE, LARGEST_VAL = 0.2, 0.1, 5000
 
@@ -73,6 +76,7 @@ class Answers:
     eps: str
     epochs: int | None = None
     size: tuple[int, int] | None = None
+    norm: str = "linf"
 
 
 def params_text(answers: Answers, images: Images) -> str:
@@ -82,7 +86,7 @@ def params_text(answers: Answers, images: Images) -> str:
         InputError: there are too few images.
     """
     counts = split_sizes(images)
-    radius(answers.eps, "--eps")
+    threat_of(answers.eps, answers.norm, "--")
     start = Start(
         images.shape,
         images.classes,
@@ -90,6 +94,7 @@ def params_text(answers: Answers, images: Images) -> str:
         counts["train"],
         counts["test"],
         answers.epochs,
+        answers.norm,
     )
     return Template(TEMPLATE.read_text()).substitute(
         {
@@ -101,7 +106,8 @@ def params_text(answers: Answers, images: Images) -> str:
             "prepare": flow(_prepare(answers, images, counts["val"])),
             "described": workspace.dataset(answers.dataset),
             "columns": min(10, images.classes),
-            "eps": eps_text(answers.eps),
+            "norm": answers.norm,
+            "eps": eps_text(answers.eps, answers.norm),
             "recipes": start.recipes_text(),
             "loss": LOSS,
             "seed": SEED,
