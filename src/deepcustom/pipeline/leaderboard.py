@@ -168,9 +168,11 @@ def _own(root: Path) -> Iterator[Standing]:
 
 def _scores(cells: Mapping[tuple[str, str], Result], network: str) -> dict[str, Any]:
     """What the results of a network say of it."""
-    whole, clean, auto = (cells.get((network, name)) for name in (ALL, CLEAN, AUTOATTACK))
-    assert whole
-    assert clean
+    whole, clean, auto = (
+        cells[network, ALL],
+        cells[network, CLEAN],
+        cells.get((network, AUTOATTACK)),
+    )
     tried = [
         protocol
         for protocol in PROTOCOLS
