@@ -22,10 +22,11 @@ from deepcustom.evaluation import by_class, checks, curve_checks, sets
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point, curves
+from deepcustom.evaluation.curves import curves
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.found import Finding
 from deepcustom.evaluation.material import as_it_is
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.victim import Outcome, Victim
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.compute import FLOAT32

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.report.figures import robustness_curves, save_figure
 from deepcustom.report.figures.robustness import COLOURS, GAP, MARKERS, spread
 

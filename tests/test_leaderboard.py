@@ -14,8 +14,8 @@ import pytest
 from pipeline_fixtures import ROOT, call_main
 
 from deepcustom.base.errors import InputError
-from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.files import rows_csv
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.results import Result, csv_text, pivot, read_csv
 from deepcustom.pipeline.leaderboard import Standing, csv_of, leaderboard
 from deepcustom.pipeline.trace.walk import trace

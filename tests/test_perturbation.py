@@ -17,8 +17,9 @@ import torch
 from engines import OneByOne
 from torch import Tensor
 
+from deepcustom.attacks.art import ByArt
 from deepcustom.attacks.bank import DGNBank, ready
-from deepcustom.attacks.chunks import ByArt, ByDgns
+from deepcustom.attacks.chunks import ByDgns
 from deepcustom.attacks.perturb import Effect, SplitAttack, chunk_size, perturb_split
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import ThreatModelError

@@ -13,8 +13,8 @@ import torch
 
 from deepcustom.base.errors import InputError
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.files import checks_json, read_checks, read_points, rows_csv
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.statistics import PairedTest, mcnemar
 
 

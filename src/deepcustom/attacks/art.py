@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from art.attacks.attack import EvasionAttack
@@ -114,3 +116,35 @@ def run_attack(
         done[rows] = threat.project(torch.from_numpy(x_adv), clean).numpy()
         advance(steps=len(clean))
     return done
+
+
+@dataclass(frozen=True)
+class ByArt:
+    """Makes adversarial images chunk by chunk, with FGSM or PGD.
+
+    Attributes:
+        target_net: the network to fool.
+        params: which attack, and its settings.
+        threat: ball and range.
+        num_classes: number of logits.
+        seed: of the random starts.
+    """
+
+    target_net: Classifier
+    params: AttackParams
+    threat: ThreatModel
+    num_classes: int
+    seed: int
+
+    def __call__(
+        self, x: Tensor, y: Tensor, start: int, *, compute: Compute, advance: Advance = silent
+    ) -> Tensor:
+        """See :class:`~deepcustom.attacks.chunks.Maker`."""
+        net = for_gradients(self.target_net, compute)
+        estimator = art_classifier(net, tuple(x.shape[1:]), self.num_classes, compute.device)
+        given = (estimator, self.params, self.threat, x, y)
+        return torch.from_numpy(run_attack(*given, seed=self.seed, offset=start, advance=advance))
+
+    def networks(self) -> list[nn.Module]:
+        """See :class:`~deepcustom.attacks.chunks.Maker`."""
+        return [self.target_net]

@@ -9,11 +9,9 @@ from typing import Literal, Protocol, overload
 import torch
 from torch import Tensor, nn
 
-from deepcustom.attacks.art import art_classifier, for_gradients, run_attack
 from deepcustom.attacks.dgn import DGN
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import Advance, silent
-from deepcustom.base.settings import AttackParams
 from deepcustom.data.arrays import Array, Split, images
 from deepcustom.training.compute import Compute
 from deepcustom.training.engine import Task
@@ -84,38 +82,6 @@ class ByDgns:
     def networks(self) -> list[nn.Module]:
         """See :class:`Maker`."""
         return [self.target_net, *self.dgn.networks()]
-
-
-@dataclass(frozen=True)
-class ByArt:
-    """Makes images with FGSM or PGD of ART.
-
-    Attributes:
-        target_net: the network to fool.
-        params: which attack, and its settings.
-        threat: ball and range.
-        num_classes: number of logits.
-        seed: of the random starts.
-    """
-
-    target_net: Classifier
-    params: AttackParams
-    threat: ThreatModel
-    num_classes: int
-    seed: int
-
-    def __call__(
-        self, x: Tensor, y: Tensor, start: int, *, compute: Compute, advance: Advance = silent
-    ) -> Tensor:
-        """See :class:`Maker`."""
-        net = for_gradients(self.target_net, compute)
-        estimator = art_classifier(net, tuple(x.shape[1:]), self.num_classes, compute.device)
-        given = (estimator, self.params, self.threat, x, y)
-        return torch.from_numpy(run_attack(*given, seed=self.seed, offset=start, advance=advance))
-
-    def networks(self) -> list[nn.Module]:
-        """See :class:`Maker`."""
-        return [self.target_net]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from deepcustom.evaluation.checks import MANY, ROUNDING, SEVERITY, Check, Verdict, grade
-from deepcustom.evaluation.curves import FALLEN, UNLIMITED, Point
+from deepcustom.evaluation.curves import FALLEN, UNLIMITED
+from deepcustom.evaluation.points import Point
 
 
 def zero_radius(about: str, clean: float, at_zero: float | None) -> Check:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.settings import AttackParams, CurveParams
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.victim import Victim
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.prediction import predict
@@ -19,28 +20,6 @@ UNLIMITED = 0.75
 """A radius from which on a ball is no limit: from 0.5 on, the same grey image lies in every ball."""
 FALLEN = 0.01
 """The accuracy that an attack without a limit may leave."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A network under PGD, at one radius and one number of steps.
-
-    Attributes:
-        curve: ``eps`` or ``steps``, which of the two varies.
-        eps: radius, in units of the pixel range.
-        steps: number of PGD steps, from one random start.
-        accuracy: share of all images that the network still gets right, 0 to 1.
-        loss: mean cross entropy, under attack, of the images that the network gets right without one;
-            nan if there are none.
-        risen: share of those images whose loss is higher than on the clean image.
-    """
-
-    curve: str
-    eps: float
-    steps: int
-    accuracy: float
-    loss: float
-    risen: float
 
 
 def curves(victim: Victim, params: CurveParams, pgd: AttackParams) -> Iterator[Point]:

@@ -14,7 +14,7 @@ from typing import Any
 from deepcustom.base.errors import InputError
 from deepcustom.base.once import read_json
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.statistics import PairedTest
 
 

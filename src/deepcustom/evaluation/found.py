@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepcustom.evaluation.checks import Check, ball
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.victim import Cost, Outcome, Victim
 from deepcustom.training.prediction import gets_right, predict
 

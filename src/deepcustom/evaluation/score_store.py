@@ -25,8 +25,8 @@ from torch import Tensor
 
 from deepcustom.base.files import remove, replace_file
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Finding
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.victim import Attack, Cost, Victim
 from deepcustom.training.checkpoint import SUFFIX, Checkpoint
 

@@ -21,10 +21,10 @@ from deepcustom.evaluation import checks
 from deepcustom.evaluation.blackbox import surrogate_images
 from deepcustom.evaluation.by_class import by_class, class_check, unequal
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.material import Adaptable, Lazy, Material
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.price import announce
 from deepcustom.evaluation.results import ALL, CLEAN, PROTOCOLS, Result
 from deepcustom.evaluation.score_store import Pieces, ScoreStore

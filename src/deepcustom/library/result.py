@@ -16,7 +16,7 @@ from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import UnknownNameError
 from deepcustom.base.files import replace_file
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.results import ALL, CLEAN, Result, csv_text
 from deepcustom.evaluation.scored_files import THREAT, files_of, threat_json
 from deepcustom.evaluation.scoring import Scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from deepcustom.attacks.chunks import ByArt
+from deepcustom.attacks.art import ByArt
 from deepcustom.attacks.perturb import SplitAttack, chunk_size
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.progress import progress, silent

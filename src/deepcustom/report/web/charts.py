@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.results import CLEAN, Result, pivot
 from deepcustom.report.web.subject import Suspiciousness
 from deepcustom.report.web.theme import KINDS, SHAPES, dash_of, kind

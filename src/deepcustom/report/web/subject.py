@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import Point
+from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.results import HardenedWith, Result
 from deepcustom.evaluation.statistics import PairedTest
 
