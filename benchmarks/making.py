@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 STEPS = 20
 EPS_STEP = {"mnist": 0.03}
 CIFAR_STEP = 0.0078
-# Test images per call: of the DGNs, of FGSM, and of PGD; accuracy is that of the fewest.
+# Test images per call: of the DGNs, of FGSM, and of PGD. Accuracy is that on the fewest of the first two, and
+# of PGD on its own where those are fewer still.
 IMAGES = {
     "mnist": (4000, 4000, 4000),
     "cifar10": (2000, 2000, 1000),
     "cifar10-resnet20": (2000, 1000, 256),
-    "cifar10-resnet18": (2000, 256, 128),
+    "cifar10-resnet18": (2000, 256, 32),
 }
 QUICK_IMAGES = (40, 40, 40)
 
@@ -57,7 +58,7 @@ def settings(dataset: str, quick: bool) -> dict[str, Any]:
         "eps_step": eps_step(dataset),
         "steps": STEPS,
         "images": {"dgn": dgn, "fgsm": fgsm, "pgd": pgd},
-        "judged": min(dgn, fgsm, pgd),
+        "judged": min(dgn, fgsm),
     }
 
 

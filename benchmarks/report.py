@@ -26,6 +26,9 @@ from benchmarks.sizes import PICTURE, drawable
 if TYPE_CHECKING:
     from rich.console import Console
 
+UNLIKE = """\
+The generators are the study's bank `nce` under the study's CNN, and one like that of a new project under the
+others: it is told the label, smaller, and so quicker."""
 Measured = dict[str, Any]
 """One file of results: ``group``, ``dataset``, ``machine``, ``settings``, ``results``."""
 
@@ -111,7 +114,7 @@ def markdown(measured: Iterable[Measured]) -> str:
     sections = [section(one).markdown() for one in every]
     if drawable(every):
         words = "Adversarial images a second, for three sizes of classifier"
-        sections.insert(0, f"![{words}]({PICTURE})\n")
+        sections.insert(0, f"![{words}]({PICTURE})\n\n{UNLIKE}\n")
     return "\n".join([HEAD, *sections]) if sections else ""
 
 
@@ -166,12 +169,14 @@ def _making(measured: Measured) -> Section:
     ]
     several = [one for one in present(results) if "batch_size" in one["options"]]
     every = [(one["title"], str(one["facts"]["batch_size"]), str(rate(one))) for one in several]
+    fewer = s["images"]["pgd"] < s["judged"]
+    pgd = f" (PGD: of the first {s['images']['pgd']:,})" if fewer else ""
     intro = (
         f"{_machine(measured)}\n\n"
         f"eps = {s['eps']}; PGD takes {s['steps']} steps of {s['eps_step']} from the image itself. "
         f"{_counts(s['images'])} The last column is what the target network (float32) still gets right "
-        f"of the first {s['judged']:,}: {_percent(dgn['facts']['clean_accuracy'])} % before any attack. "
-        f"This project computes in {dgn['facts']['precision']}, the others in float32. "
+        f"of the first {s['judged']:,}{pgd}: {_percent(dgn['facts']['clean_accuracy'])} % before any attack. "
+        f"{_precisions(dgn['facts']['precision'])} "
         "The DGNs get the true labels, as the gradients do. Libraries and plain PyTorch are shown with "
         "their best batch size; below are all."
     )
@@ -189,10 +194,18 @@ def _making(measured: Measured) -> Section:
     )
 
 
+def _precisions(own: str) -> str:
+    if own == "float32":
+        return "All compute in float32."
+    return f"This project computes in {own}, the others in float32."
+
+
 def _counts(images: dict[str, int]) -> str:
     if len(set(images.values())) == 1:
         return f"{images['pgd']:,} test images, as often as fill a round."
-    return f"{images['dgn']:,} test images ({images['pgd']:,} for PGD), as often as fill a round."
+    others = {"FGSM": images["fgsm"], "PGD": images["pgd"]}
+    fewer = ", ".join(f"{n:,} for {name}" for name, n in others.items() if n != images["dgn"])
+    return f"{images['dgn']:,} test images ({fewer}), as often as fill a round."
 
 
 def _absent_families(results: Sequence[Result]) -> list[Result]:

@@ -64,6 +64,7 @@ def draw(found: Sequence[Mapping[str, Any]]) -> Figure:
     titles = [SUBJECTS[name].title.removeprefix("CIFAR-10, ") for name in SHOWN]
     axes.set_xticks(list(places), ["the study's CNN", *titles[1:]])
     axes.set(yscale="log", ylabel="images a second")
+    axes.margins(x=0.1)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

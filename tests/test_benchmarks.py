@@ -407,6 +407,42 @@ def test_the_committed_page_is_made_from_the_committed_figures() -> None:
     assert not [one for one in loaded if one["settings"]["quick"]], "a quick run was committed"
 
 
+def test_the_words_on_three_sizes_of_classifier_are_those_of_the_figures() -> None:
+    """Where a generator wins, and where not, as docs/speed.md tells it."""
+    text, found = (ROOT / "docs/speed.md").read_text(), {}
+    titles = ("the study's CNN", "ResNet-20", "ResNet-18")
+    for name, title in zip(sizes.SHOWN, titles, strict=True):
+        file = ROOT / f"benchmarks/results/making-{name}.json"
+        best = {
+            one["family"]: one
+            for one in figures.best_of_families(json.loads(file.read_text())["results"])
+        }
+        assert best["dgn"]["facts"]["precision"] == "float32"
+        left = {family: one["facts"]["accuracy"] for family, one in best.items()}
+        ratios = {family: figures.times(best["dgn"], one) for family, one in best.items()}
+        shown = [
+            figures.digits(ratios[family].median)
+            for family in ("fgsm-plain", "fgsm-project", "pgd-plain")
+        ]
+        shown += [f"{100 * left[family]:.1f}" for family in ("dgn", "fgsm-project")]
+        assert f"| {title} | {' | '.join(shown)} |" in text
+        found[title] = left, ratios
+
+    def of(title: str, attack: str) -> list[tuple[float, figures.Spread]]:
+        left, ratios = found[title]
+        return [(left[name], ratios[name]) for name in left if name.startswith(attack)]
+
+    own = {title: left["dgn"] for title, (left, _) in found.items()}
+    assert all(5 * left < own[titles[0]] for left, _ in of(titles[0], "fgsm"))
+    assert found[titles[0]][1]["fgsm-project"].most < 1
+    assert all(ratio.least > 5 for _, ratio in of(titles[0], "pgd"))
+    assert all(left > own[titles[1]] for left, _ in of(titles[1], "fgsm"))
+    assert all(ratio.least > 5 for _, ratio in of(titles[1], "fgsm"))
+    assert all(ratio.least > 100 for _, ratio in of(titles[1], "pgd"))
+    assert all(5 * left < own[titles[2]] for left, _ in of(titles[2], "fgsm"))
+    assert all(ratio.least > 50 for _, ratio in of(titles[2], "fgsm"))
+
+
 def test_figures_of_the_documents_are_those_of_no_machine_by_name() -> None:
     import platform
 
