@@ -492,8 +492,19 @@ def test_the_lines_of_the_docs_make_a_cluster(
                 text=True,
                 timeout=300,
             )
+        with environment(
+            OMP_NUM_THREADS="1", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)
+        ):
+            stranger = subprocess.run(
+                stage.split(), cwd=ws.root, capture_output=True, text=True, timeout=300
+            )
     finally:
         kill_all(token)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(json.loads((ws.root / RUN).read_text())["machine"]["nodes"])
     assert (ws.root / BANK).read_bytes() == project[1]
+    said = [line for line in stranger.stderr.splitlines() if line.startswith("error:")]
+    assert stranger.returncode == 2, stranger.stderr[-3000:]
+    assert len(said) == 1
+    assert f"no Ray cluster takes this process in at 127.0.0.1:{port}" in said[0]
+    assert "Traceback" not in stranger.stderr

@@ -29,7 +29,7 @@ from deepcustom.training.job import Job
 from deepcustom.training.nets.resnet import ResNet
 
 OUT = Path(__file__).with_suffix(".csv")
-SHAPE, IMAGES, BATCH, EPOCHS, ROUNDS = (3, 32, 32), 2560, 128, 3, 3
+SHAPE, IMAGES, BATCH, EPOCHS, ROUNDS = (3, 32, 32), 2560, 128, 3, 7
 WAYS = {
     "1 process, 1 thread": (1, 1),
     "1 process, 2 threads": (1, 2),
