@@ -11,9 +11,11 @@ export DVC_NO_ANALYTICS := 1
 TELL = { (n=0; while sleep 10 >/dev/null 2>&1; do n=$$((n+10)); echo "at work for $$n s"; done) & \
   trap "kill $$! 2>/dev/null" EXIT; };
 
-# Tests that run whole pipelines in folders of their own, so several at a time. The longest come first.
-PIPELINES := tests/test_smoke.py tests/test_wheel.py tests/test_own_projects.py
-OTHERS := $(filter-out $(PIPELINES),$(wildcard tests/test_*.py))
+# A worker of pytest takes whole files, so that what a file's fixtures make is made once. The longest come first.
+# TESTS=tests/test_norms.py runs one file.
+SHARED := -n auto --dist loadfile --no-loadscope-reorder
+LONGEST := $(addprefix tests/test_,pipeline.py cluster.py together.py smoke.py wheel.py own_projects.py)
+TESTS := $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/test_*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup evaluate pull push repro report ui test test-slow test-services lint types bench smoke same-bytes same-code rooms wheel lowest clean lock
@@ -51,21 +53,20 @@ ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 	$(BIN)/deepcustom ui --profile $(PROFILE)
 
 test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': on one)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'not slow and not network and not services' $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) -m 'not slow and not network and not services' $(TESTS) $(ARGS)
 
 	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST),'
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
-	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup -m '(slow or network) and not services' \
-	  $(PIPELINES) $(OTHERS) $(ARGS)
+	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) -m '(slow or network) and not services' $(TESTS) $(ARGS)
 
 test-services: $(READY)  ## the tests with S3, WebDAV, PostgreSQL and a browser (apt-get: postgresql chromium)
 	@for name in initdb chromium; do \
 	  test -n "$$(PATH=$$PATH:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':') command -v $$name)" || { \
 	  echo "make test-services needs Debian packages: apt-get install postgresql chromium" >&2; exit 2; }; done
 	@$(TELL) $(BIN)/python -m pip install --quiet --no-deps --requirement tests/services/requirements.lock
-	@$(TELL) $(BIN)/pytest -m services $(ARGS)
+	@$(TELL) OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) -m services tests/services $(ARGS)
 
 lint: $(READY)  ## ruff, and the direction of imports
 	$(BIN)/ruff check .
@@ -107,8 +108,8 @@ lowest: $(READY)  ## the fast tests with the lowest versions that pyproject.toml
 	@rm .lock.partial
 	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --requirement $(LOWEST)/requirements.txt 'setuptools>=77'
 	@$(TELL) $(LOWEST)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -n auto --dist loadfile \
-	  -m 'not slow and not network and not services' $(ARGS)
+	PATH=$(CURDIR)/$(LOWEST)/bin:$$PATH OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest $(SHARED) \
+	  -m 'not slow and not network and not services' $(TESTS) $(ARGS)
 
 lock: $(READY)  ## pin the ranges of pyproject.toml into requirements.lock
 	@$(TELL) $(BIN)/python -m pip install --quiet uv

@@ -9,6 +9,8 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -623,6 +625,14 @@ def test_imports_run_one_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0, capsys.readouterr().out
 
 
+def test_only_the_stages_that_need_art_load_it() -> None:
+    """It takes seconds, and every stage is a process of its own."""
+    needed = ("attack", "evaluate", "report", "page")  # the last two tell what the checks mean
+    others = [f"deepcustom.stages.{name}" for name in stages.NAMES if name not in needed]
+    said = f"import {', '.join(others)}; import sys; sys.exit('art' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said]).returncode == 0
+
+
 def test_every_module_has_a_layer() -> None:
     layers = PYPROJECT["tool"]["importlinter"]["contracts"][0]["layers"]
     listed = [module for layer in layers for module in layer.split(" | ")]
@@ -677,6 +687,15 @@ def test_make_push_is_the_command_that_looks_at_sizes() -> None:
     (rule,) = re.findall(r"^push:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert "deepcustom push" in rule
     assert "dvc push" not in rule
+
+
+def test_workers_are_given_whole_files() -> None:
+    """What the fixtures of a file make is made once; groups of pytest-xdist did not see to that."""
+    text = (ROOT / "Makefile").read_text()
+    (shared,) = re.findall(r"^SHARED := (.*)$", text, re.MULTILINE)
+    assert "--dist loadfile" in shared
+    calls = re.findall(r"bin/pytest\b|\(BIN\)/pytest\b", text)
+    assert len(calls) == len(re.findall(r"pytest \$\(SHARED\)", text)) == 4
 
 
 def test_console_script_is_installed() -> None:

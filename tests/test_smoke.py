@@ -26,7 +26,7 @@ from deepcustom.pipeline.provenance import CODE, git_state
 from deepcustom.stages import NAMES
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.xdist_group("smoke")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SUBJECTS = tuple(yaml.safe_load((ROOT / "params.yaml").read_text())["subjects"])
 PROGRAM = Path(sys.executable).parent / "deepcustom"
@@ -111,13 +111,11 @@ def repro(subject: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folders(project: Path) -> dict[str, Path]:
     """Subject → where it was made."""
-    later = SUBJECTS[-1]  # its runs are sent when all have ended
     commands = {subject: repro(subject) for subject in SUBJECTS}
-    commands[later] = ["env", "DEEPCUSTOM_SEND_LATER=1", *commands[later]]
-    printed = side_by_side(project, commands)
-    printed |= side_by_side(
-        project / "workspaces" / later, {"sync": [str(PROGRAM), "runs", "sync"]}
-    )
+    printed = side_by_side(project, commands, DEEPCUSTOM_SEND_LATER="1")
+    sync = [str(PROGRAM), "runs", "sync"]
+    for subject in SUBJECTS:
+        printed |= side_by_side(project / "workspaces" / subject, {f"sync-{subject}": sync})
     for text in printed.values():
         warnings = [line for line in text.splitlines() if line.startswith("warning:")]
         # A network that saw few images is hardly above chance.
