@@ -53,7 +53,7 @@ class Subject:
     made_by: str
 
 
-STUDY = "`dvc repro` makes them (`dvc pull` fetches the networks where a remote holds them)"
+STUDY = "`dvc pull` fetches the networks, `dvc repro prepare@mnist prepare@cifar10` makes the images"
 SUBJECTS = {
     "mnist": Subject(
         "MNIST",

@@ -481,7 +481,8 @@ def test_without_networks_one_line_says_how_to_come_by_them(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: missing: models/target/mnist.safetensors, ")
     assert "data/prepared/cifar10/test/x.npy" in line
-    assert "`dvc repro`" in line
+    assert "`dvc pull` fetches" in line
+    assert "`dvc repro prepare@mnist" in line
     assert "`dvc pull`" in line
     assert not (tmp_path / "out").exists()
 

@@ -79,17 +79,20 @@ def test_progress_tells_tasks_done_running_and_lost() -> None:
     one.look({0: Standing(1, "a"), 1: Standing(1, "b")}, 3)
     assert not told
     one.look({0: Standing(1, "a", 2, "loss 1"), 1: Standing(1, "b", 1, "loss 2")}, 3)
-    assert told == [
-        ("loss 1  (0 of 3 tasks done, 2 running)", 2),
-        ("loss 2  (0 of 3 tasks done, 2 running)", 1),
-    ]
-    one.end(0)
+    assert told == [("loss 1  (0 of 3 tasks done, 2 running)", 1)]
+    one.end(0, 2)
+    assert told[1:] == [("loss 1  (1 of 3 tasks done, 1 running)", 1)]
     told.clear()
     # The second is lost, begins again, and tells nothing new until it is further than before.
     one.look({1: Standing(2, "c", 1, "loss 2")}, 2)
     assert not told
     one.look({1: Standing(2, "c", 3, "loss 3")}, 2)
     assert told == [("loss 3  (1 of 3 tasks done, 1 running, 1 lost)", 2)]
+    one.look({2: Standing(1, "a", 1, "loss 4")}, 2)
+    one.end(1, 1)
+    one.end(2, 0)
+    assert told[-1] == ("loss 4  (3 of 3 tasks done, 0 running, 1 lost)", 1)
+    assert sum(steps for _, steps in told) == 4
 
 
 def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
@@ -123,7 +126,7 @@ def test_what_cannot_travel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 def test_news_of_a_task_that_has_ended_does_not_bring_it_back() -> None:
     one, told = watch(patience=0.01)
     one.look({0: Standing(1, "a")}, 3)
-    one.end(0)
+    one.end(0, 2)
     one.look({0: Standing(1, "a", 4, "loss 1")}, 2)
     assert told == [("loss 1  (1 of 3 tasks done, 0 running)", 4)]
     time.sleep(0.02)
@@ -171,7 +174,7 @@ def on_ray(project: tuple[Workspace, bytes], folder: Path, **engine: Any) -> Wor
     ("engine", "says"),
     [
         ({"address": "127.0.0.1:1"}, "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
-        ({"address": "here"}, "engine.address is 'here': want auto, or HOST:PORT"),
+        ({"address": "here"}, "engine.address"),
         ({"kind": "dask"}, "engine.kind"),
         ({"patience": 0}, "engine.patience"),
     ],
@@ -456,7 +459,11 @@ def test_a_node_that_is_killed_costs_only_its_tasks(
         ws = on_ray(project, tmp_path / "p", address=own.address)
         with training(ws, own) as process:
             until_kept(ws, process)
-            assert own.workers(1)
+            while (
+                not own.workers(1) and process.poll() is None
+            ):  # a busy machine: it has yet to begin
+                time.sleep(0.1)
+            assert process.poll() is None
             own.kill(1)
             own.add()
             out = ended(process)
@@ -503,8 +510,7 @@ def test_the_lines_of_the_docs_make_a_cluster(
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(json.loads((ws.root / RUN).read_text())["machine"]["nodes"])
     assert (ws.root / BANK).read_bytes() == project[1]
-    said = [line for line in stranger.stderr.splitlines() if line.startswith("error:")]
     assert stranger.returncode == 2, stranger.stderr[-3000:]
-    assert len(said) == 1
-    assert f"no Ray cluster takes this process in at 127.0.0.1:{port}" in said[0]
+    (said,) = [line for line in stranger.stderr.splitlines() if line.startswith("error:")]
+    assert f"no Ray cluster takes this process in at 127.0.0.1:{port} (is its token" in said
     assert "Traceback" not in stranger.stderr

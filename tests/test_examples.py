@@ -98,8 +98,13 @@ def test_what_the_resnets_page_says_of_prices_and_losses() -> None:
     known = json.loads((results / "resnet20/reference.json").read_text())["attacks"]
     base = json.loads((results / "cnn/base.json").read_text())  # the banks' network
     assert 6 <= known["fgsm"]["mflop"] / base["mflop"] < 7
-    cross = json.loads((results / "cnn/cross-entropy.json").read_text())
-    assert 1.4 <= cross["val"] / base["val"] <= 1.6
+    after_two = {
+        file.stem: json.loads(file.read_text())
+        for file in (results / "resnet20").glob("*.json")
+        if file.stem != "reference"
+    }
+    assert all(one["val"] > known["fgsm"]["val"] for one in after_two.values())
+    assert 2 <= after_two["cross-entropy"]["val"] / after_two["base"]["val"] < 2.5
     cnn = json.loads((results / "cnn/reference.json").read_text())["attacks"]["fgsm"]
     assert cnn["val"] < base["val"]
     assert cnn["mflop"] < base["mflop"]

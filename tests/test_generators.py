@@ -330,3 +330,40 @@ def test_the_docs_say_how_the_default_loss_compares() -> None:
     assert f"it leaves {soft[0]} % of `val` on the study's CNN and {soft[1]} % on" in text
     assert f"cross entropy alone leaves {other[0]} % and {other[1]} %" in text
     assert all(float(a) < float(b) for a, b in zip(soft, other, strict=True))
+
+
+def test_what_matters_is_what_the_results_say() -> None:
+    """The list in benchmarks/README.md, in points of val left, against the study's CNN."""
+    found = {
+        file.stem: json.loads(file.read_text())
+        for file in (ROOT / "benchmarks/results/generators/cnn").glob("*.json")
+    }
+    text = " ".join((ROOT / "benchmarks/README.md").read_text().split())
+    base = found["base"]
+
+    def points(name: str) -> int:
+        return round(abs(100 * (found[name]["val"] - base["val"])))
+
+    for said in (
+        f"Eight epochs instead of two leave {points('epochs-8')} points fewer",
+        f"Twice as wide leaves {points('widths-32-64-96')} points fewer, at three times the price",
+        f"half as wide {points('widths-8-32-64')} points more",
+        f"patches of 2 × 2 pixels leaves {points('half-resolution')} points more",
+        f"The soft margin leaves {points('cross-entropy')} points fewer than cross entropy",
+        f"none leaves {points('blocks-0')} points more",
+        f"told the label** leaves {points('each')} points fewer than one for each class",
+        f"doubles the price and gains {points('two-passes')} points",
+        f"The CNN pays with {points('both')} points",
+    ):
+        assert said in text
+    assert found["blocks-3"]["val"] > base["val"]
+    assert 2.5 < found["widths-32-64-96"]["mflop"] / base["mflop"] < 3.5
+    elsewhere = {
+        name: 100 * one["shown_to"]["resnet20"]
+        for name, one in found.items()
+        if "resnet20" in one.get("shown_to", {}) and name not in ("both", "strong")
+    }
+    least, most = min(elsewhere.values()), max(elsewhere.values())
+    both = 100 * found["both"]["shown_to"]["resnet20"]
+    assert f"leaves the ResNet-20 {both:.0f} %" in text
+    assert f"leaves it {least:.0f} to {most:.0f} %" in text

@@ -18,6 +18,7 @@ import pytest
 import torch
 from pipeline_fixtures import DATASET, environment, make_project, set_params
 
+from deepcustom.base.cores import cores
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.settings import ComputeParams
 from deepcustom.hardening.ways import WAYS, way
@@ -79,7 +80,14 @@ def test_more_gpus_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     params = ComputeParams(device="cuda", precision="float32", threads=1, devices=3)
-    with pytest.raises(ParamsError, match=r"compute\.devices is 3, but this machine has 2"):
+    with pytest.raises(ParamsError, match=r"compute\.devices is 3, but this machine has 2 GPUs"):
+        Compute.of(params, together=True)
+
+
+def test_more_processes_than_there_are_cores() -> None:
+    most = max(cores(), 2)
+    params = ComputeParams(device="cpu", precision="float32", threads=1, devices=most + 1)
+    with pytest.raises(ParamsError, match=rf"compute\.devices is {most + 1}, .* at most {most}$"):
         Compute.of(params, together=True)
 
 

@@ -170,6 +170,7 @@ def lay_down(python: Path, home: Path) -> Path:
     HUNDRED.images(home / "images")
     (home / "resnet18.py").write_text(RESNET_18)
     words = ("--images", "images", "--network", HUNDRED.network, "--eps", "8/255")
+    words += ("--name", NAME)
     run(python, home, "deepcustom", "init", NAME, *words)
     root = home / NAME
     shrink(root / "params.yaml", HUNDRED.classes)

@@ -2,6 +2,7 @@
 
 FOR_OTHERS = {
     "account": "what a run measured and made",
+    "cores": "how many processors there are",
     "errors": "what can go wrong, a class for each kind of mistake",
     "experiment": "which project an experiment's folder is a copy of",
     "files": "writing beside, then renaming",

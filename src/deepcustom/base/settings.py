@@ -55,6 +55,14 @@ class EngineParams(Params):
     address: str | None = None
     patience: float = Field(default=60, ge=10)
 
+    @field_validator("address")
+    @classmethod
+    def _host_and_port(cls, address: str | None) -> str | None:
+        host, _, port = (address or "").rpartition(":")
+        if address not in (None, "auto") and not (host and port.isdigit()):
+            raise ValueError("should be auto, or HOST:PORT as ray start prints it")
+        return address
+
 
 class ThreatParams(Params):
     """The ball around an image: its norm, and its radius ``eps`` in units of the [0, 1] pixel range.

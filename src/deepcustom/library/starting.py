@@ -104,6 +104,11 @@ class Start:
         pixels = math.prod(self.shape)
         fits = VALUES_AT_ONCE // pixels
         value, most = radius(self.eps, norm=self.norm), NORMS[self.norm].unlimited(1.0, pixels)
+        if value > most:
+            raise InputError(
+                f"eps is {self.eps}, and no two images of {pixels:,} values in [0, 1] are farther apart than "
+                f"{most:.4g} in {NORMS[self.norm].title}: the attacker could make any image of any other"
+            )
         return {
             "n": min(ATTACKED, max(1, self.test)),
             "curves_n": min(DRAWN, max(1, self.test)),

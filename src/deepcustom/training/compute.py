@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from deepcustom.base.cores import cores
 from deepcustom.base.errors import ParamsError
 from deepcustom.base.settings import ComputeParams
 from deepcustom.training.together import ALONE, Together, start
@@ -97,8 +98,12 @@ def _devices(count: int | str | None, device: torch.device) -> int:
     if count == "auto":
         return gpus or 1
     found = int(count or 1)
-    if gpus is not None and found > gpus:
-        raise ParamsError(f"params.yaml: compute.devices is {found}, but this machine has {gpus}")
+    has = f"{gpus} GPUs" if gpus is not None else f"{cores()} cores"
+    most = gpus if gpus is not None else max(cores(), 2)
+    if found > most:
+        raise ParamsError(
+            f"params.yaml: compute.devices is {found}, but this machine has {has}: at most {most}"
+        )
     return found
 
 

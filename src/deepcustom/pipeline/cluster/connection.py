@@ -133,7 +133,7 @@ def _connect(engine: EngineParams) -> None:
         what = (
             "starts on this machine"
             if address == "local"
-            else f"takes this process in at {address}"
+            else f"takes this process in at {address} (is its token the one in RAY_AUTH_TOKEN?)"
         )
         raise InputError(f"no Ray cluster {what}: {why}") from error
 
@@ -149,7 +149,7 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise InputError(
-            f"engine.address is {address!r}: want auto, or HOST:PORT as ray start prints it"
+            f"RAY_ADDRESS is {address!r}: want auto, or HOST:PORT as ray start prints it"
         )
     try:
         socket.create_connection((host, int(port)), 10).close()

@@ -110,7 +110,7 @@ class Cluster:
                 place = refs.pop(ref)
                 found, facts = self._got(ref, watch.names[place])
                 self.nodes[facts["node"]] = facts
-                watch.end(place)
+                watch.end(place, len(refs))
                 del given[place]
                 yield place, found
 

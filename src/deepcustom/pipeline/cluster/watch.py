@@ -40,18 +40,26 @@ class Watch:
             if place not in self._ended:  # the last news of a task may come after its result
                 self._heard[place] = time.monotonic()
         for place, one in told.items():
-            more = one.steps - self._steps.get(place, 0)
-            if more > 0:
-                self._steps[place] = one.steps
-                running = min(waiting, len(self._heard))
-                lost = f", {self._lost} lost" if self._lost else ""
-                how = f"{len(self._ended)} of {self._count} tasks done, {running} running{lost}"
-                self._advance(f"{one.note}  ({how})", more)
+            # A task's last step is told with its end, so that the tasks that are done count it.
+            steps = one.steps if place in self._ended else one.steps - 1
+            self._tell(place, one, steps, min(waiting, len(self._heard)))
 
-    def end(self, place: int) -> None:
-        """A task is over."""
+    def end(self, place: int, waiting: int) -> None:
+        """A task is over; ``waiting``: how many tasks have not ended."""
         self._ended.add(place)
         self._heard.pop(place, None)
+        if place in self._standing:
+            one = self._standing[place]
+            self._tell(place, one, one.steps, min(waiting, len(self._heard)))
+
+    def _tell(self, place: int, one: Standing, steps: int, running: int) -> None:
+        """Pass on the steps of a task up to ``steps``, if they are more than in any attempt before."""
+        more = steps - self._steps.get(place, 0)
+        if more > 0:
+            self._steps[place] = steps
+            lost = f", {self._lost} lost" if self._lost else ""
+            how = f"{len(self._ended)} of {self._count} tasks done, {running} running{lost}"
+            self._advance(f"{one.note}  ({how})", more)
 
     def idle(self, room: bool, waiting: Collection[int]) -> None:
         """Take the tasks ``waiting`` for begun, if there has been ``room`` for them for some time."""

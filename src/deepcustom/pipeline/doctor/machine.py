@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
 from importlib import metadata
 from pathlib import Path
 
+from deepcustom.base.cores import cores
 from deepcustom.pipeline.doctor.finding import Finding
 from deepcustom.pipeline.watch.memory import free_and_whole
 from deepcustom.pipeline.watch.quantities import counted, size
@@ -77,7 +77,6 @@ def _other_than_locked(lock: Path) -> list[str]:
 
 def compute() -> list[Finding]:
     """Processor, precision and GPU, as torch sees them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         import torch
 
@@ -92,7 +91,7 @@ def compute() -> list[Finding]:
         mend = "python -m pip install --force-reinstall torch"
         return [Finding("torch", "cannot", f"cannot be loaded: {why}", mend, True)]
     found = [
-        Finding("cores", "ok", f"{counted(cores or 1, 'core')}, torch takes {threads} ({kind})"),
+        Finding("cores", "ok", f"{counted(cores(), 'core')}, torch takes {threads} ({kind})"),
     ]
     precision = str(chosen.precision).removeprefix("torch.")
     if precision == "float32":
