@@ -210,10 +210,17 @@ class Pages:
         box.press("Enter")
         noun = "run" if count == 1 else "runs"
         self.page.get_by_text(f"{count} matching {noun}", exact=True).wait_for()
+        self.page.locator(NAMES).first.wait_for()
+        for _ in range(20):  # the count may be new while the rows are still those of before
+            self._unfold()
+            if sorted(self.names_of_runs()) == sorted(wanted):
+                return
+            self.page.wait_for_timeout(1000)
+
+    def _unfold(self) -> None:
+        """Show the runs of every ``dvc repro`` in the table of runs."""
         names = self.page.locator(NAMES)
-        names.first.wait_for()
-        unfold = names.get_by_role("button")
-        for button in unfold.all():
+        for button in names.get_by_role("button").all():
             before = names.count()
             if self._clicked(button, before) < before:  # it was unfolded
                 self._clicked(button, names.count())
