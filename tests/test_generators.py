@@ -356,6 +356,9 @@ def test_what_matters_is_what_the_results_say() -> None:
         f"The CNN pays with {points('both')} points",
     ):
         assert said in text
+    longer = 100 * (found["epochs-8"]["val"] - found["epochs-8-rate-4e-3"]["val"])
+    rates = f"it leaves {points('rate-4e-3')} points fewer after two epochs, and {longer:.0f} fewer after eight"
+    assert rates in text
     assert found["blocks-3"]["val"] > base["val"]
     assert 2.5 < found["widths-32-64-96"]["mflop"] / base["mflop"] < 3.5
     elsewhere = {
