@@ -53,7 +53,9 @@ class Subject:
     made_by: str
 
 
-STUDY = "`dvc pull` fetches the networks, `dvc repro prepare@mnist prepare@cifar10` makes the images"
+STUDY = (
+    "`dvc pull` fetches the networks, `dvc repro prepare@mnist prepare@cifar10` makes the images"
+)
 SUBJECTS = {
     "mnist": Subject(
         "MNIST",

@@ -675,7 +675,9 @@ def test_a_project_in_l2_has_its_norm_and_the_radius_that_is_usual(
     assert tree["recipes"]["pgd"]["eps_step"] == 0.5
     # The longest change that images of 8 x 8 values allow is 8.
     assert max(tree["recipes"]["every-protocol"]["curves"]["radii"]) == 4
-    with pytest.raises(InputError, match=r"eps is 9, and no two images of 64 values .* than 8 in L2"):
+    with pytest.raises(
+        InputError, match=r"eps is 9, and no two images of 64 values .* than 8 in L2"
+    ):
         settings(ARRAYS, eps="9", norm="l2")
     for who in ("AUTHOR", "COMMITTER"):
         monkeypatch.setenv(f"GIT_{who}_NAME", "a")
