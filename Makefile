@@ -55,7 +55,7 @@ ui: $(READY)  ## start the MLflow UI on 127.0.0.1 (PROFILE=...)
 test: $(READY)  ## the fast tests, without network, on all cores (ARGS='-n 0': on one)
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(SHARED) -m 'not slow and not network and not services' $(TESTS) $(ARGS)
 
-	@echo 'left out: make test-slow (runs the whole smoke pipeline twice; fetches MNIST),'
+	@echo 'left out: make test-slow (runs whole pipelines; fetches MNIST),'
 	@echo '          make test-services (storage, database and browser; needs Debian packages)'
 
 test-slow: $(READY)  ## the tests that make test leaves out: network and the smoke pipeline, minutes
