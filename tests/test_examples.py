@@ -15,8 +15,10 @@ from deepcustom.base.params import read_params
 from deepcustom.base.rows import TRAINING, adversarial_sets, networks, row
 from deepcustom.evaluation.files import read_checks
 from deepcustom.evaluation.results import Result, pivot, read_csv
+from deepcustom.pipeline.code_lock import check_lock
 from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace
+from deepcustom.stages import NAMES
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 PROJECTS = {
@@ -67,6 +69,15 @@ def test_the_tables_of_a_readme_are_those_of_its_results(folder: str) -> None:
             if attack != "network"
         }
         assert shown == {key: f"{100 * cell.accuracy:.1f}" for key, cell in known.items()}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "examples").glob("*/params.yaml")), ids=lambda file: file.parent.name
+)
+def test_an_example_is_for_the_code_of_this_checkout(file: Path) -> None:
+    """Else its first stage would refuse to run; also where nothing has been run yet."""
+    for stage in NAMES:
+        check_lock(file.parent, stage)
 
 
 def records(folder: str) -> list[RunRecord]:
