@@ -61,10 +61,10 @@ class Nodes:
         """End a node and all its processes at once."""
         _kill_tree(self.processes.pop(place))
 
-    def workers(self, place: int) -> list[psutil.Process]:
-        """The processes of a node that are doing a task."""
+    def workers(self, place: int, name: str = "ray::work") -> list[psutil.Process]:
+        """The processes of a node that are doing a task, or what else ``name`` says."""
         below = psutil.Process(self.processes[place].pid).children(recursive=True)
-        return [one for one in below if _name(one).startswith("ray::work")]
+        return [one for one in below if _name(one).startswith(name)]
 
 
 def _name(process: psutil.Process) -> str:

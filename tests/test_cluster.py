@@ -38,8 +38,8 @@ from deepcustom.base.settings import ComputeParams, EngineParams
 from deepcustom.pipeline import workspace
 from deepcustom.pipeline.cluster import connection, idle, tasks
 from deepcustom.pipeline.cluster.seal import Seal
-from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
-from deepcustom.pipeline.cluster.worker import Standing
+from deepcustom.pipeline.cluster.watch import ATTEMPTS, Standing, Watch
+from deepcustom.pipeline.doctor import project as doctor
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.engine import Task
 
@@ -76,37 +76,39 @@ def watch(patience: float = 60) -> tuple[Watch, list[tuple[str, int]]]:
 
 def test_progress_tells_tasks_done_running_and_lost() -> None:
     one, told = watch()
-    one.look({0: Standing(1, "a"), 1: Standing(1, "b")}, 3)
+    one.look({0: Standing("w", "a"), 1: Standing("x", "b")}, 3)
     assert not told
-    one.look({0: Standing(1, "a", 2, "loss 1"), 1: Standing(1, "b", 1, "loss 2")}, 3)
+    one.look({0: Standing("w", "a", 2, "loss 1"), 1: Standing("x", "b", 1, "loss 2")}, 3)
     assert told == [("loss 1  (0 of 3 tasks done, 2 running)", 1)]
-    one.end(0, 2)
+    one.end(0, Standing("w", "a", 2, "loss 1"), 2)
     assert told[1:] == [("loss 1  (1 of 3 tasks done, 1 running)", 1)]
     told.clear()
     # The second is lost, begins again, and tells nothing new until it is further than before.
-    one.look({1: Standing(2, "c", 1, "loss 2")}, 2)
+    one.look({1: Standing("y", "c", 1, "loss 2")}, 2)
     assert not told
-    one.look({1: Standing(2, "c", 3, "loss 3")}, 2)
+    one.look({1: Standing("y", "c", 3, "loss 3")}, 2)
     assert told == [("loss 3  (1 of 3 tasks done, 1 running, 1 lost)", 2)]
-    one.look({2: Standing(1, "a", 1, "loss 4")}, 2)
-    one.end(1, 1)
-    one.end(2, 0)
+    # What the lost one still tells takes nothing back, and counts no second time.
+    one.look({1: Standing("x", "b", 2, "loss 2")}, 2)
+    one.end(1, Standing("y", "c", 3, "loss 3"), 1)
+    # Nothing was heard of the third before its end.
+    one.end(2, Standing("z", "a", 1, "loss 4"), 0)
     assert told[-1] == ("loss 4  (3 of 3 tasks done, 0 running, 1 lost)", 1)
     assert sum(steps for _, steps in told) == 4
 
 
 def test_a_task_that_falls_silent_begins_again_but_not_for_ever() -> None:
     one, told = watch(patience=0.01)
-    one.look({0: Standing(1, "a")}, 3)
+    one.look({0: Standing("w", "a")}, 3)
     time.sleep(0.02)
     assert one.silent() == [0]
     one.lose(0)
     assert told == [("class 0 gave no sign of life on node a for 0 s: it begins again", 0)]
     assert one.silent() == []
     for _ in range(ATTEMPTS - 2):
-        one.look({0: Standing(2, "b")}, 3)
+        one.look({0: Standing("x", "b")}, 3)
         one.lose(0)
-    one.look({0: Standing(2, "b")}, 3)
+    one.look({0: Standing("x", "b")}, 3)
     with pytest.raises(DeepCustomError, match=rf"class 0 .* after {ATTEMPTS - 1} other attempts"):
         one.lose(0)
 
@@ -125,9 +127,9 @@ def test_what_cannot_travel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_news_of_a_task_that_has_ended_does_not_bring_it_back() -> None:
     one, told = watch(patience=0.01)
-    one.look({0: Standing(1, "a")}, 3)
-    one.end(0, 2)
-    one.look({0: Standing(1, "a", 4, "loss 1")}, 2)
+    one.look({0: Standing("w", "a")}, 3)
+    one.end(0, Standing("w", "a", 4, "loss 1"), 2)
+    one.look({0: Standing("w", "a", 4, "loss 1")}, 2)
     assert told == [("loss 1  (1 of 3 tasks done, 0 running)", 4)]
     time.sleep(0.02)
     assert one.silent() == []
@@ -173,8 +175,10 @@ def on_ray(project: tuple[Workspace, bytes], folder: Path, **engine: Any) -> Wor
 @pytest.mark.parametrize(
     ("engine", "says"),
     [
-        ({"address": "127.0.0.1:1"}, "no Ray cluster answers at 127.0.0.1:1: Connection refused"),
-        ({"address": "here"}, "engine.address"),
+        ({"address": "127.0.0.1:1"}, "at 127.0.0.1:1 (engine.address): Connection refused"),
+        ({"address": "here"}, "engine.address: should be auto, or HOST:PORT"),
+        ({"address": "here:99999"}, "engine.address: should be auto, or HOST:PORT"),
+        ({"address": "ray://here:10001"}, "engine.address: should be auto, or HOST:PORT"),
         ({"kind": "dask"}, "engine.kind"),
         ({"patience": 0}, "engine.patience"),
     ],
@@ -192,6 +196,51 @@ def test_a_cluster_that_is_not_there_is_one_line(
     err = capsys.readouterr().err
     assert says in err
     assert "Traceback" not in err
+
+
+def test_an_address_that_the_environment_names_is_held_to_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://here:10001")
+    with pytest.raises(
+        InputError, match=r"^RAY_ADDRESS should be auto, or HOST:PORT .*\(found 'ray:"
+    ):
+        connection.check_reachable(EngineParams(kind="ray"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"compute": {"devices": 9999}}, "compute.devices is 9999, but this machine has"),
+        (
+            {"engine": {"address": "127.0.0.1:1"}},
+            "at 127.0.0.1:1 (engine.address): Connection refused",
+        ),
+        ({"engine": {"address": "here:99999"}}, "engine.address: should be auto, or HOST:PORT"),
+    ],
+)
+def test_repro_and_the_doctor_find_it_before_a_stage_starts(
+    settings: dict[str, Any],
+    says: str,
+    project: tuple[Workspace, bytes],
+    tmp_path: Path,
+) -> None:
+    """DVC removes what a stage is about to make, so the stage would find it too late."""
+    ws = on_ray(project, tmp_path / "p")
+    set_params(ws.root, settings)
+    done = subprocess.run([PROGRAM, "repro"], cwd=ws.root, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Running stage" not in done.stdout + done.stderr
+    found = doctor.params(ws.root)
+    assert (found.verdict, found.hinders) == ("cannot", True)
+    assert says in found.says
+
+
+def test_ray_that_cannot_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # importing it raises ImportError
+    with pytest.raises(InputError, match=r"engine\.kind is ray, and Ray cannot be loaded: "):
+        connection._connect(EngineParams(kind="ray"))
 
 
 def test_ray_that_is_not_installed_is_one_line(
@@ -398,6 +447,19 @@ def test_a_driver_that_is_killed_goes_on_with_what_is_left(
         out = ended(process)
     assert "resumed after class" in out
     assert f"of {10 - len(kept)} tasks done" in out
+    assert (ws.root / BANK).read_bytes() == project[1]
+
+
+def test_the_board_may_die(project: tuple[Workspace, bytes], two: Nodes, tmp_path: Path) -> None:
+    """The process to which tasks tell how they stand: it holds no work, so none is lost."""
+    ws = on_ray(project, tmp_path / "p", address=two.address)
+    with training(ws, two) as process:
+        until_kept(ws, process)
+        (board,) = (one for place in (0, 1) for one in two.workers(place, "ray::Board"))
+        board.kill()
+        out = ended(process)
+    assert "10 of 10 tasks done" in out
+    assert "lost" not in out
     assert (ws.root / BANK).read_bytes() == project[1]
 
 

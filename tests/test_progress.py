@@ -109,7 +109,20 @@ def test_a_step_that_takes_long_is_named_every_ten_seconds(
         ]
         advance("target: apgd-t leaves 0.0 %")
         clock.wait(10)
-        assert capsys.readouterr().out == "evaluate@a: 2/3, 40 s  at work, for 10 s so far\n"
+        assert capsys.readouterr().out == "evaluate@a: 2/3, 40 s  target: apgd-t leaves 0.0 %\n"
+
+
+def test_what_a_step_said_is_said_once(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("train@a", 4) as advance:
+        clock.wait(6)
+        advance("loss 1.0")
+        advance("loss 0.9")
+        clock.wait(25)
+        assert capsys.readouterr().out.splitlines() == [
+            "train@a: 2/4, 10 s  loss 0.9",
+            "train@a: 2/4, 20 s  at work, for 14 s so far",
+            "train@a: 2/4, 30 s  at work, for 24 s so far",
+        ]
 
 
 def test_nothing_is_said_where_lines_come_anyway_nor_after_the_last_one(
@@ -123,8 +136,8 @@ def test_nothing_is_said_where_lines_come_anyway_nor_after_the_last_one(
         advance("saving", steps=0)
     clock.wait(60)
     assert capsys.readouterr().out.splitlines() == [
-        "train@a: 1/4, 10 s  at work, for 4 s so far",
-        "train@a: 3/4, 20 s  at work, for 2 s so far",
+        "train@a: 1/4, 10 s  epoch 0",
+        "train@a: 3/4, 20 s  epoch 2",
         "train@a: 4/4, 24 s  epoch 3",
     ]
 
@@ -160,7 +173,7 @@ def test_a_heartbeat_speaks_where_nothing_else_does(
     ]
     assert said.out.splitlines() == [
         "evaluate@a: 0/2, 8 s  at work, for 8 s so far",
-        "evaluate@a: 1/2, 18 s  at work, for 10 s so far",
+        "evaluate@a: 1/2, 18 s  one",
     ]
 
 

@@ -252,6 +252,7 @@ class _Lines:
         self._title, self._total, self._every = title, total, every
         self._start = self._last = self._since = time.monotonic()
         self._done, self._doing = 0, ""
+        self._unsaid = ""  # what a step said of itself since the last line
         self._lock = threading.Lock()
 
     def advance(self, note: str = "", steps: int = 1, *, resumed: bool = False) -> None:
@@ -261,7 +262,7 @@ class _Lines:
             self._done += steps
             doing = note if steps == 0 else ""
             if steps or doing != self._doing:
-                self._since, self._doing = now, doing
+                self._since, self._doing, self._unsaid = now, doing, note if steps else ""
             if resumed:
                 _say(f"{self._title}: {note}")
             elif self._done >= self._total:
@@ -273,15 +274,19 @@ class _Lines:
                 self._tell(now, note)
 
     def tick(self) -> None:
-        """If no line was printed for ``every`` seconds, print what is under way, and for how long."""
+        """If no line was printed for ``every`` seconds, print what the last step said, if that is new.
+
+        Else print what is under way, and for how long.
+        """
         with self._lock:
             now = time.monotonic()
             if _under_way[-1:] == [self] and now - _said >= self._every:
                 self._last = now
-                self._tell(now, f"{self._doing or 'at work'}, for {now - self._since:.0f} s so far")
+                waiting = f"{self._doing or 'at work'}, for {now - self._since:.0f} s so far"
+                self._tell(now, self._unsaid or waiting)
 
     def _tell(self, now: float, note: str) -> None:
-        unended = self._done < self._total
+        self._unsaid, unended = "", self._done < self._total
         beside = f"  [{follower.words}]" if follower and follower.words and unended else ""
         _say(
             f"{self._title}: {self._done}/{self._total}, {now - self._start:.0f} s  {note}{beside}"

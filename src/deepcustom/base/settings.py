@@ -43,6 +43,20 @@ class ComputeParams(Params):
         return value
 
 
+def host_and_port(address: str) -> tuple[str, int] | None:
+    """The parts of a Ray cluster's address; None for ``auto``, the cluster that runs on this machine.
+
+    Raises:
+        ValueError: it is neither ``auto`` nor HOST:PORT.
+    """
+    if address == "auto":
+        return None
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not (port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError("should be auto, or HOST:PORT as ray start prints it")
+    return host, int(port)
+
+
 class EngineParams(Params):
     """Who does independent pieces of work. It decides no number, so no stage depends on it.
 
@@ -58,9 +72,8 @@ class EngineParams(Params):
     @field_validator("address")
     @classmethod
     def _host_and_port(cls, address: str | None) -> str | None:
-        host, _, port = (address or "").rpartition(":")
-        if address not in (None, "auto") and not (host and port.isdigit()):
-            raise ValueError("should be auto, or HOST:PORT as ray start prints it")
+        if address is not None:
+            host_and_port(address)
         return address
 
 

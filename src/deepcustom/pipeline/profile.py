@@ -28,6 +28,7 @@ from deepcustom.pipeline.dvc import run_dvc
 from deepcustom.pipeline.outputs import keep_folders
 from deepcustom.pipeline.provenance import ORIGIN, note_origin
 from deepcustom.pipeline.template import CHARTS_HERE
+from deepcustom.pipeline.this_machine import check_machine
 from deepcustom.pipeline.workspace import OWN_CODE, RAW, Workspace, producer
 
 COPIED = ("src", "examples", *OWN_CODE, "dvc.yaml", LOCK, ".dvcignore", CHARTS_HERE)
@@ -180,7 +181,11 @@ def reproduce(ws: Workspace, targets: Sequence[str], project: Workspace) -> int:
     """``dvc repro`` in a workspace of ``project``, with that workspace's code; returns its exit code.
 
     The workspace's repository gets a commit of the results, from which experiments can begin.
+
+    Raises:
+        ParamsError, InputError: this machine, or the cluster, is not what the settings ask for.
     """
+    check_machine(read_params(ws.params))
     if ws.root == project.root:
         return run_dvc(ws.root, ["repro", *targets], check=False)
     paths = [str(ws.root / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]

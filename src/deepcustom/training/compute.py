@@ -48,6 +48,15 @@ class Compute:
         keep_freed_memory()
         return cls(device, _precision(params.precision, device), processes)
 
+    @staticmethod
+    def check(params: ComputeParams) -> None:
+        """Find out whether this machine has the devices that the settings name; changes nothing.
+
+        Raises:
+            ParamsError: it does not have the named device, or not so many.
+        """
+        _devices(params.devices, _device(params.device))
+
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision for convolutions and matrix products; does nothing in float32."""
         mixed = self.precision is not torch.float32

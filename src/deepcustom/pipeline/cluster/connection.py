@@ -8,15 +8,15 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepcustom.base.errors import InputError
+from deepcustom.base.errors import InputError, one_line
 from deepcustom.base.params import validate
-from deepcustom.base.settings import ComputeParams, EngineParams
+from deepcustom.base.settings import ComputeParams, EngineParams, host_and_port
 from deepcustom.pipeline.cluster.seal import packed
 from deepcustom.pipeline.cluster.tasks import Cluster
 from deepcustom.pipeline.code import PREFIX, closure_of, is_code
@@ -32,11 +32,26 @@ TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 def is_asked(stage: StageRun) -> bool:
     """Whether independent pieces of the stage's work are tasks on a cluster."""
-    return _params(stage).kind == "ray"
+    return engine_of(stage.tree).kind == "ray"
 
 
-def _params(stage: StageRun) -> EngineParams:
-    return validate(EngineParams, stage.tree.get("engine", {"kind": "local"}), "engine")
+def engine_of(tree: Mapping[str, Any]) -> EngineParams:
+    """The section ``engine`` of a whole ``params.yaml``; where it is missing, this process does the work."""
+    return validate(EngineParams, tree.get("engine", {"kind": "local"}), "engine")
+
+
+def check_reachable(engine: EngineParams) -> None:
+    """Find out, before any work, whether Ray is there and something listens at the cluster's address.
+
+    Raises:
+        InputError: Ray is not installed, or no cluster answers.
+    """
+    if find_spec("ray") is None:
+        raise InputError(
+            "params.yaml: engine.kind is ray, and Ray is not installed: pip install 'deepcustom[ray]'"
+        )
+    if (address := _address(engine)) is not None:
+        _knock(address, "engine.address" if engine.address else "RAY_ADDRESS")
 
 
 @contextmanager
@@ -55,7 +70,8 @@ def engine(stage: StageRun, compute: Compute, *, whole: bool = False) -> Iterato
     Raises:
         InputError: Ray is not installed, or no cluster answers.
     """
-    alone = compute.together.count > 1 or not _address(_params(stage))
+    asked = engine_of(stage.tree)
+    alone = compute.together.count > 1 or not _address(asked)
     if not is_asked(stage) or (whole and alone):
         yield None
         return
@@ -66,7 +82,7 @@ def engine(stage: StageRun, compute: Compute, *, whole: bool = False) -> Iterato
     own = {*named, *own_code(root, name)}
     for path in [path for path in named if path.endswith(".py")]:
         own |= {one for one in closure_of(path, root) if not one.startswith(PREFIX)}
-    with cluster(_params(stage), params, root, sorted(own)) as found:
+    with cluster(asked, params, root, sorted(own)) as found:
         yield found
         here = stage.machine({"nodes": json.dumps(found.nodes, sort_keys=True)})
     for node in found.differing(here):
@@ -97,10 +113,7 @@ def cluster(
     Raises:
         InputError: Ray is not installed, or no cluster answers at the address.
     """
-    if find_spec("ray") is None:
-        raise InputError(
-            "params.yaml: engine.kind is ray, and Ray is not installed: pip install 'deepcustom[ray]'"
-        )
+    check_reachable(engine)
     code = packed(root, own)
     _connect(engine)
     import ray
@@ -118,14 +131,17 @@ def _connect(engine: EngineParams) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
     if address is None and not any(name in os.environ for name in TOKENS):
         os.environ[TOKENS[0]] = secrets.token_hex(32)  # of this cluster alone
-    import ray
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError(
+            f"params.yaml: engine.kind is ray, and Ray cannot be loaded: {one_line(error)}"
+        ) from error
 
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     common: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address is None:
         address, common["include_dashboard"] = "local", False
-    else:
-        _knock(address)
     try:
         ray.init(address=address, **common)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -138,22 +154,25 @@ def _connect(engine: EngineParams) -> None:
         raise InputError(f"no Ray cluster {what}: {why}") from error
 
 
-def _knock(address: str) -> None:
-    """Try a named address quickly: Ray itself would try for a minute.
+def _knock(address: str, name: str) -> None:
+    """Try an address quickly: Ray itself would try for a minute.
+
+    Args:
+        address: of a cluster.
+        name: of the setting or variable that holds it.
 
     Raises:
         InputError: it is no address, or nothing listens there.
     """
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError(
-            f"RAY_ADDRESS is {address!r}: want auto, or HOST:PORT as ray start prints it"
-        )
     try:
-        socket.create_connection((host, int(port)), 10).close()
+        where = host_and_port(address)
+    except ValueError as error:
+        raise InputError(f"{name} {error} (found {address!r})") from error
+    if where is None:
+        return
+    try:
+        socket.create_connection(where, 10).close()
     except OSError as error:
         raise InputError(
-            f"no Ray cluster answers at {address}: {error.strerror or error}"
+            f"no Ray cluster answers at {address} ({name}): {error.strerror or error}"
         ) from error

@@ -16,7 +16,7 @@ from deepcustom.base.progress import Advance
 from deepcustom.base.settings import ComputeParams
 from deepcustom.pipeline.cluster import worker
 from deepcustom.pipeline.cluster.seal import Seal
-from deepcustom.pipeline.cluster.watch import ATTEMPTS, Watch
+from deepcustom.pipeline.cluster.watch import ATTEMPTS, Standing, Watch
 from deepcustom.training.engine import Task
 
 TURN = 0.2  # seconds between two looks at what the tasks tell
@@ -64,9 +64,8 @@ class Cluster:
         import ray
 
         ray.cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
-        board: Any = (
-            ray.remote(num_cpus=0)(worker.Board).options(scheduling_strategy=here()).remote()
-        )
+        kept = {"scheduling_strategy": here(), "max_restarts": -1}
+        board: Any = ray.remote(num_cpus=0)(worker.Board).options(**kept).remote()
         code, common = ray.put(self._code), _put(shared)
         seal = Seal.of_code(self._code)
         about = ray.put((seal, self._params, board))
@@ -108,9 +107,9 @@ class Cluster:
             # Hand over what has ended; the caller may take its time.
             for ref in ended:
                 place = refs.pop(ref)
-                found, facts = self._got(ref, watch.names[place])
+                found, facts, last = self._got(ref, watch.names[place])
                 self.nodes[facts["node"]] = facts
-                watch.end(place, len(refs))
+                watch.end(place, Standing(*last), len(refs))
                 del given[place]
                 yield place, found
 
@@ -121,9 +120,10 @@ class Cluster:
         import ray
 
         try:
-            news = ray.get(board.news.remote(), timeout=10)
-        except ray.exceptions.GetTimeoutError:
-            return []  # a busy machine: nothing is known of anybody
+            told = ray.get(board.news.remote(), timeout=10)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+            return []  # a busy machine, or the board begins again: nothing is known of anybody
+        news = {place: Standing(*standing) for place, standing in told.items()}
         watch.look(news, len(refs) - len(ended))
         left = {place for ref, place in refs.items() if ref not in ended}
         watch.idle(self._has_room(), left)
@@ -149,8 +149,8 @@ class Cluster:
 
         return self._params.device != "cpu" and bool(ray.cluster_resources().get("GPU", 0) >= 1)  # type: ignore[no-untyped-call]
 
-    def _got(self, ref: Any, name: str) -> tuple[Any, dict[str, str]]:
-        """What a task returned, and where it ran.
+    def _got(self, ref: Any, name: str) -> tuple[Any, dict[str, str], tuple[Any, ...]]:
+        """What a task returned, where it ran, and how it stood at last.
 
         Raises:
             DeepCustomError: it raised it; or it was lost too often.
@@ -169,7 +169,7 @@ class Cluster:
             raise DeepCustomError(f"{name} was lost {ATTEMPTS} times: {why}") from error
         if isinstance(found, str):
             raise InputError(found)
-        returned: tuple[Any, dict[str, str]] = found
+        returned: tuple[Any, dict[str, str], tuple[Any, ...]] = found
         return returned
 
     def differing(self, own: Mapping[str, str]) -> list[str]:

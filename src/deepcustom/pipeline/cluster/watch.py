@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from deepcustom.base.errors import DeepCustomError
 from deepcustom.base.progress import Advance
-from deepcustom.pipeline.cluster.worker import Standing
 
 ATTEMPTS = 4  # of one task
+
+
+class Standing(NamedTuple):
+    """How an attempt at a task stands.
+
+    Attributes:
+        attempt: a name of its own.
+        node: where it runs.
+        steps: how many it has made.
+        note: what it said last.
+    """
+
+    attempt: str
+    node: str
+    steps: int = 0
+    note: str = ""
 
 
 class Watch:
@@ -24,40 +40,45 @@ class Watch:
         self.names: dict[int, str] = {}
         self._count, self._advance, self._patience = count, advance, patience
         self._standing: dict[int, Standing] = {}
+        self._attempts: dict[int, set[str]] = {}  # those that were heard of
         self._heard: dict[int, float] = {}  # when a task that is under way was last heard of
         self._roomy: float | None = None  # since when no task has to wait for its turn
-        self._steps: dict[int, int] = {}  # the most that a task told, in any attempt
+        self._seen: dict[int, int] = {}  # the most steps that a task told, in any attempt
+        self._steps: dict[int, int] = {}  # how many of them were passed on
         self._given_up: dict[int, int] = {}  # how often
         self._ended: set[int] = set()
-        self._lost = 0
 
     def look(self, told: Mapping[int, Standing], waiting: int) -> None:
         """Pass on what is new; ``waiting``: how many tasks have not ended."""
-        for place, one in told.items():
-            before = self._standing.get(place)
-            self._lost += one.begun - before.begun if before else 0
-            self._standing[place] = one
-            if place not in self._ended:  # the last news of a task may come after its result
-                self._heard[place] = time.monotonic()
-        for place, one in told.items():
+        # The last news of a task may come after its result.
+        new = {place: one for place, one in told.items() if place not in self._ended}
+        for place, one in new.items():
+            self._see(place, one)
+            self._heard[place] = time.monotonic()
+        for place, one in new.items():
             # A task's last step is told with its end, so that the tasks that are done count it.
-            steps = one.steps if place in self._ended else one.steps - 1
-            self._tell(place, one, steps, min(waiting, len(self._heard)))
+            self._tell(place, one, self._seen[place] - 1, waiting)
 
-    def end(self, place: int, waiting: int) -> None:
-        """A task is over; ``waiting``: how many tasks have not ended."""
+    def end(self, place: int, one: Standing, waiting: int) -> None:
+        """A task is over, and stood so at last; ``waiting``: how many tasks have not ended."""
         self._ended.add(place)
         self._heard.pop(place, None)
-        if place in self._standing:
-            one = self._standing[place]
-            self._tell(place, one, one.steps, min(waiting, len(self._heard)))
+        self._see(place, one)
+        self._tell(place, one, self._seen[place], waiting)
 
-    def _tell(self, place: int, one: Standing, steps: int, running: int) -> None:
+    def _see(self, place: int, one: Standing) -> None:
+        self._attempts.setdefault(place, set()).add(one.attempt)
+        self._standing[place] = one
+        self._seen[place] = max(self._seen.get(place, 0), one.steps)
+
+    def _tell(self, place: int, one: Standing, steps: int, waiting: int) -> None:
         """Pass on the steps of a task up to ``steps``, if they are more than in any attempt before."""
         more = steps - self._steps.get(place, 0)
         if more > 0:
             self._steps[place] = steps
-            lost = f", {self._lost} lost" if self._lost else ""
+            running = min(waiting, len(self._heard))
+            again = sum(len(attempts) - 1 for attempts in self._attempts.values())
+            lost = f", {again} lost" if again else ""
             how = f"{len(self._ended)} of {self._count} tasks done, {running} running{lost}"
             self._advance(f"{one.note}  ({how})", more)
 
@@ -80,7 +101,7 @@ class Watch:
         Raises:
             DeepCustomError: it was, too often.
         """
-        one = self._standing.get(place, Standing(0, "?"))
+        one = self._standing.get(place, Standing("", "?"))
         self._given_up[place] = self._given_up.get(place, 0) + 1
         name, where = self.names[place], "" if one.node == "?" else f" on node {one.node}"
         said = f"{name} gave no sign of life{where} for {self._patience:.0f} s"

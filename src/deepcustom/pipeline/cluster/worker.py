@@ -15,7 +15,7 @@ import tempfile
 import zipfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 PACKAGE = "deepcustom"
 THREADS = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "10000"}
@@ -82,52 +82,22 @@ def unpack(code: bytes, strangers: list[str]) -> None:
     os.chdir(folder)
 
 
-class Standing(NamedTuple):
-    """How a task stands.
-
-    Attributes:
-        begun: how many times it began.
-        node: where.
-        steps: how many it has made since it began.
-        note: what it said last.
-        beats: its signs of life.
-    """
-
-    begun: int
-    node: str
-    steps: int = 0
-    note: str = ""
-    beats: int = 0
-
-
 class Board:
-    """Where tasks tell how they stand; an actor of Ray."""
+    """Where tasks tell how they stand; an actor of Ray.
+
+    If its process dies, Ray starts it again, empty: each task tells all of itself every time. How a task
+    stands is a plain tuple here, since the package is not there.
+    """
 
     def __init__(self) -> None:
         """Nothing is told yet."""
-        self._tasks: dict[int, Standing] = {}
-        self._news: set[int] = set()
+        self._news: dict[int, tuple[Any, ...]] = {}
 
-    def begin(self, place: int, node: str) -> None:
-        """A task begins, perhaps not for the first time."""
-        before = self._tasks.get(place)
-        self._set(place, Standing((before.begun if before else 0) + 1, node))
+    def tell(self, place: int, standing: tuple[Any, ...]) -> None:
+        """A task begins, has made progress, or just lives."""
+        self._news[place] = standing
 
-    def tell(self, place: int, note: str, steps: int) -> None:
-        """A task has made progress."""
-        one = self._tasks[place]
-        self._set(place, one._replace(note=note or one.note, steps=one.steps + steps))
-
-    def beat(self, place: int) -> None:
-        """A task lives."""
-        one = self._tasks[place]
-        self._set(place, one._replace(beats=one.beats + 1))
-
-    def _set(self, place: int, one: Standing) -> None:
-        self._tasks[place] = one
-        self._news.add(place)
-
-    def news(self) -> dict[int, Standing]:
+    def news(self) -> dict[int, tuple[Any, ...]]:
         """How those tasks stand that told something since this was last asked."""
-        found, self._news = {place: self._tasks[place] for place in self._news}, set()
+        found, self._news = self._news, {}
         return found

@@ -19,6 +19,7 @@ from deepcustom.pipeline import dvc, provenance, workspace
 from deepcustom.pipeline.code_lock import LOCK, check_lock, has_sources
 from deepcustom.pipeline.doctor.finding import Finding
 from deepcustom.pipeline.doctor.locked import absent, stale
+from deepcustom.pipeline.this_machine import check_machine
 from deepcustom.pipeline.watch.plan import plan
 from deepcustom.pipeline.watch.quantities import counted
 
@@ -49,11 +50,13 @@ def dvc_folder(root: Path) -> Finding:
 
 
 def params(root: Path) -> Finding:
-    """Whether ``params.yaml`` passes the check that ``deepcustom repro`` makes."""
+    """Whether ``params.yaml`` passes the checks that ``deepcustom repro`` makes."""
     from deepcustom.pipeline.check import check
 
     try:
-        check(root, read_params(root / "params.yaml"))
+        tree = read_params(root / "params.yaml")
+        check(root, tree)
+        check_machine(tree)
     except DeepCustomError as error:
         return Finding("params", "cannot", str(error), "", True)
     return Finding("params", "ok", "params.yaml passes every check")
