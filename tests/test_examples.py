@@ -25,9 +25,15 @@ PROJECTS = {
     "fashion-mnist": "fashion",
     "mnist-small": "mnist-small",
     "cifar10-resnet20": "cifar10-resnet20",
+    "mnist-l2": "mnist-l2",
 }
 """Folder → subject."""
-HARDENED = {"fashion-mnist": "madry", "mnist-small": "madry", "cifar10-resnet20": "online"}
+HARDENED = {
+    "fashion-mnist": "madry",
+    "mnist-small": "madry",
+    "cifar10-resnet20": "online",
+    "mnist-l2": "online",
+}
 """Folder → the network whose worst case is traced."""
 
 
@@ -104,6 +110,22 @@ def test_what_the_resnet_shows() -> None:
     assert ("label-leak", "margin") in failed
 
 
+def test_what_mnist_shows_in_l2() -> None:
+    """The bank is stronger than FGSM; AutoAttack leaves what all attacks together leave."""
+    worst, transfer = cells("mnist-l2", "worst"), cells("mnist-l2", "transfer")
+    left = {name: transfer["target", name].accuracy for name in ("margin", "fgsm", "pgd")}
+    assert left["margin"] < left["pgd"] < left["fgsm"]
+    for name in ("madry", "online"):
+        one = {attack: worst[name, attack].accuracy for attack in ("clean", "autoattack", "all")}
+        assert worst[name, "all"].n == 1000
+        assert 0 <= one["autoattack"] - one["all"] <= 0.001 + 1e-9
+        assert one["all"] == pytest.approx(0.5, abs=0.02)
+        assert 0.025 < worst["target", "clean"].accuracy - one["clean"] < 0.045
+    apart = worst["online", "all"].accuracy - worst["madry", "all"].accuracy
+    assert 0 < apart < worst["online", "all"].accuracy - worst["online", "all"].ci_low
+    assert worst["target", "all"].accuracy == 0
+
+
 def test_what_the_resnets_page_says_of_prices_and_losses() -> None:
     results = ROOT / "benchmarks/results/generators"
     known = json.loads((results / "resnet20/reference.json").read_text())["attacks"]
@@ -132,6 +154,9 @@ def test_the_minutes_are_those_of_the_records() -> None:
     assert trained + attacked < 75
     whole = sum(one.seconds for one in records("cifar10-resnet20")) / 60
     text = " ".join((ROOT / "examples/cifar10-resnet20/README.md").read_text().split())
+    assert f"all stages together took {whole:.0f} minutes of one core" in text
+    whole = sum(one.seconds for one in records("mnist-l2")) / 60
+    text = " ".join((ROOT / "examples/mnist-l2/README.md").read_text().split())
     assert f"all stages together took {whole:.0f} minutes of one core" in text
     (hardened,) = (one for one in records("mnist-small") if one.item == "mnist-small-madry")
     text = " ".join((ROOT / "examples/mnist-small/README.md").read_text().split())
