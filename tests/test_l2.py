@@ -17,11 +17,13 @@ from pipeline_fixtures import (
     set_params,
 )
 
+from deepcustom.base.params import read_params
 from deepcustom.data.arrays import AdversarialSet
 from deepcustom.data.sources import find_source
 from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline import workspace
+from deepcustom.pipeline.page import gather, page_text
 from deepcustom.pipeline.workspace import Workspace
 
 EPS, BANK = 2.0, "nce-ball"
@@ -60,6 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("adversarial_train", "--network", "madry"),
         ("train_online", "--network", "online"),
         ("evaluate",),
+        ("gallery",),
     )
     with one_thread():
         for words in stages:
@@ -96,6 +99,16 @@ def test_the_table_and_the_checks_are_of_that_ball(project: Workspace) -> None:
     assert radii - {0.0, EPS, 2 * EPS} <= {0.75 * 28}
     cell = {(one.network, one.attack): one.accuracy for one in results if one.protocol == "worst"}
     assert cell["target", "all"] < cell["target", "clean"]
+
+
+def test_the_page_speaks_of_lengths(project: Workspace) -> None:
+    text = page_text(project, "index")
+    assert "change an image by at most eps = 2 in Euclidean length" in text
+    assert "eps, Euclidean length of the change" in text
+    assert "change of a pixel" not in text
+    shown = gather(project, read_params(project.params), DATASET).gallery
+    assert shown is not None
+    assert 0.05 < shown.eps == shown.largest() < 1  # the scale on which a difference is drawn
 
 
 def test_another_norm_is_another_ball(

@@ -514,6 +514,26 @@ def test_image_grid_in_colour_in_the_order_given() -> None:
     np.testing.assert_allclose(shown[0, 0], [1.0, 0.5, 0.5], atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_grid_in_l2_scales_to_what_a_pixel_changes(channels: int) -> None:
+    """No pixel changes by as much as eps, so on that scale nothing would be seen."""
+    x = np.full((2, channels, 4, 4), 0.5, np.float32)
+    x_adv = x.copy()
+    x_adv[0] += 0.1
+    x_adv[1, 0, 0, 0] += 0.25
+    y = np.array([0, 1])
+    fig = image_grid(x, x_adv, y, class_names=DIGITS, eps=2, norm="l2", title="t")
+    longest = max(0.1 * (16 * channels) ** 0.5, 0.25)
+    said = f"eps 2 in L2, longest change in these images {longest:.4f}, and 0.2500 of a pixel"
+    assert any(said in text for text in texts(fig))
+    shown = fig.axes[5].images[0]
+    if channels == 1:
+        assert shown.get_clim() == (-0.25, 0.25)
+    else:
+        assert any("runs from -0.25 (dark) to +0.25 (bright)" in text for text in texts(fig))
+        np.testing.assert_allclose(shown.get_array()[0, 0], [1.0, 0.5, 0.5], atol=1e-5)
+
+
 def test_image_grid_of_an_empty_set_and_of_wrong_shapes() -> None:
     x, x_adv, y = digits(0)
     empty = image_grid(x, x_adv, y, class_names=DIGITS, eps=0.3, title="t")

@@ -41,7 +41,7 @@ def worst(network: str, **shares: float) -> list[Result]:
 def subject(*results: list[Result], checks: list[Check] | None = None) -> Subject:
     rows = [row for some in results for row in some]
     networks = list(dict.fromkeys(["target", *(row.network for row in rows)]))
-    return Subject("a", "A", "words", 0.1, networks=networks, results=rows, checks=checks)
+    return Subject("a", "A", "words", 0.1, "change", networks=networks, results=rows, checks=checks)
 
 
 TARGET = worst("target", clean=0.9, transfer=0.0, whitebox=0.0, all=0.0)
@@ -114,7 +114,7 @@ def test_checks_are_counted() -> None:
 def test_a_page_without_anything_says_what_is_missing_and_has_no_vega() -> None:
     text = page(
         "T",
-        [Subject("a", "A", "words", 0.1, missing=[Missing("the numbers", "dvc x")])],
+        [Subject("a", "A", "words", 0.1, "change", missing=[Missing("the numbers", "dvc x")])],
         most_classes=5,
     )
     assert "<code>dvc x</code>" in text
@@ -124,7 +124,7 @@ def test_a_page_without_anything_says_what_is_missing_and_has_no_vega() -> None:
 
 def test_what_a_name_says_is_text_and_no_markup() -> None:
     odd = "</script><b>x"
-    text = page("<i>T", [Subject("a", odd, odd, 0.1)], most_classes=5)
+    text = page("<i>T", [Subject("a", odd, odd, 0.1, odd)], most_classes=5)
     assert "<i>T" not in text
     assert odd not in text
 

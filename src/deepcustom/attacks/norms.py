@@ -25,11 +25,15 @@ class Norm(Protocol):
 
     Attributes:
         title: what tables and cards call it.
+        bounded: what eps bounds.
+        allows: what an attacker may do, with ``{eps:g}`` for the radius.
         art: what ART calls it.
         authors: what the package of AutoAttack's authors calls it.
     """
 
     title: str
+    bounded: str
+    allows: str
     art: float
     authors: str
 
@@ -59,6 +63,8 @@ class LInf:
     """The largest change of a pixel."""
 
     title, art, authors = "L-infinity", math.inf, "Linf"
+    bounded = "largest change of a pixel"
+    allows = "change each pixel by at most eps = {eps:g} of the range [0, 1]"
 
     def limit(self, x_adv: Tensor, x: Tensor, radius: float) -> Tensor:
         """See :class:`Norm`."""
@@ -95,6 +101,10 @@ class L2:
     """The Euclidean length of the change."""
 
     title, art, authors = "L2", 2.0, "L2"
+    bounded = "Euclidean length of the change"
+    allows = (
+        "change an image by at most eps = {eps:g} in Euclidean length, where pixels lie in [0, 1]"
+    )
 
     def limit(self, x_adv: Tensor, x: Tensor, radius: float) -> Tensor:
         """See :class:`Norm`: shortened along its own direction."""

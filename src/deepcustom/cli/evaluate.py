@@ -68,7 +68,9 @@ Images = Annotated[
 ]
 Eps = Annotated[
     str | None,
-    typer.Option(help="With --images: the largest change of a pixel, such as 0.1 or 8/255."),
+    typer.Option(
+        help="With --images: the radius: the largest change of a pixel, such as 0.1 or 8/255."
+    ),
 ]
 Norm = Annotated[
     str | None,

@@ -36,7 +36,9 @@ Network = Annotated[
 ]
 Eps = Annotated[
     str | None,
-    typer.Option(help="The largest change of a pixel, in units of [0, 1]: 0.1, or 8/255."),
+    typer.Option(
+        help="The radius: the largest change of a pixel, in units of [0, 1]: 0.1, or 8/255."
+    ),
 ]
 Norm = Annotated[
     str,
@@ -145,13 +147,15 @@ def _network(given: str | None, dataset: str | None) -> tuple[Architectures, lis
 
 def _ball(eps: str | None, norm: str, dataset: str | None) -> tuple[str, str]:
     """The norm, and the radius, asked for where neither the user nor the data set gives one."""
+    from deepcustom.attacks.norms import NORMS
     from deepcustom.pipeline.start.starter import EPS
 
     if norm not in EPS:
         raise InputError(f"--norm {norm!r}: choose from {', '.join(EPS)}")
     if eps is None and dataset:
         return norm, EPS[norm][dataset]
-    return norm, eps or _ask("eps, the largest change of a pixel, such as 0.1 or 8/255", "--eps")
+    such = "0.1 or 8/255" if norm == "linf" else "0.5"
+    return norm, eps or _ask(f"eps, the {NORMS[norm].bounded}, such as {such}", "--eps")
 
 
 def _answers(

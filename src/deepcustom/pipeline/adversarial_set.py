@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from deepcustom.attacks.perturb import SplitAttack
+    from deepcustom.attacks.threat import ThreatModel
     from deepcustom.data.arrays import AdversarialSet, Split
     from deepcustom.data.datasets import DatasetSpec
     from deepcustom.training.compute import Compute
@@ -53,7 +54,7 @@ def make_set(
     stage.log(asdict(effect))
     made = AdversarialSet.load(folder, spec)
     title = f"{name} against the target network, {split_name}"
-    grid = set_grid(made, spec, attack.target_net, attack.compute, attack.threat.eps, title)
+    grid = set_grid(made, spec, attack.target_net, attack.compute, attack.threat, title)
     stage.figure("images", grid)
 
 
@@ -62,7 +63,7 @@ def set_grid(
     spec: DatasetSpec,
     target_net: Classifier,
     compute: Compute,
-    eps: float,
+    threat: ThreatModel,
     title: str,
     *,
     columns: int | None = None,
@@ -76,7 +77,7 @@ def set_grid(
         spec: the data set.
         target_net: on ``compute.device``.
         compute: where to predict.
-        eps: radius of the threat model, which scales the drawn differences.
+        threat: the threat model, whose radius scales the drawn differences.
         title: describes the set; the figure puts it after the data set's title.
         columns: how many images at most; by default as many as there are classes.
     """
@@ -96,7 +97,8 @@ def set_grid(
         class_names=spec.classes,
         predicted=before,
         predicted_adv=after,
-        eps=eps,
+        eps=threat.eps,
+        norm=threat.norm,
         title=f"{spec.title}: {title}",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,7 +57,7 @@ def gather(ws: Workspace, tree: Mapping[str, Any], name: str) -> Subject:
         name: of the subject.
     """
     subject = settings.validate(SubjectParams, tree[SUBJECTS][name], f"{SUBJECTS}.{name}")
-    eps = ThreatModel.of(subject.threat).eps
+    threat = ThreatModel.of(subject.threat)
     there = _There(ws)
     scored = f"dvc repro evaluate@{name}"
     results = there.read(workspace.results(name), read_csv, "the numbers", scored) or []
@@ -69,14 +70,17 @@ def gather(ws: Workspace, tree: Mapping[str, Any], name: str) -> Subject:
     if any(rows(tree, "gallery", name)):
         hint = f"dvc pull, or dvc repro gallery@{name}"
         gallery = there.read(workspace.gallery(name), read_gallery, "the images", hint)
+    if gallery and threat.norm != "linf":  # no pixel may change by as much as eps
+        gallery = replace(gallery, eps=gallery.largest() or threat.eps)
     dataset = row(tree, "train_target", name).dataset
     relevance, suspicious = _analyses(there, tree, name)
     classes = list(gallery.classes) if gallery else _numbered(relevance, suspicious)
     return Subject(
         name=name,
         title=gallery.title if gallery else BUILT_IN.get(dataset, dataset),
-        threat=f"An attacker may change each pixel by at most eps = {eps:g} of the range [0, 1]",
-        eps=eps,
+        threat=f"An attacker may {threat.ball.allows.format(eps=threat.eps)}",
+        bounded=threat.ball.bounded,
+        eps=threat.eps,
         networks=networks(tree, name),
         classes=classes,
         banks=[one.about["bank"] for one in rows(tree, "train_dgn", name)],

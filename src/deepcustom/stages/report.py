@@ -116,7 +116,7 @@ def _image_grids(
     stage: StageRun, spec: DatasetSpec, results: Sequence[Result], columns: int
 ) -> dict[str, Figure]:
     """Attack → clean and adversarial images, one of each class."""
-    compute, eps = stage.compute(), ThreatModel.of(stage.subject.threat).eps
+    compute, threat = stage.compute(), ThreatModel.of(stage.subject.threat)
     target_net = load_classifier(stage, "target", compute)
     attacks = adversarial_sets(stage.tree, stage.row.subject)
     made_by = {name(attack): attack for attack in attacks for name in (str, unclipped)}
@@ -127,7 +127,7 @@ def _image_grids(
         path = workspace.adversarial(stage.row.subject, "test", made_by.get(attack, attack))
         made = arrays.AdversarialSet.load(stage.read(path), spec)
         title = f"{attack} against the target network"
-        figures[attack] = set_grid(made, spec, target_net, compute, eps, title, columns=columns)
+        figures[attack] = set_grid(made, spec, target_net, compute, threat, title, columns=columns)
     return figures
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deepcustom.attacks.norms import NORMS
 from deepcustom.base.errors import InputError
 from deepcustom.report.figures.page import INK, RED, message_figure, new_figure
 
@@ -26,6 +27,7 @@ def image_grid(
     predicted: IntArray | None = None,
     predicted_adv: IntArray | None = None,
     eps: float,
+    norm: str = "linf",
     title: str,
 ) -> Figure:
     """Clean images, adversarial images and their differences, one image per column, in the order given.
@@ -37,7 +39,9 @@ def image_grid(
         class_names: name of each class.
         predicted: class the network gives each clean image, (N,).
         predicted_adv: class it gives each adversarial image, (N,); a change is shown in red.
-        eps: radius of the threat model, above 0; the difference is drawn on the scale -eps to eps.
+        eps: radius of the threat model, above 0. In L-infinity the difference is drawn on the scale -eps to
+            eps; in L2, where no pixel may change by as much, to its largest value.
+        norm: of the threat model.
         title: names the data set and the attack.
 
     Raises:
@@ -51,11 +55,21 @@ def image_grid(
         return message_figure(title, "the set is empty, so there is no image to show")
     # One column of cells for each image.
     largest = float(np.abs(x_adv - x).max())
+    note = f"eps {eps:g}, largest change in these images {largest:.4f}"
+    scale = eps
+    if norm != "linf":
+        ball = NORMS[norm]
+        longest = float(ball.lengths((x_adv - x).reshape(len(x), -1).astype(np.float64)).max())
+        note = (
+            f"eps {eps:g} in {ball.title}, longest change in these images {longest:.4f}, "
+            f"and {largest:.4f} of a pixel"
+        )
+        scale = float(f"{largest:.2g}") or eps
     colour = x.shape[1] == 3
     fig = new_figure(max(1.0 * len(x) + 1.2, 6.0), 4.5 if colour else 4.1, title, compress=True)
     grid = fig.subplots(3, len(x), squeeze=False)
     for cells, clean, adversarial, label in zip(grid.T, x, x_adv, y, strict=True):
-        _image_column(cells, clean, adversarial, eps)
+        _image_column(cells, clean, adversarial, scale)
         cells[0].set_title(
             class_names[int(label)], fontsize=8.5, color=INK, fontweight="bold", pad=16
         )
@@ -68,8 +82,7 @@ def image_grid(
         )
     for axes, label in zip(grid[:, 0], ("clean", "adversarial", "difference"), strict=True):
         axes.set_ylabel(label, fontsize=9, color=INK)
-    note = f"eps {eps:g}, largest change in these images {largest:.4f}"
-    _difference_scale(fig, grid, eps, note, colour=colour)
+    _difference_scale(fig, grid, scale, note, colour=colour)
     return fig
 
 
@@ -84,15 +97,15 @@ def _check_images(x: FloatArray, x_adv: FloatArray, labels: Mapping[str, IntArra
 
 
 def _image_column(
-    cells: Iterable[Axes], clean: FloatArray, adversarial: FloatArray, eps: float
+    cells: Iterable[Axes], clean: FloatArray, adversarial: FloatArray, scale: float
 ) -> None:
     import numpy as np
 
     grey = clean.shape[0] == 1
     difference = adversarial - clean
     if not grey:
-        difference = np.clip(0.5 + difference / (2 * eps), 0, 1)
-    scales = [("gray", 0.0, 1.0), ("gray", 0.0, 1.0), ("RdBu_r", -eps, eps)]
+        difference = np.clip(0.5 + difference / (2 * scale), 0, 1)
+    scales = [("gray", 0.0, 1.0), ("gray", 0.0, 1.0), ("RdBu_r", -scale, scale)]
     for axes, image, (cmap, low, high) in zip(
         cells, (clean, adversarial, difference), scales, strict=True
     ):
@@ -123,17 +136,17 @@ def _prediction_labels(cells: Iterable[Axes], before: Sequence[str], after: Sequ
             axes.set_title(axes.get_title(), fontsize=8.5, color=INK, fontweight="bold", pad=25)
 
 
-def _difference_scale(fig: Figure, grid: Any, eps: float, note: str, *, colour: bool) -> None:
+def _difference_scale(fig: Figure, grid: Any, scale: float, note: str, *, colour: bool) -> None:
     """Say what the colours of the difference mean, and write ``note`` below."""
     if colour:
         note += (
-            f"\ndifference: grey means no change; each channel runs from -{eps:g} (dark) "
-            f"to +{eps:g} (bright)"
+            f"\ndifference: grey means no change; each channel runs from -{scale:g} (dark) "
+            f"to +{scale:g} (bright)"
         )
     else:
         image = grid[2, 0].images[0]
         bar = fig.colorbar(image, ax=grid, shrink=0.3, anchor=(0, 0), pad=0.015, aspect=12)
-        bar.set_ticks([-eps, 0, eps], labels=[f"-{eps:g}", "0", f"+{eps:g}"])
+        bar.set_ticks([-scale, 0, scale], labels=[f"-{scale:g}", "0", f"+{scale:g}"])
         bar.ax.tick_params(labelsize=7.5, length=2)
         bar.outline.set_visible(False)
     fig.supxlabel(note, fontsize=8, color=INK)

@@ -30,9 +30,12 @@ MEASURES = 8
 
 
 def against(
-    points: Iterable[tuple[str, Point]], curve: str, networks: Sequence[str]
+    points: Iterable[tuple[str, Point]], curve: str, networks: Sequence[str], bounded: str
 ) -> Spec | None:
-    """Accuracy of each network against ``eps`` or ``steps``; None where there is no such curve."""
+    """Accuracy of each network against ``eps`` or ``steps``; None where there is no such curve.
+
+    ``bounded``: what eps bounds.
+    """
     import altair as alt
 
     rows = [
@@ -46,7 +49,7 @@ def against(
     ]
     if not rows:
         return None
-    title = "eps, largest change of a pixel" if curve == "eps" else "steps of PGD"
+    title = f"eps, {bounded}" if curve == "eps" else "steps of PGD"
     scale = alt.Scale(type="linear" if curve == "eps" else "log", nice=curve == "eps")
     x = alt.X(f"{curve}:Q", title=title, scale=scale)
     if curve == "steps":

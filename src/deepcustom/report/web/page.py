@@ -192,7 +192,7 @@ def _section(subject: Subject, most_classes: int) -> Section:
 def _curves(subject: Subject) -> list[tuple[Figure, Table]]:
     found = []
     for curve, words in (("eps", "eps"), ("steps", "the steps of the attack")):
-        spec = charts.against(subject.points, curve, subject.networks)
+        spec = charts.against(subject.points, curve, subject.networks, subject.bounded)
         if spec:
             caption = f"{subject.title}: accuracy against {words}, white-box PGD"
             figure = Figure(f"{subject.name}-{curve}", caption, {caption: spec})

@@ -63,7 +63,7 @@ class Gallery:
         index: row of each in the official test split, (M,).
         sets: attack → its images.
         classes: name of each class.
-        eps: radius of the ball, in units of the pixel range.
+        eps: the change of a pixel that is drawn in full colour: the radius in L-infinity.
         reduced: by how much each side was divided to make the images small; 1 where they are whole.
     """
 
@@ -77,6 +77,14 @@ class Gallery:
     classes: Sequence[str]
     eps: float
     reduced: int = 1
+
+    def largest(self) -> float:
+        """The largest change of a pixel in any of the images, 0 to 1."""
+        import numpy as np
+
+        clean = np.asarray(self.x, np.float64)
+        found = [np.abs(one.x - clean[one.of]).max(initial=0) for one in self.sets.values()]
+        return float(max(found, default=0)) / 255
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +124,7 @@ class Subject:
         title: of its data set, for people.
         threat: the threat model, in words.
         eps: radius of the ball, in units of the pixel range.
+        bounded: what eps bounds, in words.
         networks: all networks by the settings, the target first; they need not have been trained.
         classes: name of each class, as far as known.
         banks: names of its banks of DGNs.
@@ -138,6 +147,7 @@ class Subject:
     title: str
     threat: str
     eps: float
+    bounded: str
     networks: Sequence[str] = ()
     classes: Sequence[str] = ()
     banks: Sequence[str] = ()
