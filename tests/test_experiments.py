@@ -15,10 +15,12 @@ from pipeline_fixtures import ROOT
 from deepcustom.base.account import measured
 from deepcustom.base.params import read_params
 from deepcustom.base.rows import SUBJECTS, networks, row, rows
+from deepcustom.evaluation.results import read_csv
 from deepcustom.pipeline.histories import read_history
 
 EXPERIMENTS = ROOT / "docs/experiments"
 PARAMS = read_params(ROOT / "params.yaml")
+DATA_SETS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
 
 
 def settings(stage: str, subject: str, key: str) -> dict[str, Any]:
@@ -355,3 +357,25 @@ def test_the_reckoning_of_a_large_cluster_is_on_its_page() -> None:
         cells = [stage, one["tasks"], *both, one["driver_s"]]
         assert f"| {' | '.join(cells)} |" in text
         assert one["tasks"] != "1" or one["work_s"] == many[stage]["work_s"]
+
+
+def test_autoattack_here_is_that_of_its_authors() -> None:
+    """Verdicts are equal, image by image, and what this project tries by itself leaves hardly more."""
+    text, found = (ROOT / "docs/evaluation.md").read_text(), csv_of("autoattack")
+    assert {one["network"] for one in found} == {"fgsm-art", "madry", "online"}
+    assert {one["dataset"] for one in found} == {"mnist", "cifar10"}
+    assert len(found) == 6
+    for one in found:
+        here, plainly, series = (
+            float(one[key]) for key in ("protocol_left", "plainly_left", "series_left")
+        )
+        shown = " | ".join(f"{100 * left:.1f}" for left in (here, plainly, series))
+        named = f"{DATA_SETS[one['dataset']]} | `{one['network']}`"
+        assert f"| {named} | {shown} |" in text
+        assert one["images"] == "1000"
+        assert one["images_that_differ"] == "0"
+        assert here == plainly
+        assert series <= here + 0.005
+        file = ROOT / f"reports/results/{one['dataset']}.csv"
+        known = {result.network: result.network_md5 for result in read_csv(file)}
+        assert known[one["network"]] == one["network_md5"]
