@@ -69,6 +69,15 @@ def crop(region: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return region[top : top + size, left : left + size]
 
 
+def crops(region: np.ndarray, size: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """As many crops, no two of them equal: an image must not lie on both sides of a split."""
+    found: dict[bytes, np.ndarray] = {}
+    while len(found) < count:
+        one = crop(region, size, rng)
+        found[one.tobytes()] = one
+    return list(found.values())
+
+
 def shrink(file: Path, classes: int, epochs: int = 1) -> None:
     """Make every budget tiny but the target network's, and attack an image of each class."""
 

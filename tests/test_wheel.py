@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from own_fixtures import Own, crop, look_at, photographs, shrink
+from own_fixtures import Own, crops, look_at, photographs, shrink
 from PIL import Image
 from pipeline_fixtures import ROOT
 
@@ -84,8 +84,8 @@ def hundred_classes(folder: Path) -> None:
     for label, region in enumerate(regions(5, 10)):
         place = folder / f"place {label:03}"
         place.mkdir(parents=True)
-        for number in range(18 - label // 10):
-            Image.fromarray(crop(region, 32, rng)).save(place / f"{number}.png")
+        for number, image in enumerate(crops(region, 32, 18 - label // 10, rng)):
+            Image.fromarray(image).save(place / f"{number}.png")
 
 
 NAME = "hundred"
