@@ -539,7 +539,16 @@ def test_links_of_dvc_s_cache_and_folders_elsewhere_lead_back(
 @pytest.mark.parametrize(
     ("what", "error", "says"),
     [
-        ("nonsense", InputError, "neither the output of a stage"),
+        (
+            "nonsense",
+            InputError,
+            f"neither the output of a stage, such as {TARGET}, nor a number, such as",
+        ),
+        (
+            "models/robust/mnist/nonsense.safetensors",
+            InputError,
+            "such as mnist/target/transfer/pgd ",
+        ),
         ("../elsewhere", InputError, "outside the project"),
         ("letters/target/transfer/pgd", UnknownNameError, "choose from mnist"),
         ("mnist/nce/transfer/pgd", UnknownNameError, "network 'nce': choose from target"),

@@ -46,7 +46,7 @@ def trace(ws: Workspace, what: str, project: Path) -> Lineage:
     path = known.output(what)
     if path:
         return Lineage(what, None, [], known.file(path, known.recorded(path)))
-    number = _number(ws, what)
+    number = _number(ws, what, known.makers)
     table = workspace.results(number.dataset)
     if table not in known.makers:
         raise InputError(f"{table}: no run record below reports/runs says which run made it")
@@ -55,15 +55,19 @@ def trace(ws: Workspace, what: str, project: Path) -> Lineage:
     return Lineage(what, number, _number_links(number, known.makers[table]), found)
 
 
-def _number(ws: Workspace, what: str) -> Result:
+def _number(ws: Workspace, what: str, outputs: Iterable[str]) -> Result:
     parts = what.split("/")
-    if len(parts) != 4:
+    tables = {file.stem: file for file in sorted((ws.root / "reports/results").glob("*.csv"))}
+    a_path = parts[0] not in tables and (ws.root / parts[0]).is_dir()
+    if len(parts) != 4 or a_path:
+        made = min(outputs, key=lambda path: (not path.startswith("models/"), path))
+        row = next((row for file in tables.values() for row in read_csv(file)), None)
+        one = "" if row is None else f", such as {_name(row)}"
         raise InputError(
-            f"{what!r} is neither the output of a stage, such as models/target/mnist.safetensors, nor "
-            "a number, such as mnist/nce/transfer/pgd (subject/network/protocol/attack)"
+            f"{what!r} is neither the output of a stage, such as {made}, nor a number{one} "
+            "(subject/network/protocol/attack)"
         )
     subject, *rest = parts
-    tables = {file.stem: file for file in sorted((ws.root / "reports/results").glob("*.csv"))}
     if subject not in tables:
         raise UnknownNameError("subject", subject, tables)
     rows = read_csv(tables[subject])
@@ -73,6 +77,10 @@ def _number(ws: Workspace, what: str) -> Result:
             raise UnknownNameError(name, wanted, there)
         rows = [row for row in rows if getattr(row, name) == wanted]
     return rows[0]
+
+
+def _name(row: Result) -> str:
+    return "/".join([row.dataset, row.network, row.protocol, row.attack])
 
 
 def _number_links(number: Result, evaluated: RunRecord) -> list[Link]:
