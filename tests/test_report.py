@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from sklearn.datasets import load_digits
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.check_table import FAILED
@@ -433,7 +434,7 @@ def test_figures_have_equal_bytes(tmp_path: Path) -> None:
 
     def draw() -> list[Figure]:
         return [
-            image_grid(x, x_adv, y, class_names=DIGITS, eps=0.3, title="digits"),
+            image_grid(x, x_adv, y, class_names=DIGITS, threat=ThreatModel(0.3), title="digits"),
             loss_curves({"loss": [2.0, 1.0], "class_0/loss": [3.0, 1.5]}, "bank"),
             accuracy_heatmap(study(), "mnist", "transfer", HARDENED),
         ]
@@ -477,7 +478,7 @@ def test_image_grid_shows_each_class_and_the_change_in_red() -> None:
         class_names=DIGITS,
         predicted=y,
         predicted_adv=predicted_adv,
-        eps=0.3,
+        threat=ThreatModel(0.3),
         title="digits, nce",
     )
     columns = [axes for axes in fig.axes if axes.get_title()]
@@ -505,7 +506,7 @@ def test_image_grid_in_colour_in_the_order_given() -> None:
         class_names=names,
         predicted=y,
         predicted_adv=1 - y,
-        eps=0.03,
+        threat=ThreatModel(0.03),
         title="t",
     )
     assert [a.get_title() for a in fig.axes[:4]] == [names[label] for label in y]
@@ -522,7 +523,7 @@ def test_image_grid_in_l2_scales_to_what_a_pixel_changes(channels: int) -> None:
     x_adv[0] += 0.1
     x_adv[1, 0, 0, 0] += 0.25
     y = np.array([0, 1])
-    fig = image_grid(x, x_adv, y, class_names=DIGITS, eps=2, norm="l2", title="t")
+    fig = image_grid(x, x_adv, y, class_names=DIGITS, threat=ThreatModel(2, norm="l2"), title="t")
     longest = max(0.1 * (16 * channels) ** 0.5, 0.25)
     said = f"eps 2 in L2, longest change in these images {longest:.4f}, and 0.2500 of a pixel"
     assert any(said in text for text in texts(fig))
@@ -536,13 +537,13 @@ def test_image_grid_in_l2_scales_to_what_a_pixel_changes(channels: int) -> None:
 
 def test_image_grid_of_an_empty_set_and_of_wrong_shapes() -> None:
     x, x_adv, y = digits(0)
-    empty = image_grid(x, x_adv, y, class_names=DIGITS, eps=0.3, title="t")
+    empty = image_grid(x, x_adv, y, class_names=DIGITS, threat=ThreatModel(0.3), title="t")
     assert "the set is empty, so there is no image to show" in texts(empty)
     x, x_adv, y = digits(4)
     with pytest.raises(InputError, match=r"shapes \(4, 1, 8, 8\) and \(3, 1, 8, 8\)"):
-        image_grid(x, x_adv[:3], y, class_names=DIGITS, eps=0.3, title="t")
+        image_grid(x, x_adv[:3], y, class_names=DIGITS, threat=ThreatModel(0.3), title="t")
     with pytest.raises(InputError, match="y has 3 entries for 4 images"):
-        image_grid(x, x_adv, y[:3], class_names=DIGITS, eps=0.3, title="t")
+        image_grid(x, x_adv, y[:3], class_names=DIGITS, threat=ThreatModel(0.3), title="t")
 
 
 def test_heatmap_holds_one_protocol_and_frames_own_attacks() -> None:

@@ -97,8 +97,7 @@ def set_grid(
         class_names=spec.classes,
         predicted=before,
         predicted_adv=after,
-        eps=threat.eps,
-        norm=threat.norm,
+        threat=threat,
         title=f"{spec.title}: {title}",
     )
 

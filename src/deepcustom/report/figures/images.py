@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepcustom.attacks.norms import NORMS
 from deepcustom.base.errors import InputError
 from deepcustom.report.figures.page import INK, RED, message_figure, new_figure
 
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from deepcustom.attacks.threat import ThreatModel
 
     FloatArray = np.ndarray[Any, np.dtype[np.floating[Any]]]
     IntArray = np.ndarray[Any, np.dtype[np.integer[Any]]]
@@ -26,8 +27,7 @@ def image_grid(
     class_names: Sequence[str],
     predicted: IntArray | None = None,
     predicted_adv: IntArray | None = None,
-    eps: float,
-    norm: str = "linf",
+    threat: ThreatModel,
     title: str,
 ) -> Figure:
     """Clean images, adversarial images and their differences, one image per column, in the order given.
@@ -39,9 +39,8 @@ def image_grid(
         class_names: name of each class.
         predicted: class the network gives each clean image, (N,).
         predicted_adv: class it gives each adversarial image, (N,); a change is shown in red.
-        eps: radius of the threat model, above 0. In L-infinity the difference is drawn on the scale -eps to
-            eps; in L2, where no pixel may change by as much, to its largest value.
-        norm: of the threat model.
+        threat: with a radius above 0. In L-infinity the difference is drawn on the scale -eps to eps; in L2,
+            where no pixel may change by as much, to its largest value.
         title: names the data set and the attack.
 
     Raises:
@@ -53,18 +52,8 @@ def image_grid(
     _check_images(x, x_adv, {"y": y, "predicted": predicted, "predicted_adv": predicted_adv})
     if len(x) == 0:
         return message_figure(title, "the set is empty, so there is no image to show")
+    scale, note = _scale(x, x_adv, threat)
     # One column of cells for each image.
-    largest = float(np.abs(x_adv - x).max())
-    note = f"eps {eps:g}, largest change in these images {largest:.4f}"
-    scale = eps
-    if norm != "linf":
-        ball = NORMS[norm]
-        longest = float(ball.lengths((x_adv - x).reshape(len(x), -1).astype(np.float64)).max())
-        note = (
-            f"eps {eps:g} in {ball.title}, longest change in these images {longest:.4f}, "
-            f"and {largest:.4f} of a pixel"
-        )
-        scale = float(f"{largest:.2g}") or eps
     colour = x.shape[1] == 3
     fig = new_figure(max(1.0 * len(x) + 1.2, 6.0), 4.5 if colour else 4.1, title, compress=True)
     grid = fig.subplots(3, len(x), squeeze=False)
@@ -94,6 +83,22 @@ def _check_images(x: FloatArray, x_adv: FloatArray, labels: Mapping[str, IntArra
     for name, values in labels.items():
         if values is not None and len(values) != len(x):
             raise InputError(f"{name} has {len(values)} entries for {len(x)} images")
+
+
+def _scale(x: FloatArray, x_adv: FloatArray, threat: ThreatModel) -> tuple[float, str]:
+    """The change of a pixel that is drawn in full colour, and what to say of the largest changes."""
+    import numpy as np
+
+    eps, ball = threat.eps, threat.ball
+    largest = float(np.abs(x_adv - x).max())
+    if threat.norm == "linf":
+        return eps, f"eps {eps:g}, largest change in these images {largest:.4f}"
+    longest = float(ball.lengths((x_adv - x).reshape(len(x), -1).astype(np.float64)).max())
+    note = (
+        f"eps {eps:g} in {ball.title}, longest change in these images {longest:.4f}, "
+        f"and {largest:.4f} of a pixel"
+    )
+    return float(f"{largest:.2g}") or eps, note
 
 
 def _image_column(
