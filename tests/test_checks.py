@@ -24,6 +24,7 @@ from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.curves import curves
 from deepcustom.evaluation.files import checks_json
+from deepcustom.evaluation.foretold import foretold
 from deepcustom.evaluation.found import Finding
 from deepcustom.evaluation.material import as_it_is
 from deepcustom.evaluation.points import Point
@@ -227,7 +228,8 @@ def above_chance(bench: Bench, right: Tensor) -> Check:
 
 
 def undefended(bench: Bench, params: AttackParams) -> Check:
-    return checks.undefended_falls("target", bench.attacked(bench.victim(), params).stands)
+    victim = bench.victim()
+    return checks.undefended_falls(victim, bench.attacked(victim, params).stands)
 
 
 WEAK = budgets.attack(method="pgd", eps_step=0.001, max_iter=1, num_random_init=0)
@@ -487,12 +489,80 @@ def test_doubled_by_hand(gain, verdict):
     assert (check.verdict, check.figures["change"]) == (verdict, gain / 1000)
 
 
+def two_pixels(pairs: Tensor, threat: ThreatModel, net: nn.Module | None = None) -> Victim:
+    """Images of two pixels, whose logits are the pixels; the first is the right one."""
+    x, y = pairs.view(-1, 1, 1, 2), torch.zeros(len(pairs), dtype=torch.long)
+    return Victim("target", (net or nn.Flatten()).eval(), x, y, threat, 2, 3, FLOAT32)
+
+
 @pytest.mark.parametrize(
-    ("left", "verdict"), [(0, "ok"), (10, "ok"), (11, "warn"), (50, "warn"), (51, "fail")]
+    ("left", "foretells", "verdict"),
+    [
+        (0, None, "ok"),
+        (10, None, "ok"),
+        (11, 0, "warn"),
+        (50, 0, "warn"),
+        (51, 0, "fail"),
+        (501, 500, "ok"),
+        (559, 500, "ok"),
+        (561, 500, "warn"),
+        (601, 500, "fail"),
+    ],
 )
-def test_undefended_by_hand(left, verdict):
-    check = checks.undefended_falls("target", bools(1000, left))
-    assert (check.verdict, round(check.figures["left"], 6)) == (verdict, left / 1000)
+def test_undefended_by_hand(left: int, foretells: int | None, verdict: str) -> None:
+    pairs = torch.tensor([[0.6, 0.4]]).repeat(1000, 1)
+    pairs[: foretells or 0] = torch.tensor([0.9, 0.1])
+    check = checks.undefended_falls(two_pixels(pairs, THREAT), bools(1000, left))
+    figures = {"left": left / 1000, **({} if foretells is None else {"foretold": foretells / 1000})}
+    assert check.verdict == verdict
+    assert check.figures == pytest.approx(figures)
+    assert ("too weak" in check.text) == (verdict != "ok")
+
+
+@pytest.mark.parametrize(
+    ("norm", "pair", "eps", "stands"),
+    [
+        ("linf", (0.9, 0.1), 0.39, True),
+        ("linf", (0.9, 0.1), 0.41, False),
+        ("l2", (0.9, 0.1), 0.56, True),
+        ("l2", (0.9, 0.1), 0.57, False),
+        ("linf", (0.1, 0.9), 0.01, False),  # wrong without an attack
+        ("linf", (1.0, 0.0), 0.49, True),
+        ("linf", (1.0, 0.0), 0.51, False),
+    ],
+)
+def test_foretold_by_hand(norm: str, pair: tuple[float, float], eps: float, stands: bool) -> None:
+    victim = two_pixels(torch.tensor([pair]), ThreatModel(eps, norm=norm))
+    assert foretold(victim).tolist() == [stands]
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_a_pixel_cannot_do_is_not_foretold(norm: str) -> None:
+    """It lends the right class its lead when it brightens, so black helps nobody."""
+
+    class Black(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            first = x.flatten(1)[:, :1]
+            return torch.cat([0.1 + first, torch.zeros_like(first)], 1)
+
+    given = ThreatModel(0.3, norm=norm)
+    assert foretold(two_pixels(torch.tensor([[0.0, 0.5]]), given, Black())).tolist() == [True]
+    assert foretold(two_pixels(torch.tensor([[0.1, 0.5]]), given, Black())).tolist() == [True]
+
+
+@pytest.mark.parametrize("wrap", [Detached, Infinite])
+def test_no_gradient_foretells_nothing(wrap: type[nn.Module]) -> None:
+    victim = two_pixels(torch.tensor([[0.9, 0.1]]), THREAT, wrap(nn.Flatten()))
+    assert foretold(victim).tolist() == [False]
+
+
+def test_a_small_ball_makes_no_attack_too_weak(bench: Bench) -> None:
+    """The network keeps much there, and its gradients foretell it."""
+    victim = replace(bench.victim(), threat=ThreatModel(0.02))
+    pgd = budgets.attack(method="pgd", eps_step=0.005, max_iter=20, num_random_init=1)
+    check = checks.undefended_falls(victim, bench.attacked(victim, pgd).stands)
+    assert check.figures["left"] > 0.05
+    assert check.verdict == "ok"
 
 
 def eps_curve(*accuracies: float) -> list[Point]:

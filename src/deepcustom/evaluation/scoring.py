@@ -198,7 +198,7 @@ def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:
     if inputs.own is None and not quick:
         worst = {name: found.worst() for name, found in scores.found.items()}
         scores.checks[:0] = on_sets
-        scores.checks += _overall(bed, inputs.reads, worst)
+        scores.checks += _overall(bed, networks, inputs.reads, worst)
         scores.pairs = [mcnemar(a, b, worst[a], worst[b]) for a, b in combinations(worst, 2)]
     scores.results.sort(key=lambda result: list(PROTOCOLS).index(result.protocol))
     return scores
@@ -332,10 +332,14 @@ def _rows(bed: Testbed, network: Network, found: Evaluation, quick: bool) -> lis
 
 
 def _overall(
-    bed: Testbed, reads: Mapping[str, Iterable[str]], worst: Mapping[str, Tensor]
+    bed: Testbed,
+    networks: Sequence[Network],
+    reads: Mapping[str, Iterable[str]],
+    worst: Mapping[str, Tensor],
 ) -> list[Check]:
     """The checks on the subject's evaluation as a whole."""
     made = [checks.test_unread(bed.subject, reads)]
-    if "target" in worst:
-        made.append(checks.undefended_falls("target", worst["target"]))
+    for network in networks:
+        if network.name == "target":
+            made.append(checks.undefended_falls(bed.victim(network, silent), worst["target"]))
     return made
