@@ -550,6 +550,36 @@ def test_what_a_pixel_cannot_do_is_not_foretold(norm: str) -> None:
     assert foretold(two_pixels(torch.tensor([[0.1, 0.5]]), given, Black())).tolist() == [True]
 
 
+class Lead(nn.Module):
+    """Its first class leads over the other by what is linear in the pixels."""
+
+    def __init__(self, weights: Tensor, more: float) -> None:
+        super().__init__()
+        self.weights, self.more = weights, more
+
+    def forward(self, x: Tensor) -> Tensor:
+        own = x.flatten(1) @ self.weights + self.more
+        return torch.stack([own, torch.zeros_like(own)], 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_nothing_in_ball_and_range_takes_more_than_is_foretold(norm: str) -> None:
+    """Against every change on a fine grid; some pixels come to the end of their range."""
+    weights, threat = torch.tensor([10.0, 1.0]), ThreatModel(0.5, norm=norm)
+    pairs = torch.tensor([[0.9, 0.5], [0.2, 0.5], [0.0, 0.9], [0.45, 0.3], [0.6, 0.05]])
+    line = torch.linspace(-0.5, 0.5, 401)
+    grid = torch.cartesian_prod(line, line)
+    grid = grid[grid.norm(dim=1) <= 0.5] if norm == "l2" else grid
+    for pair in pairs:
+        inside = grid[((pair + grid >= 0) & (pair + grid <= 1)).all(1)]
+        most = -float((inside @ weights).min())
+
+        for more in (-0.05, 0.05):
+            net = Lead(weights, most + more - float(pair @ weights))
+            found = foretold(two_pixels(pair[None], threat, net))
+            assert found.tolist() == [more > 0]
+
+
 @pytest.mark.parametrize("wrap", [Detached, Infinite])
 def test_no_gradient_foretells_nothing(wrap: type[nn.Module]) -> None:
     victim = two_pixels(torch.tensor([[0.9, 0.1]]), THREAT, wrap(nn.Flatten()))

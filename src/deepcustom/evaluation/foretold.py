@@ -8,19 +8,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepcustom.attacks.threat import ThreatModel
 from deepcustom.evaluation.victim import Linked, Victim
 
 _TARGETS = 9  # other classes, those with the largest logits, as many as targeted APGD tries
 _BATCH = 100
+_ROUNDS = 20  # in which a step takes up the length that pixels at the end of their range left over
 
 
 def foretold(victim: Victim) -> Tensor:
     """(n,) bool: which images would stand if the logits were linear in the pixels.
 
-    Then the step of length eps along the gradient takes the most that an attack can take of an image's lead
-    over another class, and the image stands if it keeps a lead over every class. Undefended networks are
-    nearly linear in a small ball. Where a gradient is zero or not finite, it foretells nothing, and the image
-    counts as fallen.
+    Then one step along the gradient takes the most that an attack can take of an image's lead over another
+    class, and the image stands if it keeps a lead over every class. Undefended networks are nearly linear in
+    a small ball. A gradient that is zero or not finite foretells nothing, and the image counts as fallen.
     """
     parts = zip(torch.split(victim.x, _BATCH), torch.split(victim.y, _BATCH), strict=True)
     return torch.cat([_keeps_its_lead(victim, x, y) for x, y in parts])
@@ -37,10 +38,24 @@ def _keeps_its_lead(victim: Victim, x: Tensor, y: Tensor) -> Tensor:
     keeps = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for lead in leads.unbind(1):
         (gradient,) = torch.autograd.grad(lead.sum(), given, retain_graph=True)
-        # A pixel at the end of its range moves in one direction only.
-        free = torch.where(gradient > 0, x > 0, x < 1)
-        step = victim.threat.ball.steepest(gradient * free)
-        change = (x - victim.threat.eps * step).clamp(0, 1) - x
+        change = _steepest_change(victim.threat, gradient, x)
         left = lead.detach() + (gradient * change).flatten(1).sum(1)
         keeps &= (gradient != 0).flatten(1).any(1) & (left > 0)
     return keeps
+
+
+def _steepest_change(threat: ThreatModel, gradient: Tensor, x: Tensor) -> Tensor:
+    """The change in the ball and in [0, 1] in which what has this gradient falls the most, were it linear.
+
+    It moves pixels against the gradient until they are at the end of their range. What length that leaves is
+    spent on the others: never more than there is, since the length of the change grows ever more slowly.
+    """
+    free = torch.where(gradient > 0, x > 0, x < 1)
+    step = threat.ball.steepest(gradient * free)
+    reach = torch.full((len(x), 1, 1, 1), threat.eps, dtype=torch.float64, device=x.device)
+    for _ in range(_ROUNDS):
+        change = (x - reach * step).clamp(0, 1) - x
+        length = torch.from_numpy(threat.ball.lengths(change.flatten(1).cpu().numpy()))
+        grown = (threat.eps / length.to(x.device).clamp(min=1e-12)).clamp(min=1)
+        reach = reach * grown.view(-1, 1, 1, 1)
+    return change
