@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from pipeline_fixtures import ROOT, call_main
 
 from deepcustom.base.errors import InputError
-from deepcustom.evaluation.files import rows_csv
+from deepcustom.evaluation.check_table import FAILED
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.files import checks_json, read_checks, rows_csv
 from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.results import Result, csv_text, pivot, read_csv
 from deepcustom.pipeline.leaderboard import Standing, csv_of, leaderboard
@@ -22,7 +25,7 @@ from deepcustom.pipeline.trace.walk import trace
 from deepcustom.pipeline.workspace import Workspace, own_scores
 from deepcustom.tracking.record import RunRecord
 
-MINE = {"clean": 97, "whitebox": 60, "blackbox": 70, "all": 55}
+MINE = {"clean": 970, "whitebox": 600, "blackbox": 700, "all": 550}
 
 
 @pytest.fixture
@@ -30,25 +33,41 @@ def project(tmp_path: Path) -> Path:
     """The study's settings, tables and records, and nothing else."""
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("results", "runs"):
+    for name in ("results", "runs", "checks"):
         shutil.copytree(ROOT / "reports" / name, tmp_path / "reports" / name)
     return tmp_path
 
 
-def score_own(root: Path, name: str, right: dict[str, int], eps: float = 0.3) -> Path:
-    """Scores of the user's network on 100 images of MNIST: column of the worst case → images left."""
-    hashes = {"network_md5": "1" * 32, "set_md5": "2" * 32 + ".dir"}
-    about: dict[str, Any] = {"dataset": "mnist", "network": name, "protocol": "worst", "n": 100}
+def score_own(
+    root: Path,
+    name: str,
+    right: dict[str, int],
+    eps: float = 0.3,
+    *,
+    subject: str = "mnist",
+    n: int = 1000,
+    failed: tuple[str, ...] = (),
+) -> Path:
+    """Scores of the user's network on the subject's images: column of the worst case → images left."""
+    test = read_csv(ROOT / f"reports/results/{subject}.csv")[-1].set_md5
+    hashes = {"network_md5": "1" * 32, "set_md5": test}
+    about: dict[str, Any] = {"dataset": subject, "network": name, "protocol": "worst", "n": n}
     rows = [
         Result.of(attack=attack, correct=correct, **about, **hashes)
         for attack, correct in right.items()
     ]
-    folder = root / own_scores("mnist", name)
+    folder = root / own_scores(subject, name)
     folder.mkdir(parents=True)
     (folder / "results.csv").write_text(csv_text(rows))
     points = [Point("steps", eps, steps, 0.5, 1.0, 0.9) for steps in (1, 5)]
     table = rows_csv(["network"], [((name,), point) for point in points])
     (folder / "curves.csv").write_text(table)
+    found = [Check(one, name, "fail", {}, "Found.") for one in failed]
+    found += [
+        Check("ball", name, "ok", {}, "Fine."),
+        Check("gradients", "other", "fail", {}, "Zero."),
+    ]
+    (folder / "checks.json").write_text(checks_json(found))
     return folder
 
 
@@ -89,11 +108,11 @@ def test_a_network_of_ones_own_is_marked_and_what_it_was_spared_is_said(
 ) -> None:
     score_own(project, "mine", MINE)
     (mine,) = (one for one in leaderboard(project) if one.own)
-    assert (mine.place, mine.worst, mine.n, mine.eps) == (1, 0.55, 100, 0.3)
+    assert (mine.place, mine.worst, mine.n, mine.eps) == (1, 0.55, 1000, 0.3)
     assert mine.trace == "reports/own/mnist/mine"
     assert call_main(project, "leaderboard") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 mine * 97.0 55.0 45.2-64.4 - - reports/own/mnist/mine" in said
+    assert "1 mine * 97.0 55.0 51.9-58.1 - - - reports/own/mnist/mine" in said
     assert "mine: without transfer and adaptive, so its worst case is an easier one" in said
 
 
@@ -102,6 +121,63 @@ def test_another_radius_has_an_order_of_its_own(project: Path) -> None:
     (near,) = (one for one in leaderboard(project) if one.own)
     assert (near.eps, near.place) == (0.1, 1)
     assert {one.place for one in leaderboard(project) if one.eps == 0.3} > {1, 2}
+
+
+def test_a_radius_that_is_a_fraction_makes_one_group(project: Path) -> None:
+    """The record has all its digits, and the curves of a network of one's own have six."""
+    file = project / "reports/runs/cifar10/evaluate/run.json"
+    text = file.read_text()
+    assert "0.0313" in text
+    file.write_text(text.replace("0.0313", str(8 / 255)))
+    score_own(project, "mine", MINE, eps=0.0313725, subject="cifar10")
+    found = [one for one in leaderboard(project) if one.subject == "cifar10"]
+    assert len({one.group for one in found}) == 1
+    assert [one.network for one in found if one.place == 1] == ["mine"]
+
+
+def test_other_images_have_an_order_of_their_own(project: Path) -> None:
+    folder = score_own(
+        project, "few", MINE | {"all": 55, "clean": 97, "whitebox": 60, "blackbox": 70}, n=100
+    )
+    (few,) = (one for one in leaderboard(project) if one.own)
+    assert [one.network for one in leaderboard(project) if one.group == few.group] == ["few"]
+    rows = [replace(row, n=1000, set_md5="2" * 32) for row in read_csv(folder / "results.csv")]
+    (folder / "results.csv").write_text(csv_text(rows))
+    (few,) = (one for one in leaderboard(project) if one.own)
+    assert [one.network for one in leaderboard(project) if one.group == few.group] == ["few"]
+
+
+def test_a_failed_check_stands_in_the_row(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score_own(project, "fraud", MINE, failed=("gradients", "loss-rises"))
+    found = leaderboard(project)
+    (fraud,) = (one for one in found if one.own)
+    assert fraud.failed == "gradients loss-rises"
+    for subject in ("mnist", "cifar10"):
+        made = read_checks(ROOT / f"reports/checks/{subject}.json")
+        for one in (one for one in found if one.subject == subject and not one.own):
+            wanted = [c.name for c in made if (c.about, c.verdict) == (one.network, "fail")]
+            assert one.failed.split() == wanted
+    assert call_main(project, "leaderboard") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "gradients, loss-rises" in said
+    for name in ("gradients", "loss-rises", "square-not-stronger"):
+        assert f"{name} failed: {FAILED[name]}" in said
+
+
+@pytest.mark.parametrize("lacking", ["clean", "all"])
+@pytest.mark.parametrize("own", [False, True])
+def test_results_that_lack_a_row_are_one_line(project: Path, own: bool, lacking: str) -> None:
+    file = project / "reports/results/mnist.csv"
+    if own:
+        file = score_own(project, "madry", MINE) / "results.csv"
+    about = ("madry", "worst", lacking)
+    rows = [row for row in read_csv(file) if (row.network, row.protocol, row.attack) != about]
+    file.write_text(csv_text(rows))
+    where = re.escape(f"{file.relative_to(project)}: madry has no row")
+    with pytest.raises(InputError, match=rf"^{where} of protocol worst and attack {lacking}$"):
+        leaderboard(project)
 
 
 def test_the_projects_networks_on_other_images_do_not_come_twice(project: Path) -> None:
@@ -149,7 +225,7 @@ def test_autoattack_has_a_column_where_it_was_run(
 ) -> None:
     assert call_main(project, "leaderboard") == 0
     assert "AutoAttack" not in capsys.readouterr().out
-    score_own(project, "mine", MINE | {"autoattack": 57})
+    score_own(project, "mine", MINE | {"autoattack": 570})
     assert call_main(project, "leaderboard") == 0
     lines = capsys.readouterr().out.splitlines()
     (header,) = {line for line in lines if "AutoAttack" in line}

@@ -21,7 +21,8 @@ Table = Annotated[
     Path | None, typer.Option("--csv", help="Also write the table to this file, with every column.")
 ]
 AUTO = "AutoAttack"  # shown only where it was run on a network
-HEADERS = ("", "network", "clean", "worst", "95 %", AUTO, "parameters", "training", "trace")
+FAILED = "failed checks"  # likewise, where any failed
+HEADERS = ("", "network", "clean", "worst", "95 %", AUTO, FAILED, "parameters", "training", "trace")
 
 
 def leaderboard(
@@ -46,22 +47,25 @@ def leaderboard(
 
 
 def _blocks(found: Sequence[Standing]) -> Iterator[Block]:
-    """A table for each group of subject, norm and radius."""
+    """A table for each group of networks that may be held against each other."""
     from rich.text import Text
 
     from deepcustom.report.blocks import Block
 
-    for key in dict.fromkeys((one.subject, one.norm, one.eps) for one in found):
-        some = [one for one in found if (one.subject, one.norm, one.eps) == key]
+    for key in dict.fromkeys(one.group for one in found):
+        some = [one for one in found if one.group == key]
         rows = [HEADERS, *map(_row, some)]
-        ran = any(one.autoattack is not None for one in some)
+        told = {
+            AUTO: any(one.autoattack is not None for one in some),
+            FAILED: any(one.failed for one in some),
+        }
         columns = [
             [Text(row[place], "bold" if not number else "") for number, row in enumerate(rows)]
             for place, header in enumerate(HEADERS)
-            if ran or header != AUTO
+            if told.get(header, True)
         ]
-        subject, norm, eps = key
-        yield Block(f"{subject}, {norm}, eps = {eps:g}", columns, _notes(some))
+        subject, norm, eps, n, _ = key
+        yield Block(f"{subject}, {norm}, eps = {eps:g}, {n:,} images", columns, _notes(some))
 
 
 def _row(one: Standing) -> tuple[str, ...]:
@@ -72,6 +76,7 @@ def _row(one: Standing) -> tuple[str, ...]:
         f"{100 * one.worst:.1f}",
         f"{100 * one.ci_low:.1f}-{100 * one.ci_high:.1f}",
         "-" if one.autoattack is None else f"{100 * one.autoattack:.1f}",
+        ", ".join(one.failed.split()) or "-",
         f"{one.parameters:,}" if one.parameters else "-",
         f"{one.training_seconds / 60:.1f} min" if one.training_seconds else "-",
         one.trace,
@@ -79,11 +84,14 @@ def _row(one: Standing) -> tuple[str, ...]:
 
 
 def _notes(some: Sequence[Standing]) -> list[str]:
-    counts = sorted({one.n for one in some})
+    from deepcustom.evaluation.check_table import FAILED as MEANING
+
     notes = [
-        "Accuracy in %; worst: what withstands everything that was tried, of "
-        f"{' or '.join(f'{n:,}' for n in counts)} images. `deepcustom trace` leads from a row to its sources."
+        "Accuracy in %; worst: what withstands everything that was tried. "
+        "`deepcustom trace` leads from a row to its sources."
     ]
+    failed = dict.fromkeys(name for one in some for name in one.failed.split())
+    notes += [f"{name} failed: {MEANING[name]}" for name in failed if name in MEANING]
     own = [one for one in some if one.own]
     if own:
         notes.append(

@@ -1,13 +1,14 @@
 """All scored networks of a project in one order: that of what everything that was tried leaves of them.
 
 Rows of unlike norm, radius or images are never held against each other: each such group has its own order.
+Nothing is left out of it: a network whose checks failed stands where its numbers put it, and is marked.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.params import validate
 from deepcustom.base.rows import HARDENING, SUBJECTS
 from deepcustom.base.settings import SubjectParams
-from deepcustom.evaluation.files import read_points
+from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.files import read_checks, read_points
 from deepcustom.evaluation.results import (
     ALL,
     AUTOATTACK,
@@ -31,6 +33,8 @@ from deepcustom.pipeline import workspace
 from deepcustom.tracking.record import RUN_FILE, RunRecord
 
 TARGET = "target"
+Group = tuple[str, str, float, int, str]
+"""Subject, norm, radius, number of images, and the test split that they are from."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,11 @@ class Standing:
         gradients: images whose gradient the attacks computed, summed over their steps.
         queries: images that they showed to the network without computing a gradient.
         tried: the protocols that ``worst`` is over; a network of the user's may lack some.
+        failed: the checks of the network that failed; numbers that rest on those are not to be believed.
         parameters: of the network; None where no record says so.
         training_seconds: of its training by its record; None where there is none.
         network_md5: which weights these are.
+        set_md5: which test split the images are from.
         trace: what to ask ``deepcustom trace`` for, or the folder of the scores.
     """
 
@@ -74,10 +80,17 @@ class Standing:
     gradients: int
     queries: int
     tried: str
+    failed: str
     parameters: int | None
     training_seconds: float | None
     network_md5: str
+    set_md5: str
     trace: str
+
+    @property
+    def group(self) -> Group:
+        """What networks must share to be held against each other; files hold a radius to six digits."""
+        return self.subject, self.norm, float(f"{self.eps:.6g}"), self.n, self.set_md5
 
 
 def leaderboard(root: Path) -> list[Standing]:
@@ -91,9 +104,9 @@ def leaderboard(root: Path) -> list[Standing]:
         raise InputError(
             "no network is scored here: `deepcustom repro evaluate` scores the project's"
         )
-    groups: dict[tuple[str, str, float], list[Standing]] = {}
+    groups: dict[Group, list[Standing]] = {}
     for one in found:
-        groups.setdefault((one.subject, one.norm, one.eps), []).append(one)
+        groups.setdefault(one.group, []).append(one)
     return [one for group in groups.values() for one in _placed(group)]
 
 
@@ -127,10 +140,11 @@ def _of_pipeline(root: Path) -> Iterator[Standing]:
         target = _record(root, workspace.record(subject, "train_target"))
         counted = target.metrics.get("parameters") if target else None
         networks, _, cells = pivot(read_csv(file), subject, "worst")
+        made = read_checks(root / workspace.checks(subject))
         for network in networks:
             trained = _training(root, subject, network)
             yield Standing(
-                **_scores(cells, network),
+                **_scores(file.relative_to(root), cells, made, network),
                 subject=subject,
                 network=network,
                 own=False,
@@ -153,8 +167,9 @@ def _own(root: Path) -> Iterator[Standing]:
         points = read_points(folder / "curves.csv")
         radii = {one.eps for _, one in points if one.curve == "steps"}
         if len(networks) == len(radii) == 1:
+            made = read_checks(folder / "checks.json")
             yield Standing(
-                **_scores(cells, networks[0]),
+                **_scores(file.relative_to(root), cells, made, networks[0]),
                 subject=subject,
                 network=folder.name,
                 own=True,
@@ -166,13 +181,18 @@ def _own(root: Path) -> Iterator[Standing]:
             )
 
 
-def _scores(cells: Mapping[tuple[str, str], Result], network: str) -> dict[str, Any]:
-    """What the results of a network say of it."""
-    whole, clean, auto = (
-        cells[network, ALL],
-        cells[network, CLEAN],
-        cells.get((network, AUTOATTACK)),
-    )
+def _scores(
+    file: Path, cells: Mapping[tuple[str, str], Result], made: Iterable[Check], network: str
+) -> dict[str, Any]:
+    """What the results in a file and the checks say of a network.
+
+    Raises:
+        InputError: the results lack its clean accuracy or its worst case.
+    """
+    whole, clean, auto = (cells.get((network, name)) for name in (ALL, CLEAN, AUTOATTACK))
+    if whole is None or clean is None:
+        lacking = CLEAN if whole else ALL
+        raise InputError(f"{file}: {network} has no row of protocol worst and attack {lacking}")
     tried = [
         protocol
         for protocol in PROTOCOLS
@@ -189,7 +209,11 @@ def _scores(cells: Mapping[tuple[str, str], Result], network: str) -> dict[str, 
         "gradients": whole.gradients,
         "queries": whole.queries,
         "tried": " ".join(tried),
+        "failed": " ".join(
+            one.name for one in made if one.about == network and one.verdict == "fail"
+        ),
         "network_md5": whole.network_md5,
+        "set_md5": whole.set_md5,
     }
 
 
