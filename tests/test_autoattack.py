@@ -10,18 +10,21 @@ import budgets
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from deepcustom.attacks.threat import ThreatModel
 from deepcustom.base.errors import InputError
 from deepcustom.base.settings import AutoAttackParams, EvaluateParams
 from deepcustom.evaluation.autoattack import PROTOCOL, SEED, autoattack, warnings_of
+from deepcustom.evaluation.blackbox import square_attack
 from deepcustom.evaluation.found import Evaluation
-from deepcustom.evaluation.full import evaluate_all
+from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.material import Material
 from deepcustom.evaluation.price import published
 from deepcustom.evaluation.results import CLEAN
 from deepcustom.evaluation.score_store import Pieces, ScoreStore
+from deepcustom.evaluation.square import room
 from deepcustom.evaluation.victim import Attack, Victim
 from deepcustom.training.compute import FLOAT32
 
@@ -94,12 +97,51 @@ def test_verdicts_are_those_of_the_package_called_plainly(version: str) -> None:
 
 
 def test_verdicts_in_l2_are_those_of_the_package() -> None:
-    of = victim(eps=0.3, norm="l2", side=8)  # Square needs some room
+    of = victim(eps=0.3, norm="l2", side=8)  # of a size that Square's authors' code takes
     found, _ = ours(of, "standard")
     last = found.stands[PROTOCOL]["square"]
     assert last.tolist() == plainly(of, "standard").tolist()
     assert 0 < int(last.sum()) < int(of.right.sum())
     assert all(one.ball.verdict == "ok" and not one.unlike for one in found.findings)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (24, 24), (12, 36), (17, 3), (1, 1)])
+def test_square_in_l2_takes_images_of_every_size(height: int, width: int) -> None:
+    """Its authors' code ends with an error in each of these."""
+    torch.manual_seed(0)
+    x, eps = torch.rand(20, 2, height, width), 0.4
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2 * height * width, 4)).requires_grad_(False).eval()
+    net[1].bias.copy_(-0.5 * net[1].weight.sum(1))  # every class is somewhere near
+    y, threat = net(x).argmax(1), ThreatModel(eps, norm="l2")
+    of = Victim("small", net, x, y, threat, 4, 1, FLOAT32)
+    plain = SquareAttack(net, norm="L2", eps=1e-3, n_queries=2, device="cpu")
+    with pytest.raises((RuntimeError, ZeroDivisionError)), torch.no_grad():
+        plain.perturb(x, y)
+    with torch.no_grad():
+        found = square_attack(of, budgets.autoattack(queries=50))(x, y)
+    fallen = net(found).argmax(1) != y
+    assert found.shape == x.shape
+    assert float((found - x).flatten(1).norm(dim=1).max()) <= eps + 1e-5
+    assert fallen.any()
+    assert len(ours(of, "standard")[0].stands[PROTOCOL]["square"]) == 20
+
+
+def test_the_room_of_square_is_what_its_authors_code_takes() -> None:
+    for height in range(1, 26):
+        for width in (1, 2, 3, 11, 24):
+            taller, wider = room(height, width)
+            assert height <= taller < height + 5
+            assert width <= wider <= width + 5
+            x = torch.rand(1, 1, taller, wider)
+            net = nn.Sequential(nn.Flatten(), nn.Linear(taller * wider, 4)).eval()
+            attack = SquareAttack(net, norm="L2", eps=1e-3, n_queries=1, device="cpu")
+            with torch.no_grad():
+                attack.perturb(x, net(x).argmax(1))
+    assert [room(*size) for size in ((28, 28), (32, 32), (224, 224))] == [
+        (28, 28),
+        (32, 32),
+        (224, 224),
+    ]
 
 
 def test_after_an_interrupt_the_rest_is_made_and_the_verdicts_are_the_same(tmp_path: Path) -> None:
@@ -155,6 +197,10 @@ def test_the_white_box_series_takes_what_its_apgd_did() -> None:
     before = white["fgsm"] & white["pgd"]
     assert white["apgd-ce"].tolist() == (before & auto["apgd-ce"]).tolist()
     assert white["apgd-t"].tolist() == (white["apgd-ce"] & auto["apgd-t"]).tolist()
+    quick = evaluate_whitebox(victim(), settings).stands
+    assert {name: list(quick[name]) for name in quick} == {"whitebox": ["fgsm", "pgd"]}
+    for name in ("fgsm", "pgd"):
+        assert quick["whitebox"][name].tolist() == white[name].tolist()
     assert found.costs["whitebox", "apgd-t"].gradients == 0
     assert (
         found.worst().tolist()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deepcustom.attacks.norms import NORMS
 from deepcustom.base.settings import TargetParams
 from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import Result
@@ -38,7 +39,11 @@ RESULTS = [
 
 
 def text(
-    kind: str, name: str, results: list[Result] = RESULTS, settings: dict[str, Any] | None = None
+    kind: str,
+    name: str,
+    results: list[Result] = RESULTS,
+    settings: dict[str, Any] | None = None,
+    norm: str = "linf",
 ) -> str:
     model = Model(kind, name, f"the model {name}", f"models/{name}.safetensors", "ab" * 16, 27580)
     settings = settings or {"type": "goodfellow", "training": {"epochs": 7}}
@@ -48,6 +53,7 @@ def text(
         "MNIST",
         results,
         hardened_with={"nce": "nce"},
+        norm=NORMS[norm],
         facts={"data": "some"},
         settings=settings,
     )
@@ -73,6 +79,7 @@ def test_a_networks_card_shows_accuracy_per_class_only_where_classes_are_unequal
             "MNIST",
             RESULTS,
             hardened_with={"nce": "nce"},
+            norm=NORMS["linf"],
             facts={},
             settings={"type": "goodfellow"},
             classes=found,
@@ -139,6 +146,9 @@ def test_limits_tell_how_a_network_was_trained() -> None:
     assert "Madry" not in text("classifier", "nce")
     online = {"type": "online", "eps_step": 0.15}
     limits = sections(text("classifier", "online", settings=online))["Limits"]
+    assert "in every step: signed gradient steps from a starting point" in limits
+    in_l2 = sections(text("classifier", "online", settings=online, norm="l2"))["Limits"]
+    assert "in every step: gradient steps from a starting point" in in_l2
     assert "a starting point proposed by a generator that was trained against it" in limits
     assert "Madry" not in limits
     generator = text("generator", "online", settings=online)

@@ -22,7 +22,7 @@ from deepcustom.evaluation import by_class, checks, curve_checks, sets
 from deepcustom.evaluation.blackbox import blackbox, surrogate_images
 from deepcustom.evaluation.check_table import FAILED, NETWORK
 from deepcustom.evaluation.checks import Check
-from deepcustom.evaluation.curves import curves
+from deepcustom.evaluation.curves import curves, unlimited
 from deepcustom.evaluation.files import checks_json
 from deepcustom.evaluation.foretold import foretold
 from deepcustom.evaluation.found import Finding
@@ -645,6 +645,22 @@ def test_a_ball_below_rounding_is_told_of():
     assert (check.verdict, "nothing was attacked" in check.text) == ("fail", True)
     still = Point("steps", 1e-9, 50, 0.9, 1.0, 0.0)
     assert curve_checks.loss_rises("it", [still]).verdict == "ok"
+
+
+def test_in_l2_a_ball_below_rounding_has_a_larger_radius():
+    """Its length is spread over all pixels: an attack leaves the image as it is."""
+    x = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    small, large = (ThreatModel(eps, norm="l2") for eps in (2e-5, 2e-2))
+    change = large.ball.steepest(torch.randn(x.shape, generator=torch.Generator().manual_seed(1)))
+    assert torch.equal(small.project(x + small.eps * change, x), x)
+    pgd = budgets.attack(method="pgd", eps_step=0.01, max_iter=100, num_random_init=5)
+    for threat, failed in ((small, True), (large, False)):
+        victim = Victim("it", nn.Identity(), x, torch.zeros(2), threat, 10, 3, FLOAT32)
+        least = unlimited(victim, checks.ROUNDING)
+        said = checks.reach("it", pgd, threat, least).text
+        assert ("nothing was attacked" in said) is failed
+        still = Point("steps", threat.eps, 50, 0.9, 1.0, 0.0)
+        assert (curve_checks.loss_rises("it", [still], least).verdict == "ok") is failed
 
 
 def test_steps_longer_than_the_radius_warn():

@@ -27,7 +27,7 @@ from deepcustom.evaluation.files import checks_json, rows_csv
 from deepcustom.evaluation.material import Lazy
 from deepcustom.evaluation.results import csv_text
 from deepcustom.evaluation.score_store import Pieces, ScoreStore, forget
-from deepcustom.evaluation.scoring import Scores, ScoringInputs, Testbed, is_quick, score
+from deepcustom.evaluation.scoring import Scores, ScoringInputs, Testbed, quick_rows, score
 from deepcustom.evaluation.sets import StoredSet
 from deepcustom.evaluation.transfer import Network
 from deepcustom.training.compute import FLOAT32
@@ -379,7 +379,7 @@ def test_a_quick_scoring_makes_the_quick_rows_alone(
 ) -> None:
     found = score(replace(bench.inputs(), dgns=None, quick=True), store(full, "rescore"))
     assert made == []
-    assert found.results == [row for row in whole[1].results if is_quick(row)]
+    assert found.results == quick_rows(whole[1].results)
     assert (found.checks, found.points, found.pairs) == ([], [], [])
     fresh = score(replace(bench.inputs(), dgns=None, quick=True), store(None))
     assert kinds(made) == WHITEBOX

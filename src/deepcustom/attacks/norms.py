@@ -27,6 +27,7 @@ class Norm(Protocol):
         title: what tables and cards call it.
         bounded: what eps bounds.
         allows: what an attacker may do, with ``{eps:g}`` for the radius.
+        steps: what a training attack takes in it, in words.
         art: what ART calls it.
         authors: what the package of AutoAttack's authors calls it.
     """
@@ -34,6 +35,7 @@ class Norm(Protocol):
     title: str
     bounded: str
     allows: str
+    steps: str
     art: float
     authors: str
 
@@ -44,7 +46,10 @@ class Norm(Protocol):
         """A generator's output in [0, 1] as a perturbation in the ball; 1/2 is none."""
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction of length 1 in which the loss rises most; zeros where there is no gradient."""
+        """The direction of length 1 in which the loss rises most; zeros where there is no gradient.
+
+        In L2 it is shorter where the gradient is shorter than 1e-12.
+        """
 
     def drawn(self, x: Tensor) -> Tensor:
         """For each image a random perturbation in the ball of radius 1."""
@@ -65,6 +70,7 @@ class LInf:
     title, art, authors = "L-infinity", math.inf, "Linf"
     bounded = "largest change of a pixel"
     allows = "change each pixel by at most eps = {eps:g} of the range [0, 1]"
+    steps = "signed gradient steps"
 
     def limit(self, x_adv: Tensor, x: Tensor, radius: float) -> Tensor:
         """See :class:`Norm`."""
@@ -105,6 +111,7 @@ class L2:
     allows = (
         "change an image by at most eps = {eps:g} in Euclidean length, where pixels lie in [0, 1]"
     )
+    steps = "gradient steps"
 
     def limit(self, x_adv: Tensor, x: Tensor, radius: float) -> Tensor:
         """See :class:`Norm`: shortened along its own direction."""

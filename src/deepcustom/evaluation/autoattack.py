@@ -19,6 +19,7 @@ from deepcustom.base.errors import InputError
 from deepcustom.base.settings import DLR_CLASSES, AutoAttackParams
 from deepcustom.evaluation.checks import Check
 from deepcustom.evaluation.results import AUTOATTACK
+from deepcustom.evaluation.square import make_room
 from deepcustom.evaluation.victim import Attack, Outcome, Victim
 
 PROTOCOL = AUTOATTACK
@@ -74,6 +75,7 @@ def _package(victim: Victim, version: str) -> Any:
         version=version,
         device=victim.compute.device,
     )
+    make_room(made.square, *victim.x.shape[-2:])
     targets = min(TARGETS, victim.num_classes - 1)
     made.apgd_targeted.n_target_classes = made.fab.n_target_classes = targets
     return made

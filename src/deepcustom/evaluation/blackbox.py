@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, AutoAttackParams
 from deepcustom.evaluation.material import Lazy
+from deepcustom.evaluation.square import make_room
 from deepcustom.evaluation.victim import Attack, Make, Outcome, Victim, attempt, in_batches
 from deepcustom.evaluation.whitebox import restarted
 from deepcustom.training.compute import derive_seed
@@ -66,6 +67,7 @@ def square_attack(victim: Victim, params: AutoAttackParams) -> Make:
         device=victim.compute.device,
         resc_schedule=False,
     )
+    make_room(attack, *victim.x.shape[-2:])
     return lambda x, y: in_batches(attack.perturb, x, y, params.batch_size)
 
 

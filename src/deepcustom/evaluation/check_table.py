@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepcustom.base.settings import AttackParams, EvaluateParams
 from deepcustom.evaluation import autoattack, checks, curve_checks
-from deepcustom.evaluation.checks import Check
+from deepcustom.evaluation.checks import ROUNDING, Check
 from deepcustom.evaluation.curves import unlimited
 from deepcustom.evaluation.found import Evaluation
 from deepcustom.evaluation.results import CLEAN
@@ -162,7 +162,7 @@ def _gradients(e: Evidence) -> Check:
 
 
 def _reach(e: Evidence) -> Check:
-    return checks.reach(e.name, e.pgd, e.victim.threat)
+    return checks.reach(e.name, e.pgd, e.victim.threat, unlimited(e.victim, ROUNDING))
 
 
 def _reproduced(e: Evidence) -> Check:
@@ -193,7 +193,7 @@ def _falls_with_eps(e: Evidence) -> Check:
 
 
 def _loss_rises(e: Evidence) -> Check:
-    return curve_checks.loss_rises(e.name, e.found.points)
+    return curve_checks.loss_rises(e.name, e.found.points, unlimited(e.victim, ROUNDING))
 
 
 def _square_not_stronger(e: Evidence) -> Check:

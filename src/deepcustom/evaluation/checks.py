@@ -30,9 +30,8 @@ SEVERITY: tuple[Verdict, ...] = ("ok", "warn", "fail")
 FEW = 0.002  # share of the images on which a weaker attack may beat a stronger one by chance
 MANY = 0.01
 ALIKE = 0.01  # of its largest logit, by which an answer may differ where only kernels do
-ROUNDING = (
-    2.0**-20
-)  # a radius that the threat model's margin and float32's steps near 1 leave little of
+ROUNDING = 2.0**-20
+"""A change of a pixel that the threat model's margin and float32's steps near 1 leave little of."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,15 @@ def gradients(victim: Victim) -> Check:
     return Check("gradients", victim.name, verdict, figures, text)
 
 
-def reach(about: str, params: AttackParams, threat: ThreatModel) -> Check:
-    """Check that PGD can cross the ball, and has enough steps and restarts."""
+def reach(about: str, params: AttackParams, threat: ThreatModel, least: float = ROUNDING) -> Check:
+    """Check that PGD can cross the ball, and has enough steps and restarts.
+
+    ``least``: radius of the smallest ball in which pixels can move.
+    """
     length = float(params.eps_step or 0) * int(params.max_iter or 0) / threat.eps
     starts = int(params.num_random_init or 0)
     figures = {"reach": length, "steps": float(params.max_iter or 0), "restarts": float(starts)}
-    if threat.eps < ROUNDING:
+    if threat.eps < least:
         text = f"eps = {threat.eps:.3g} is less than float32 can move a pixel by, so nothing was attacked."
         return Check("pgd-reach", about, "fail", figures, text)
     weak = starts < 5 or int(params.max_iter or 0) < 50

@@ -50,12 +50,15 @@ def falls_with_eps(about: str, points: Iterable[Point], unlimited: float = UNLIM
     return Check("eps-curve", about, verdict, {"last": last, "largest_rise": rise}, text)
 
 
-def loss_rises(about: str, points: Iterable[Point]) -> Check:
-    """Check that the attack raises the loss of every image."""
+def loss_rises(about: str, points: Iterable[Point], least: float = ROUNDING) -> Check:
+    """Check that the attack raises the loss of every image.
+
+    ``least``: radius of the smallest ball in which pixels can move.
+    """
     last = max((p for p in points if p.curve == "steps"), key=lambda p: p.steps)
     if math.isnan(last.risen):
         return Check("loss-rises", about, "ok", {}, "The network gets no image right.")
-    if last.eps < ROUNDING:
+    if last.eps < least:
         text = f"In a ball of eps = {last.eps:.3g} no pixel can move, so no loss can rise."
         return Check("loss-rises", about, "ok", {}, text)
     figures = {"not_risen": 1 - last.risen, "loss": last.loss}

@@ -26,13 +26,13 @@ from deepcustom.evaluation.full import evaluate_all, evaluate_whitebox
 from deepcustom.evaluation.material import Adaptable, Lazy, Material
 from deepcustom.evaluation.points import Point
 from deepcustom.evaluation.price import announce
-from deepcustom.evaluation.results import ALL, CLEAN, PROTOCOLS, Result
+from deepcustom.evaluation.results import ALL, AUTOATTACK, CLEAN, PROTOCOLS, Result
 from deepcustom.evaluation.score_store import Pieces, ScoreStore
 from deepcustom.evaluation.sets import StoredSet, checked
 from deepcustom.evaluation.statistics import PairedTest, mcnemar
 from deepcustom.evaluation.transfer import Network, TestSet, transfer
 from deepcustom.evaluation.victim import Cost, Victim
-from deepcustom.evaluation.whitebox import MORE
+from deepcustom.evaluation.whitebox import APGD, MORE
 from deepcustom.training.compute import Compute, derive_seed
 from deepcustom.training.engine import Engine
 
@@ -162,9 +162,15 @@ class Scores:
     found: dict[str, Evaluation] = field(default_factory=dict)
 
 
-def is_quick(result: Result) -> bool:
-    """Whether a quick scoring makes this row: its protocol is in :data:`QUICK`, and it needs no other."""
-    return result.protocol in QUICK and result.attack != MORE
+def quick_rows(results: Sequence[Result]) -> list[Result]:
+    """The rows that a quick scoring makes: their protocol is in :data:`QUICK`, and they need no other.
+
+    ``results``: all rows of a subject. Where AutoAttack was asked for, the white-box series takes over what
+    its APGD did.
+    """
+    auto = any(row.protocol == AUTOATTACK for row in results)
+    slow = {MORE, *(APGD if auto else ())}
+    return [row for row in results if row.protocol in QUICK and row.attack not in slow]
 
 
 def score(inputs: ScoringInputs, store: ScoreStore) -> Scores:

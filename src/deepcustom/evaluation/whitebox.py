@@ -23,6 +23,7 @@ from deepcustom.evaluation.victim import (
 from deepcustom.training.compute import derive_seed
 
 PROTOCOL = "whitebox"
+APGD = ("apgd-ce", "apgd-t")
 MORE = "apgd-t-more"
 """An extra attack, made if Square (black-box) breaks too many images that stood against the others."""
 
@@ -53,7 +54,7 @@ def whitebox(
     """
     for name, params in attacks.items():
         yield with_restarts(victim, name, params, victim.right)
-    for name in ("apgd-ce", "apgd-t"):
+    for name in APGD:
         before = stands.get(PROTOCOL, {}).values()
         left = torch.stack([victim.right.cpu(), *before]).all(0)
         yield _apgd_on(victim, name, name, apgd, left)

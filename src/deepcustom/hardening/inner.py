@@ -22,7 +22,7 @@ class GrowingBall:
 
     Attributes:
         full: the threat model at its full radius.
-        step: length of a signed step at the full radius, in units of the pixel range.
+        step: length of a step at the full radius, in the norm, in units of the pixel range.
         growth: the share of the epochs, 0 to 1, by which the radius is full; 0: from the first epoch.
         epochs: the number of epochs.
         epoch: the epoch under way, from 1.

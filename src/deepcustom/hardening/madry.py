@@ -20,7 +20,7 @@ from deepcustom.training.rows import LabelledImages
 
 
 class InnerParams(Params):
-    """The attack inside a training step: ``max_iter`` signed steps of ``eps_step`` from a random start.
+    """The attack inside a training step: ``max_iter`` steps of ``eps_step`` from a random start.
 
     The ball and the step grow evenly from epoch to epoch. The ball reaches its full radius at the share
     ``growth`` of the epochs; 0: it is full from the first epoch.

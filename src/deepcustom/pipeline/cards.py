@@ -58,6 +58,7 @@ def model_cards(
             spec.title,
             results,
             hardened_with=hardened_with,
+            norm=ThreatModel.of(stage.subject.threat).ball,
             classes=classes,
             facts={"data": data_in_words(spec.title, counts, settings), **threat},
             settings={

@@ -12,7 +12,7 @@ from deepcustom.base.hashes import dvc_md5
 from deepcustom.base.rows import TRAINING
 from deepcustom.evaluation.comparison import Comparison, compare, comparison_lines
 from deepcustom.evaluation.results import Result, parse_csv
-from deepcustom.evaluation.scoring import is_quick
+from deepcustom.evaluation.scoring import quick_rows
 from deepcustom.pipeline import dvc, profile, provenance, workspace
 from deepcustom.pipeline.check import check
 from deepcustom.pipeline.remake import PREPARE, RunCommand, remake
@@ -32,7 +32,7 @@ def rescore(
 ) -> tuple[list[Result], list[Comparison]]:
     """Pull the models that are missing, and compute the tables' numbers again; train nothing.
 
-    Only the protocols that take minutes run: see :func:`deepcustom.evaluation.scoring.is_quick`. This writes
+    Only what takes minutes runs: see :func:`deepcustom.evaluation.scoring.quick_rows`. This writes
     the test sets, the records of how they were made, and the store of scores, and nothing else. Meanwhile
     DVC is kept out of the project.
 
@@ -204,5 +204,4 @@ def _committed(ws: Workspace, dataset: str) -> list[Result]:
         raise InputError(f"the last commit, which {path} is compared with, cannot be read: {why}")
     if content is None:
         raise InputError(f"the last commit has no {path} to compare with")
-    rows = parse_csv(content, f"{path} of the last commit")
-    return [row for row in rows if is_quick(row)]
+    return quick_rows(parse_csv(content, f"{path} of the last commit"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepcustom.evaluation.by_class import ClassAccuracy
 from deepcustom.evaluation.results import (
@@ -22,6 +22,9 @@ from deepcustom.evaluation.results import (
 from deepcustom.report.classes import class_table
 from deepcustom.report.headline import RULE, sentences
 from deepcustom.report.tables import NAMES, ORDER, escape
+
+if TYPE_CHECKING:
+    from deepcustom.attacks.norms import Norm
 
 USE = {
     "study": (
@@ -78,11 +81,14 @@ TYPES = {
         f"[arXiv:1706.06083](https://arxiv.org/abs/1706.06083)), {BALL}"
     ),
     "online": (
-        "It was trained on adversarial images made afresh in every step: signed gradient steps from a "
+        "It was trained on adversarial images made afresh in every step: {steps} from a "
         f"starting point proposed by a generator that was trained against it at the same time, {BALL}"
     ),
 }
-"""Way of hardening (``type`` in ``params.yaml``) → what else limits a network hardened that way."""
+"""Way of hardening (``type`` in ``params.yaml``) → what else limits a network hardened that way.
+
+``{steps}`` stands for the steps of its attack.
+"""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ def card(
     results: Sequence[Result],
     *,
     hardened_with: HardenedWith,
+    norm: Norm,
     facts: Mapping[str, str],
     settings: Mapping[str, Any],
     classes: Sequence[ClassAccuracy] = (),
@@ -133,6 +140,7 @@ def card(
         dataset_title: the name of its data set for people.
         results: all results; those of other subjects are left out.
         hardened_with: network → the attack it was hardened with.
+        norm: of the threat model.
         facts: what else is known, name → value: the data, the threat model.
         settings: the model's section of ``params.yaml``.
         classes: the accuracy of each network per class; shown if classes are of very unequal size.
@@ -164,7 +172,7 @@ def card(
         *([f"## Accuracy per class\n\n{per_class}"] if per_class else []),
         f"## Use\n\n{USE[model.kind]}\n",
         f"## Limits\n\n{LIMITS[model.kind]}\n",
-        *([f"{limit}\n"] if limit else []),
+        *([f"{limit.format(steps=norm.steps)}\n"] if limit else []),
     ]
     return "\n".join(parts)
 
