@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +43,7 @@ from deepcustom.pipeline import workspace
 from deepcustom.pipeline.cluster import connection, idle, tasks
 from deepcustom.pipeline.cluster.seal import Seal
 from deepcustom.pipeline.cluster.watch import ATTEMPTS, Standing, Watch
+from deepcustom.pipeline.cluster.worker import THREADS, unpack
 from deepcustom.pipeline.doctor import project as doctor
 from deepcustom.pipeline.workspace import Workspace
 from deepcustom.training.engine import Task
@@ -484,6 +488,31 @@ def test_a_task_that_hangs_is_noticed_and_begins_again(
             stopped[0].kill()
     assert "gave no sign of life" in out
     assert (ws.root / BANK).read_bytes() == project[1]
+
+
+def test_what_a_cleaner_took_from_the_code_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"deepcustom/__init__.py": b"", "deepcustom/a/b.py": b"B = 1\n", "own/c.py": b"C = 2\n"}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    for name in THREADS:
+        monkeypatch.setenv(name, "1")
+    unpack(archive.getvalue(), [])
+    (folder,) = tmp_path.iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    shutil.rmtree(folder / "deepcustom/a")
+    (folder / "own/c.py").unlink()
+    unpack(archive.getvalue(), [])
+    assert [*tmp_path.iterdir()] == [folder]
+    there = (path for path in folder.rglob("*") if path.is_file())
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in there} == files
+    assert sys.path[0] == str(folder)
 
 
 @pytest.mark.parametrize(

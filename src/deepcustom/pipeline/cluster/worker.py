@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import sys
 import tempfile
 import zipfile
@@ -63,21 +62,22 @@ def unpack(code: bytes, strangers: list[str]) -> None:
     """Put the code, a zip archive, into a folder of its own, from which this process then imports.
 
     The folder is named by the archive's hash, belongs to this user alone, and stays: all tasks of the same
-    code on this machine share it.
+    code on this machine share it. What a cleaner of old files took from it is put back.
     """
     os.environ.update(THREADS)  # before torch is imported
     name = f"deepcustom-code-{os.getuid()}-{hashlib.sha256(code).hexdigest()[:24]}"
     folder = Path(tempfile.gettempdir(), name)
-    if not folder.is_dir():
-        fresh = tempfile.mkdtemp(prefix=f".{name}-")
-        with zipfile.ZipFile(io.BytesIO(code)) as archive:
-            archive.extractall(fresh)
-        try:
-            Path(fresh).rename(folder)
-        except OSError:  # another task was quicker
-            shutil.rmtree(fresh, ignore_errors=True)
+    folder.mkdir(0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
+    with zipfile.ZipFile(io.BytesIO(code)) as archive:
+        lacking = [one for one in archive.namelist() if not (folder / one).is_file()]
+        if lacking:
+            with tempfile.TemporaryDirectory(prefix=f".{name}-") as fresh:
+                archive.extractall(fresh, lacking)
+                for one in lacking:  # another task may do the same meanwhile
+                    (folder / one).parent.mkdir(parents=True, exist_ok=True)
+                    Path(fresh, one).replace(folder / one)
     sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", *strangers))]
     os.chdir(folder)
 
