@@ -202,6 +202,17 @@ def test_subset_names_the_allowed_range(size):
         subset(tiny_split(), size, seed=0)
 
 
+def test_a_class_of_one_image_is_too_few_for_a_draw():
+    split = tiny_split()
+    rows = np.r_[np.flatnonzero(split.y != 2), np.flatnonzero(split.y == 2)[:1]]
+    split = split.take(np.sort(rows))
+    n = len(split)
+    message = f"^n is 8, of {n} images: class 2 has one image, too few for a draw: allowed is {n}$"
+    with pytest.raises(ParamsError, match=message):
+        subset(split, 8, seed=0, key="n")
+    assert_equal(subset(split, n, seed=0, key="n"), split)
+
+
 # Storing
 
 

@@ -27,13 +27,14 @@ def carve(train: Split, val_size: int, seed: int) -> tuple[Split, Split]:
     return train.take(rest), train.take(chosen)
 
 
-def subset(split: Split, size: int | None, seed: int) -> Split:
+def subset(split: Split, size: int | None, seed: int, *, key: str = "size") -> Split:
     """Some images of ``split``, stratified by class, in the order of the official split.
 
     Args:
         split: what to draw from.
         size: number of images; None keeps all.
         seed: of the draw.
+        key: what messages call ``size``.
 
     Raises:
         ParamsError: ``size`` is not that of ``split``, and the draw would have every image of some class,
@@ -41,7 +42,7 @@ def subset(split: Split, size: int | None, seed: int) -> Split:
     """
     if size is None:
         return split
-    chosen, _ = _draw(split, size, seed, key="size", trivial=len(split))
+    chosen, _ = _draw(split, size, seed, key=key, trivial=len(split))
     return split.take(chosen)
 
 
@@ -90,10 +91,12 @@ def pick(
         whole = "" if trivial is None else f"{trivial}, or "
         allowed = f"{whole}{present} (one per class) to {n - present}"
         raise ParamsError(f"{key} is {size}, of {n} images: allowed is {allowed}")
+    found, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2:
+        whole = "" if trivial is None else f": allowed is {trivial}"
+        few = f"class {found[counts.argmin()]} has one image, too few for a draw"
+        raise ParamsError(f"{key} is {size}, of {n} images: {few}{whole}")
     from sklearn.model_selection import train_test_split
 
-    try:
-        rest, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=y)
-    except ValueError as error:
-        raise ParamsError(f"{key} {size}: {error}") from error
+    rest, chosen = train_test_split(rows, test_size=size, random_state=seed, stratify=y)
     return np.sort(chosen), np.sort(rest)

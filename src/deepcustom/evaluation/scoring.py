@@ -89,7 +89,7 @@ class Testbed:
         x = MappedImages.on(split.x, compute.device)
         y = labels(split.y).to(compute.device)
         size = params.n if params.n < len(split) else None
-        chosen = draws.subset(split, size, seed).index
+        chosen = draws.subset(split, size, seed, key="n").index
         rows = torch.from_numpy(np.searchsorted(split.index, np.sort(chosen)))
         if draws.in_runs(split.y[rows.numpy()]):
             order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
