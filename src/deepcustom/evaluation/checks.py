@@ -319,9 +319,12 @@ def undefended_falls(victim: Victim, worst: Tensor) -> Check:
     if left > MANY:
         figures["foretold"] = float(foretold(victim).double().mean())
         excess -= 1.1 * figures["foretold"]  # networks are nearly linear, not quite
-        text += f"; its gradients foretell {100 * figures['foretold']:.2f} % in so small a ball"
+        text += f"; its gradients foretell {100 * figures['foretold']:.2f} %"
     verdict = grade(excess, MANY, 0.05)
-    text += "." if verdict == "ok" else ": the attacks are too weak to tell defences apart."
+    if verdict != "ok":
+        text += ": the attacks are too weak to tell defences apart."
+    else:
+        text += " in so small a ball." if "foretold" in figures else "."
     return Check("undefended-falls", victim.name, verdict, figures, text)
 
 
