@@ -26,6 +26,7 @@ PROJECTS = {
     "mnist-small": "mnist-small",
     "cifar10-resnet20": "cifar10-resnet20",
     "mnist-l2": "mnist-l2",
+    "cifar10-l2": "cifar10-l2",
 }
 """Folder → subject."""
 HARDENED = {
@@ -33,6 +34,7 @@ HARDENED = {
     "mnist-small": "madry",
     "cifar10-resnet20": "online",
     "mnist-l2": "online",
+    "cifar10-l2": "online",
 }
 """Folder → the network whose worst case is traced."""
 
@@ -126,6 +128,22 @@ def test_what_mnist_shows_in_l2() -> None:
     assert worst["target", "all"].accuracy == 0
 
 
+def test_what_cifar10_shows_in_l2() -> None:
+    """Here FGSM is the stronger; the ball is so small that the target keeps something."""
+    worst, transfer = cells("cifar10-l2", "worst"), cells("cifar10-l2", "transfer")
+    assert transfer["target", "fgsm"].accuracy < transfer["target", "margin"].accuracy
+    for name in ("target", "madry", "online"):
+        assert worst[name, "all"].n == 500
+        assert worst[name, "all"].accuracy == worst[name, "autoattack"].accuracy
+    lost = worst["target", "clean"].accuracy - worst["madry", "clean"].accuracy
+    assert lost == pytest.approx(0.11, abs=0.005)
+    assert worst["madry", "all"].accuracy == pytest.approx(0.40, abs=0.005)
+    assert worst["online", "all"].accuracy == pytest.approx(0.35, abs=0.005)
+    checks = read_checks(ROOT / "examples/cifar10-l2/reports/checks/cifar10-l2.json")
+    (falls,) = (check for check in checks if check.name == "undefended-falls")
+    assert (falls.verdict, falls.figures) == ("ok", {"foretold": 0.082, "left": 0.076})
+
+
 def test_what_the_resnets_page_says_of_prices_and_losses() -> None:
     results = ROOT / "benchmarks/results/generators"
     known = json.loads((results / "resnet20/reference.json").read_text())["attacks"]
@@ -155,9 +173,10 @@ def test_the_minutes_are_those_of_the_records() -> None:
     whole = sum(one.seconds for one in records("cifar10-resnet20")) / 60
     text = " ".join((ROOT / "examples/cifar10-resnet20/README.md").read_text().split())
     assert f"all stages together took {whole:.0f} minutes of one core" in text
-    whole = sum(one.seconds for one in records("mnist-l2")) / 60
-    text = " ".join((ROOT / "examples/mnist-l2/README.md").read_text().split())
-    assert f"all stages together took {whole:.0f} minutes of one core" in text
+    for folder in ("mnist-l2", "cifar10-l2"):
+        whole = sum(one.seconds for one in records(folder)) / 60
+        text = " ".join((ROOT / f"examples/{folder}/README.md").read_text().split())
+        assert f"all stages together took {whole:.0f} minutes of one core" in text
     (hardened,) = (one for one in records("mnist-small") if one.item == "mnist-small-madry")
     text = " ".join((ROOT / "examples/mnist-small/README.md").read_text().split())
     assert f"Hardening by `madry` took {hardened.seconds / 60:.0f} minutes by its record" in text
