@@ -359,6 +359,16 @@ def test_the_reckoning_of_a_large_cluster_is_on_its_page() -> None:
         assert one["tasks"] != "1" or one["work_s"] == many[stage]["work_s"]
 
 
+def test_the_minutes_of_one_evaluation_are_those_that_were_measured() -> None:
+    found = {row["part"]: int(row["seconds"]) for row in csv_of("one_network")}
+    text = " ".join((ROOT / "docs/evaluation.md").read_text().split())
+    whole, square, adaptive = (found[part] for part in ("everything", "square", "adaptive"))
+    assert f"takes {whole} seconds with its siblings" in text
+    assert f"Square takes {square}, and adapting DGNs {adaptive}" in text
+    assert found["everything but square"] == pytest.approx(whole - square, abs=1)
+    assert whole <= 9 * 60
+
+
 def test_autoattack_here_is_that_of_its_authors() -> None:
     """Verdicts are equal, image by image, and what this project tries by itself leaves hardly more."""
     text, found = (ROOT / "docs/evaluation.md").read_text(), csv_of("autoattack")
