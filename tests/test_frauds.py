@@ -121,9 +121,9 @@ def table(norm: str) -> dict[str, tuple[str, set[str]]]:
     text = (ROOT / "docs/evaluation.md").read_text()
     section = text.split("## Tricks that do not help")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| (yes|no) \| (.+?) \|$", section, re.MULTILINE)
-    kept = r"; in L-infinity .*" if norm != "linf" else r"$^"
+    left_out = r"; in L-infinity .*" if norm != "linf" else r"$^"
     return {
-        trick: (tells, set(re.findall(r"`([\w-]+)`", re.sub(kept, "", checks))))
+        trick: (tells, set(re.findall(r"`([\w-]+)`", re.sub(left_out, "", checks))))
         for trick, tells, checks in rows
     }
 
